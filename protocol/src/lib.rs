@@ -1,0 +1,14 @@
+//! Everything that two machines of a federation share: names, documents, signatures, frames and the arithmetic of privacy.
+//!
+//! No I/O, no tokio, no clock: bytes and times come in, values and errors go out, so that the researcher's machine, the
+//! coordinator and every site compute the same thing from the same bytes.
+//!
+//! In the order of the data's path: a [`manifest`] is signed as a [`dsse`] envelope with a [`key`]; it names a component by
+//! [`digest`], a dataset by its [`dictionary`] and its [`catalogue`]s; the analysis asks for [`round`]s; [`privacy`] turns the
+//! job's epsilon into a budget and each statistic's bound into noise; a [`release`] comes back; [`report`] is what the
+//! researcher reads. [`frame`] and [`message`] are how all that travels, [`tls`] how the two ends know each other.
+
+pub mod catalogue;
+pub mod dictionary;
+pub mod digest;
+pub mod name;

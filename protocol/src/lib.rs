@@ -5,10 +5,25 @@
 //!
 //! In the order of the data's path: a [`manifest`] is signed as a [`dsse`] envelope with a [`key`]; it names a component by
 //! [`digest`], a dataset by its [`dictionary`] and its [`catalogue`]s; the analysis asks for [`round`]s; [`privacy`] turns the
-//! job's epsilon into a budget and each statistic's bound into noise; a [`release`] comes back; [`report`] is what the
-//! researcher reads. [`frame`] and [`message`] are how all that travels, [`tls`] how the two ends know each other.
+//! job's epsilon into a budget and [`calibration`] each statistic's bound into noise; a [`release`] comes back; [`report`] is
+//! what the researcher reads. [`frame`] and [`message`] are how all that travels, [`tls`] how the two ends know each other,
+//! [`token`] how they first meet, and [`request`] how a researcher signs a call of the coordinator's HTTP API.
 
+pub mod calibration;
 pub mod catalogue;
 pub mod dictionary;
 pub mod digest;
+pub mod dsse;
+pub mod frame;
+pub mod job;
+pub mod key;
+pub mod manifest;
+pub mod message;
 pub mod name;
+pub mod privacy;
+pub mod release;
+pub mod report;
+pub mod request;
+pub mod round;
+pub mod tls;
+pub mod token;

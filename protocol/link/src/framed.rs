@@ -1,0 +1,113 @@
+//! One stream, cut into frames.
+//!
+//! *In*: messages to send. *Out*: messages received. *Refuses*: frames over their cap (before memory is taken for them), of
+//! another kind than is due, or that do not decode; a stream that ends in the middle.
+
+use quinn::{Connection, RecvStream, SendStream};
+use vestibule_protocol::frame::{FrameError, HEADER_BYTES, Header, Message, decode, encode};
+
+/// A link that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// A frame was not accepted.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The connection or stream ended.
+    #[error("the connection ended: {0}")]
+    Closed(String),
+    /// The endpoint could not be set up.
+    #[error("the link could not be set up: {0}")]
+    Setup(String),
+}
+
+impl LinkError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Frame(error) => error.code(),
+            Self::Closed(_) => "link-closed",
+            Self::Setup(_) => "link-setup",
+        }
+    }
+
+    fn closed(error: impl std::fmt::Display) -> Self {
+        Self::Closed(error.to_string())
+    }
+}
+
+/// Both directions of one stream.
+#[derive(Debug)]
+pub struct Framed {
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl Framed {
+    /// Opens a stream to the peer. The peer sees it with the first message.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn open(connection: &Connection) -> Result<Self, LinkError> {
+        let (send, recv) = connection.open_bi().await.map_err(LinkError::closed)?;
+        Ok(Self { send, recv })
+    }
+
+    /// Waits for the peer to open a stream.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn accept(connection: &Connection) -> Result<Self, LinkError> {
+        let (send, recv) = connection.accept_bi().await.map_err(LinkError::closed)?;
+        Ok(Self { send, recv })
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// The message is over its own cap, or the stream is gone.
+    pub async fn send<M: Message>(&mut self, message: &M) -> Result<(), LinkError> {
+        let frame = encode(message)?;
+        self.send.write_all(&frame).await.map_err(LinkError::closed)
+    }
+
+    /// The header of the next frame: which message comes.
+    ///
+    /// # Errors
+    /// The stream is gone.
+    pub async fn header(&mut self) -> Result<Header, LinkError> {
+        let mut bytes = [0; HEADER_BYTES];
+        self.recv.read_exact(&mut bytes).await.map_err(LinkError::closed)?;
+        Ok(Header::parse(bytes))
+    }
+
+    /// The message that `header` announced.
+    ///
+    /// # Errors
+    /// Another kind, too long, or not decodable; the stream is gone.
+    pub async fn payload<M: Message>(&mut self, header: Header) -> Result<M, LinkError> {
+        let mut bytes = vec![0; header.expect::<M>()?];
+        self.recv.read_exact(&mut bytes).await.map_err(LinkError::closed)?;
+        Ok(decode(&bytes)?)
+    }
+
+    /// Receives one message of the kind that is due.
+    ///
+    /// # Errors
+    /// As [`Self::header`] and [`Self::payload`].
+    pub async fn receive<M: Message>(&mut self) -> Result<M, LinkError> {
+        let header = self.header().await?;
+        self.payload(header).await
+    }
+
+    /// Says that no more will be sent, and waits until the peer has it all.
+    ///
+    /// # Errors
+    /// The connection is gone before that.
+    pub async fn finish(mut self) -> Result<(), LinkError> {
+        self.send.finish().map_err(LinkError::closed)?;
+        self.send.stopped().await.map_err(LinkError::closed)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! What a coordinator and a site say to each other. A site dials; the coordinator opens one stream for each thing it asks.
+//!
+//! | stream opened by | it sends | the other answers |
+//! |---|---|---|
+//! | coordinator | [`Hello`] | [`SiteCard`] |
+//! | coordinator | [`Fetch`] | [`Document`], then [`Chunk`]s |
+//! | coordinator | [`Offer`] | [`Answer`]s until a last one; after [`Answer::Need`] the coordinator sends [`Chunk`]s |
+//! | coordinator | [`Close`] | [`Done`] |
+//! | site (join key only) | [`Join`] | [`Joined`] |
+//!
+//! Everything is bounded by its message's cap. Field order is the wire format: never reorder, never insert; a change is a new
+//! version. Golden bytes of every message stand in the tests below.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::frame::Message;
+use crate::job::JobId;
+use crate::key::PublicKey;
+use crate::name::Name;
+use crate::round::RoundRequest;
+
+/// Bytes of one chunk of a document or a component.
+pub const CHUNK_BYTES: usize = 256 << 10;
+
+macro_rules! message {
+    ($name:ident, $kind:literal, $cap:expr) => {
+        impl Message for $name {
+            const KIND: u16 = $kind;
+            const VERSION: u16 = 1;
+            const CAP: u32 = $cap;
+        }
+    };
+}
+
+/// The coordinator greets a site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The coordinator's software version, for people.
+    pub software: String,
+    /// The name under which this site is registered.
+    pub site: Name,
+}
+message!(Hello, 1, 4 << 10);
+
+/// A site says what it has. All of it is public.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteCard {
+    /// The site's software version, for people.
+    pub software: String,
+    /// Its datasets.
+    pub datasets: Vec<DatasetCard>,
+}
+message!(SiteCard, 2, 1 << 20);
+
+/// One dataset, as its site describes it in public.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetCard {
+    /// The name that the consortium gave it.
+    pub name: Name,
+    /// For people.
+    pub about: String,
+    /// Rounded by the site, for planning. Not a count of rows.
+    pub approximate_size: u64,
+    /// The dictionary its columns follow: a document to [`Fetch`].
+    pub dictionary: Digest,
+    /// The catalogues it was matched to: documents to [`Fetch`].
+    pub catalogues: Vec<CatalogueCard>,
+    /// GA4GH Data Use Ontology codes.
+    pub duo: Vec<String>,
+    /// 10^-6 epsilon that the site has set as the dataset's lifetime cap.
+    pub cap_epsilon_micro: u64,
+    /// 10^-15 delta of that cap.
+    pub cap_delta_femto: u64,
+}
+
+/// One catalogue of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogueCard {
+    /// Its name.
+    pub name: Name,
+    /// SHA-256 of its file.
+    pub digest: Digest,
+    /// The reference build, such as `GRCh38`.
+    pub build: String,
+    /// How many variants it lists.
+    pub variants: u32,
+}
+
+/// The coordinator asks for a public document that a card named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// Which.
+    pub digest: Digest,
+}
+message!(Fetch, 3, 64);
+
+/// How long the document is; that many bytes follow in [`Chunk`]s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// Bytes to come; 0 when the site does not have it.
+    pub bytes: u64,
+}
+message!(Document, 4, 16);
+
+/// A piece of a document or a component, in order.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// 1 to [`CHUNK_BYTES`] bytes.
+    #[serde(with = "bytes")]
+    pub bytes: Vec<u8>,
+}
+message!(Chunk, 5, CHUNK_BYTES as u32 + 16);
+
+/// The coordinator offers one round of a job.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The DSSE envelope as the researcher signed it.
+    #[serde(with = "bytes")]
+    pub manifest: Vec<u8>,
+    /// Which round, counted from 0.
+    pub round: u32,
+    /// What is asked.
+    pub request: RoundRequest,
+    /// Seconds that the coordinator will wait for the last answer.
+    pub wait_seconds: u32,
+}
+message!(Offer, 6, 40 << 20);
+
+/// What a site answers to an offer, in this order: `Need` at most once, then `Accepted`, then one of the last three.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The component is not here: send its bytes from this offset on.
+    Need {
+        /// First byte that is missing.
+        from: u64,
+    },
+    /// The offer was admitted, its budget is reserved and the round is charged.
+    Accepted,
+    /// Decided before any data was touched, from the manifest, the site's rules and its ledger alone.
+    Refused {
+        /// A stable code.
+        code: String,
+        /// A sentence for people, made from the code and public terms only.
+        why: String,
+    },
+    /// The release: a JSON document, the same bytes on every retry.
+    Release {
+        /// See [`crate::release::Release`].
+        #[serde(with = "bytes")]
+        json: Vec<u8>,
+    },
+    /// Data was touched and nothing is released. Never says why.
+    NoRelease,
+}
+message!(Answer, 7, 96 << 20);
+
+/// The coordinator says that a job has ended at this site: no more rounds will come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    /// Which job.
+    pub job: JobId,
+    /// Whether a round that is still running is to be stopped.
+    pub cancel: bool,
+}
+message!(Close, 8, 64);
+
+/// It is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done;
+message!(Done, 9, 8);
+
+/// A site that dialled with the key of its join token asks to be known by its own key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// The site's own key.
+    pub key: PublicKey,
+    /// Its signature over [`join_message`], 64 bytes.
+    #[serde(with = "bytes")]
+    pub proof: Vec<u8>,
+}
+message!(Join, 10, 256);
+
+/// How a request to join ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Joined {
+    /// The key is registered under this name.
+    Welcome {
+        /// The name in the invitation.
+        name: Name,
+    },
+    /// It is not.
+    Refused {
+        /// Why.
+        why: String,
+    },
+}
+message!(Joined, 11, 1 << 10);
+
+/// What a joining site signs: possession of its key, bound to this invitation.
+#[must_use]
+pub fn join_message(invitation: &PublicKey, key: &PublicKey) -> Vec<u8> {
+    [b"vestibule/join/1".as_slice(), &invitation.to_spki(), &key.to_spki()].concat()
+}
+
+/// Byte strings as one length and the bytes, not as a sequence of numbers.
+mod bytes {
+    use std::fmt;
+
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+impl std::fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Chunk({} bytes)", self.bytes.len())
+    }
+}
+
+impl std::fmt::Debug for Offer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Offer(round {}, manifest of {} bytes)", self.round, self.manifest.len())
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Need { from } => write!(f, "Need(from {from})"),
+            Self::Accepted => f.write_str("Accepted"),
+            Self::Refused { code, .. } => write!(f, "Refused({code})"),
+            Self::Release { json } => write!(f, "Release({} bytes)", json.len()),
+            Self::NoRelease => f.write_str("NoRelease"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

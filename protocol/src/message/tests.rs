@@ -1,0 +1,91 @@
+//! Golden bytes of every message, round trips, and what perturbed bytes do.
+
+use super::*;
+use crate::digest::hex;
+use crate::frame::{FrameError, HEADER_BYTES, Header, decode, encode};
+use crate::round::{Bound, Statistic};
+
+fn golden<M: Message + PartialEq + std::fmt::Debug>(message: &M, want: &str) {
+    let frame = encode(message).unwrap();
+    assert_eq!(hex(&frame), want, "{message:?}");
+    let (head, payload) = frame.split_first_chunk::<HEADER_BYTES>().unwrap();
+    let length = Header::parse(*head).expect::<M>().unwrap();
+    assert_eq!(length, payload.len());
+    assert_eq!(&decode::<M>(payload).unwrap(), message);
+    // A byte too many or too few is no message, whatever it is.
+    assert_eq!(decode::<M>(&[payload, &[0]].concat()), Err(FrameError::Payload { kind: M::KIND }));
+    if let Some((_, short)) = payload.split_last() {
+        assert!(decode::<M>(short).is_err());
+    }
+    // Changed bytes decode to something else or not at all; they never panic.
+    for at in 0..payload.len() {
+        for bit in 0..8 {
+            let mut changed = payload.to_vec();
+            changed[at] ^= 1 << bit;
+            if let Ok(found) = decode::<M>(&changed) {
+                let again = encode(&found).unwrap();
+                assert!(again.len() <= HEADER_BYTES + M::CAP as usize);
+            }
+        }
+    }
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+#[test]
+fn golden_bytes() {
+    let key: PublicKey = "ed25519:1111111111111111111111111111111111111111111=".parse().unwrap_or_else(|_| {
+        crate::key::SecretKey::from_seed([1; 32]).unwrap().public()
+    });
+    let digest = Digest::from_bytes([0xd1; 32]);
+    let d1 = "d1".repeat(32);
+    golden(&Hello { software: "1".into(), site: name("a") }, "000000040001000101310161");
+    let catalogue = CatalogueCard { name: name("c"), digest, build: "b".into(), variants: 300 };
+    let dataset = DatasetCard {
+        name: name("d"),
+        about: String::new(),
+        approximate_size: 2_500,
+        dictionary: digest,
+        catalogues: vec![catalogue],
+        duo: vec!["D".into()],
+        cap_epsilon_micro: 8_000_000,
+        cap_delta_femto: 1,
+    };
+    let card = SiteCard { software: "1".into(), datasets: vec![dataset] };
+    golden(&card, &format!("0000005600020001{}{d1}{}{d1}{}", "0131010164" .to_owned() + "00c413", "010163", "0162ac0201014480a4e80301"));
+    golden(&Fetch { digest }, &format!("0000002000030001{d1}"));
+    golden(&Document { bytes: 300 }, "0000000200040001ac02");
+    golden(&Chunk { bytes: vec![1, 2, 3] }, "000000040005000103010203");
+    let bound = Bound::Range { lower: 0.0, upper: 2.0 };
+    let statistic = Statistic { name: "n".into(), length: 1, bound, weight: 1.0 };
+    let request = RoundRequest { statistics: vec![statistic], budget_share: 0.5, state: vec![9] };
+    let offer = Offer { manifest: vec![0x7b, 0x7d], round: 1, request, wait_seconds: 60 };
+    let want = "0000002f00060001027b7d0101016e010000000000000000000000000000000040000000000000f03f000000000000e03f01093c";
+    golden(&offer, want);
+    golden(&Answer::Need { from: 5 }, "00000002000700010005");
+    golden(&Answer::Accepted, "000000010007000101");
+    golden(&Answer::Refused { code: "c".into(), why: "w".into() }, "00000005000700010201630177");
+    golden(&Answer::Release { json: vec![0x7b] }, "000000030007000103017b");
+    golden(&Answer::NoRelease, "000000010007000104");
+    golden(&Close { job: JobId::from_bytes([7; 16]), cancel: true }, &format!("0000001100080001{}01", "07".repeat(16)));
+    golden(&Done, "0000000000090001");
+    let spki = key.to_spki();
+    let raw = hex(&spki[12..]);
+    golden(&Join { key, proof: vec![5; 2] }, &format!("00000023000a0001{raw}020505"));
+    golden(&Joined::Welcome { name: name("a") }, "00000003000b0001000161");
+    golden(&Joined::Refused { why: "w".into() }, "00000003000b0001010177");
+}
+
+#[test]
+fn a_frame_of_another_kind_or_size_is_refused_before_it_is_read() {
+    let header = Header { length: 3, kind: Chunk::KIND, version: 1 };
+    assert_eq!(header.expect::<Chunk>(), Ok(3));
+    assert_eq!(header.expect::<Offer>().unwrap_err().code(), "frame-unexpected");
+    assert_eq!(Header { version: 2, ..header }.expect::<Chunk>().unwrap_err().code(), "frame-unexpected");
+    let long = Header { length: Chunk::CAP + 1, ..header };
+    assert_eq!(long.expect::<Chunk>().unwrap_err().code(), "frame-too-long");
+    let big = Chunk { bytes: vec![0; CHUNK_BYTES + 100] };
+    assert_eq!(encode(&big).unwrap_err().code(), "frame-too-long");
+}

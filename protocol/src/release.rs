@@ -1,0 +1,163 @@
+//! A release: the noised sums of one round at one site, the only thing made from data that crosses the border; and how the
+//! releases of several sites add up.
+//!
+//! *In*: integers on the public grid, with the noise they carry. *Out*: the JSON bytes that the site stores and sends (the same
+//! bytes on every retry), and [`Released`], what `next` reads. *Refuses*: a release whose shape is not the round's.
+
+use serde::{Deserialize, Serialize};
+
+use crate::calibration::{Calibrated, NoiseScale, to_real};
+use crate::job::JobId;
+use crate::name::Name;
+use crate::round::Round;
+
+/// One statistic of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoisedStatistic {
+    /// Its name in the round.
+    pub name: String,
+    /// A real is its steps times 2^-s.
+    pub log2_scale: i32,
+    /// The noise that every value carries.
+    pub noise: NoiseScale,
+    /// Noised sums, in steps.
+    pub steps: Vec<i64>,
+}
+
+/// The noised sums of one round at one site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// The job.
+    pub job: JobId,
+    /// The round, counted from 0.
+    pub round: u32,
+    /// The site, by the name it has in the manifest.
+    pub site: Name,
+    /// What the round was charged at this site, in 10^-12 rho.
+    pub charged_rho_pico: u64,
+    /// One per statistic of the round, in its order.
+    pub statistics: Vec<NoisedStatistic>,
+}
+
+/// One statistic of a finished round, all sites added up. This is what `next` reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Released {
+    /// Its name in the round.
+    pub name: String,
+    /// Noised sums over all sites.
+    pub values: Vec<f64>,
+    /// Standard deviation of the noise on each value, all sites together.
+    pub noise_sd: f64,
+    /// How many sites' sums are in it.
+    pub sites: u32,
+}
+
+/// A release that is not one of this round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the release does not have the shape of its round: {0}")]
+pub struct ReleaseError(&'static str);
+
+impl ReleaseError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        "release-malformed"
+    }
+}
+
+impl Release {
+    /// Reads a release and checks that it answers this round of this job with exactly the noise that was agreed.
+    ///
+    /// # Errors
+    /// Another job, round or site; other statistics; other noise; unreadable bytes.
+    pub fn parse(bytes: &[u8], job: JobId, round: u32, site: &Name, asked: &Round, calibrated: &[Calibrated]) -> Result<Self, ReleaseError> {
+        let release: Self = serde_json::from_slice(bytes).map_err(|_| ReleaseError("it is not a release document"))?;
+        if release.job != job || release.round != round || release.site != *site {
+            return Err(ReleaseError("it names another job, round or site"));
+        }
+        if release.statistics.len() != asked.statistics().len() || asked.statistics().len() != calibrated.len() {
+            return Err(ReleaseError("it has another number of statistics"));
+        }
+        for ((noised, statistic), calibrated) in release.statistics.iter().zip(asked.statistics()).zip(calibrated) {
+            if noised.name != statistic.name || noised.steps.len() != statistic.length as usize {
+                return Err(ReleaseError("a statistic has another name or length"));
+            }
+            if noised.log2_scale != calibrated.log2_scale || noised.noise != calibrated.noise {
+                return Err(ReleaseError("a statistic is on another grid or carries other noise"));
+            }
+        }
+        Ok(release)
+    }
+}
+
+/// Adds up the releases of one round, all of which [`Release::parse`] has checked against the same round.
+#[must_use]
+pub fn combine(round: &Round, releases: &[Release]) -> Vec<Released> {
+    let sites = u32::try_from(releases.len()).unwrap_or(u32::MAX);
+    let combined = round.statistics().iter().enumerate().map(|(index, statistic)| {
+        let parts = || releases.iter().filter_map(|release| release.statistics.get(index));
+        let mut values = vec![0.0; statistic.length as usize];
+        let mut variance = 0.0;
+        for part in parts() {
+            let step = f64::from(-part.log2_scale).exp2();
+            variance += (part.noise.sd_steps() * step).powi(2);
+            for (sum, &steps) in values.iter_mut().zip(&part.steps) {
+                *sum += to_real(steps, part.log2_scale);
+            }
+        }
+        Released { name: statistic.name.clone(), values, noise_sd: variance.sqrt(), sites }
+    });
+    combined.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibration::calibrate;
+    use crate::job::{Budget, Noise};
+    use crate::round::{Bound, RoundRequest, Statistic};
+
+    fn setting() -> (Round, Vec<Calibrated>, Release) {
+        let statistic = Statistic { name: "n".into(), length: 2, bound: Bound::OneCell, weight: 1.0 };
+        let round = Round::check(RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![] }).unwrap();
+        let calibrated = calibrate(&round, Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000)).unwrap();
+        let statistics =
+            vec![NoisedStatistic { name: "n".into(), log2_scale: 20, noise: calibrated[0].noise, steps: vec![3 << 20, -1 << 19] }];
+        let release =
+            Release { job: JobId::from_bytes([1; 16]), round: 0, site: "a".parse().unwrap(), charged_rho_pico: 1, statistics };
+        (round, calibrated, release)
+    }
+
+    #[test]
+    fn releases_of_sites_add_up() {
+        let (round, calibrated, release) = setting();
+        let all = combine(&round, &[release.clone(), release.clone(), release.clone(), release]);
+        assert_eq!(all[0].values, [12.0, -2.0]);
+        assert_eq!(all[0].sites, 4);
+        assert!((all[0].noise_sd - 2.0 * calibrated[0].noise_sd()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_release_of_another_shape_is_refused() {
+        let (round, calibrated, release) = setting();
+        let parse = |release: &Release| {
+            Release::parse(&serde_json::to_vec(release).unwrap(), JobId::from_bytes([1; 16]), 0, &"a".parse().unwrap(), &round, &calibrated)
+        };
+        assert_eq!(parse(&release).unwrap(), release);
+        let bad = |change: &dyn Fn(&mut Release)| {
+            let mut changed = release.clone();
+            change(&mut changed);
+            assert_eq!(parse(&changed).unwrap_err().code(), "release-malformed");
+        };
+        bad(&|r| r.round = 1);
+        bad(&|r| r.site = "b".parse().unwrap());
+        bad(&|r| r.statistics.clear());
+        bad(&|r| r.statistics[0].steps.push(0));
+        bad(&|r| r.statistics[0].log2_scale = 19);
+        bad(&|r| r.statistics[0].noise = NoiseScale::Gaussian { sigma: 1 });
+        bad(&|r| r.statistics[0].name = "m".into());
+    }
+}

@@ -114,7 +114,8 @@ pub fn calibrate(round: &Round, budget: RoundBudget) -> Result<Vec<Calibrated>, 
 
 fn one(statistic: &Statistic, part: f64, budget: RoundBudget) -> Result<Calibrated, CalibrationError> {
     let fail = |why| CalibrationError { name: statistic.name.clone(), why };
-    let log2_scale = grid(&statistic.bound).ok_or_else(|| fail("the bound is too large or too small: rescale the statistic"))?;
+    let log2_scale =
+        grid(&statistic.bound).ok_or_else(|| fail("the bound is too large or too small: rescale the statistic"))?;
     let bound = integer_bound(&statistic.bound, log2_scale);
     let reach = Reach::of(&bound, statistic.length);
     let (noise, target) = match budget {
@@ -134,7 +135,8 @@ fn one(statistic: &Statistic, part: f64, budget: RoundBudget) -> Result<Calibrat
     Ok(Calibrated { length: statistic.length, log2_scale, bound, noise, target })
 }
 
-const TOO_LITTLE: &str = "its share of the budget is too small for noise that fits: ask for fewer entries, a larger share or a larger epsilon";
+const TOO_LITTLE: &str =
+    "its share of the budget is too small for noise that fits: ask for fewer entries, a larger share or a larger epsilon";
 
 /// The next whole number of steps, and one more so that upward rounding in any later check cannot pass the target.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to lie within 0..2^48")]
@@ -244,7 +246,8 @@ mod tests {
 
     fn round(statistics: &[(u32, Bound, f64)]) -> Round {
         let statistics = statistics.iter().enumerate();
-        let statistics = statistics.map(|(i, &(length, bound, weight))| Statistic { name: format!("s{i}"), length, bound, weight });
+        let statistics =
+            statistics.map(|(i, &(length, bound, weight))| Statistic { name: format!("s{i}"), length, bound, weight });
         Round::check(RoundRequest { statistics: statistics.collect(), budget_share: 1.0, state: vec![] }).unwrap()
     }
 
@@ -277,7 +280,9 @@ mod tests {
     fn the_statistics_together_cost_no_more_than_the_round() {
         let budget = Budget::new(Noise::Gaussian, 0.5, 1e-6).unwrap().round(333_333_333);
         let range = Bound::Range { lower: -0.1, upper: 7.3 };
-        let all = calibrate(&round(&[(3, range, 0.7), (11, Bound::OneCell, 5.0), (2, Bound::L2 { radius: 1e-9 }, 1e-3)]), budget).unwrap();
+        let all =
+            calibrate(&round(&[(3, range, 0.7), (11, Bound::OneCell, 5.0), (2, Bound::L2 { radius: 1e-9 }, 1e-3)]), budget)
+                .unwrap();
         let spent: f64 = all
             .iter()
             .map(|c| {
@@ -294,7 +299,10 @@ mod tests {
     #[test]
     fn extremes_are_refused() {
         let tiny = RoundBudget::Gaussian(Rho::from_pico(1));
-        assert_eq!(calibrate(&round(&[(1, Bound::OneCell, 1e-12), (1, Bound::OneCell, 1.0)]), tiny).unwrap_err().code(), "noise-impossible");
+        assert_eq!(
+            calibrate(&round(&[(1, Bound::OneCell, 1e-12), (1, Bound::OneCell, 1.0)]), tiny).unwrap_err().code(),
+            "noise-impossible"
+        );
         let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000);
         for radius in [1e300, 1e-300] {
             assert!(calibrate(&round(&[(1, Bound::L2 { radius }, 1.0)]), budget).is_err());

@@ -177,7 +177,9 @@ impl Budget {
     pub fn round(&self, share_ppb: u64) -> RoundBudget {
         match self.noise {
             Noise::Gaussian => RoundBudget::Gaussian(self.rho.share(share_ppb)),
-            Noise::Laplace => RoundBudget::Laplace { epsilon: self.epsilon * (share_ppb as f64 / 1e9), rho: self.rho.share(share_ppb) },
+            Noise::Laplace => {
+                RoundBudget::Laplace { epsilon: self.epsilon * (share_ppb as f64 / 1e9), rho: self.rho.share(share_ppb) }
+            }
         }
     }
 }

@@ -73,7 +73,14 @@ impl Release {
     ///
     /// # Errors
     /// Another job, round or site; other statistics; other noise; unreadable bytes.
-    pub fn parse(bytes: &[u8], job: JobId, round: u32, site: &Name, asked: &Round, calibrated: &[Calibrated]) -> Result<Self, ReleaseError> {
+    pub fn parse(
+        bytes: &[u8],
+        job: JobId,
+        round: u32,
+        site: &Name,
+        asked: &Round,
+        calibrated: &[Calibrated],
+    ) -> Result<Self, ReleaseError> {
         let release: Self = serde_json::from_slice(bytes).map_err(|_| ReleaseError("it is not a release document"))?;
         if release.job != job || release.round != round || release.site != *site {
             return Err(ReleaseError("it names another job, round or site"));
@@ -124,8 +131,12 @@ mod tests {
         let statistic = Statistic { name: "n".into(), length: 2, bound: Bound::OneCell, weight: 1.0 };
         let round = Round::check(RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![] }).unwrap();
         let calibrated = calibrate(&round, Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000)).unwrap();
-        let statistics =
-            vec![NoisedStatistic { name: "n".into(), log2_scale: 20, noise: calibrated[0].noise, steps: vec![3 << 20, -1 << 19] }];
+        let statistics = vec![NoisedStatistic {
+            name: "n".into(),
+            log2_scale: 20,
+            noise: calibrated[0].noise,
+            steps: vec![3 << 20, -1 << 19],
+        }];
         let release =
             Release { job: JobId::from_bytes([1; 16]), round: 0, site: "a".parse().unwrap(), charged_rho_pico: 1, statistics };
         (round, calibrated, release)
@@ -144,7 +155,14 @@ mod tests {
     fn a_release_of_another_shape_is_refused() {
         let (round, calibrated, release) = setting();
         let parse = |release: &Release| {
-            Release::parse(&serde_json::to_vec(release).unwrap(), JobId::from_bytes([1; 16]), 0, &"a".parse().unwrap(), &round, &calibrated)
+            Release::parse(
+                &serde_json::to_vec(release).unwrap(),
+                JobId::from_bytes([1; 16]),
+                0,
+                &"a".parse().unwrap(),
+                &round,
+                &calibrated,
+            )
         };
         assert_eq!(parse(&release).unwrap(), release);
         let bad = |change: &dyn Fn(&mut Release)| {

@@ -120,7 +120,10 @@ impl Report {
             let readable = chart.spec.len() <= MAX_CHART_BYTES
                 && serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&chart.spec).is_ok();
             if !readable {
-                return fail(format!("chart `{}`: its specification is not a JSON object of at most {MAX_CHART_BYTES} bytes", chart.title));
+                return fail(format!(
+                    "chart `{}`: its specification is not a JSON object of at most {MAX_CHART_BYTES} bytes",
+                    chart.title
+                ));
             }
         }
         Ok(self)

@@ -67,7 +67,11 @@ pub fn verify(header: Option<&str>, method: &str, path: &str, body: &[u8], now: 
     if now.checked_sub(time).is_none_or(|apart| apart.checked_abs().is_none_or(|apart| apart > MAX_CLOCK_SKEW_SECONDS)) {
         return Err(RequestError::Time);
     }
-    if key.verify(signed_text(method, path, time, body).as_bytes(), &signature) { Ok(key) } else { Err(RequestError::Signature) }
+    if key.verify(signed_text(method, path, time, body).as_bytes(), &signature) {
+        Ok(key)
+    } else {
+        Err(RequestError::Signature)
+    }
 }
 
 #[cfg(test)]

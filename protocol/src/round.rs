@@ -265,7 +265,11 @@ impl Statistic {
             }
             Bound::OneCell => Ok(()),
             Bound::L2 { radius } | Bound::L1 { radius } => {
-                if radius.is_finite() && radius > 0.0 { Ok(()) } else { number("the radius must be a positive number") }
+                if radius.is_finite() && radius > 0.0 {
+                    Ok(())
+                } else {
+                    number("the radius must be a positive number")
+                }
             }
         }
     }

@@ -1,0 +1,278 @@
+//! A loaded analysis and its public functions: `plan` and `next`, which never see data.
+//!
+//! *In*: a component that imports no function; parameters, shape, released numbers. *Out*: checked plans, rounds and reports.
+//! *Refuses*: components that are not analyses, with the reason; whatever the component itself refuses, with its own words
+//! (it has seen public input only, so its words are public too); results outside the limits of the protocol.
+
+use vestibule_protocol::catalogue::Variant;
+use vestibule_protocol::dictionary::Column;
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::job::Limits;
+use vestibule_protocol::manifest::MAX_COMPONENT_BYTES;
+use vestibule_protocol::release::Released;
+use vestibule_protocol::report::Report;
+use vestibule_protocol::round::{Plan, Round};
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Store, Trap, WasmBacktrace};
+
+use crate::bindings::{Analysis as Instance, AnalysisPre};
+use crate::convert;
+use crate::engine::Sandbox;
+use crate::guard::Guard;
+use crate::inspect::inspect;
+use crate::runner::{Failure, Runner};
+
+/// Public calls run once a round, not once a partition: they may work longer.
+const PUBLIC_FUEL_FACTOR: u64 = 400;
+/// They see all numbers of all rounds, and build tables: they have this much memory even if partitions have less.
+const PUBLIC_MEMORY_MIB: u32 = 1_024;
+/// Most bytes of all lists that one public call may hand to the host.
+const PUBLIC_LIFTED_BYTES: usize = 256 << 20;
+
+/// A component that was checked and compiled. Cheap to clone.
+#[derive(Clone)]
+pub struct Analysis {
+    sandbox: Sandbox,
+    pre: AnalysisPre<Guard>,
+    digest: Digest,
+}
+
+/// What an analysis asks for next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Another pass over the data.
+    Round(Round),
+    /// The end.
+    Report(Report),
+}
+
+/// The public shape of what a plan asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shape {
+    /// The variants of the plan's slices, in the order of an individual's dosages.
+    pub variants: Vec<Variant>,
+    /// The plan's columns, in the order of an individual's values.
+    pub columns: Vec<Column>,
+}
+
+/// A component that is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// Not a valid component.
+    #[error("not a WebAssembly component that can run here: {why}")]
+    NotComponent {
+        /// What the validator says.
+        why: String,
+    },
+    /// It imports something that could do something.
+    #[error(
+        "the component imports `{import}`: an analysis imports no function. Build it with `vestibule analysis build`, which leaves WASI out"
+    )]
+    Import {
+        /// The first such import.
+        import: String,
+    },
+    /// It does not export what an analysis exports.
+    #[error("the component is not an analysis: {why}")]
+    NotAnalysis {
+        /// What is missing or differs.
+        why: String,
+    },
+    /// It is too large.
+    #[error("the component has {bytes} bytes: at most {MAX_COMPONENT_BYTES} are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+}
+
+impl LoadError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotComponent { .. } => "component-unreadable",
+            Self::Import { .. } => "component-imports",
+            Self::NotAnalysis { .. } => "component-not-analysis",
+            Self::TooLarge { .. } => "component-too-large",
+        }
+    }
+}
+
+/// A public function of an analysis that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuestError {
+    /// The analysis refused its input, in its own words.
+    #[error("the analysis refused its input in `{function}`: {message}")]
+    Refused {
+        /// `plan`, `next` or `prepare`.
+        function: &'static str,
+        /// The analysis' own words, shortened and printable.
+        message: String,
+    },
+    /// It trapped: a panic, too much fuel or memory.
+    #[error("the analysis failed in `{function}`: {message}")]
+    Trapped {
+        /// `plan`, `next` or `prepare`.
+        function: &'static str,
+        /// What the engine says.
+        message: String,
+    },
+    /// It returned something outside the limits.
+    #[error("the analysis returned something that cannot be used from `{function}`: {message}")]
+    Unusable {
+        /// `plan` or `next`.
+        function: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl GuestError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "analysis-refused",
+            Self::Trapped { .. } => "analysis-trapped",
+            Self::Unusable { .. } => "analysis-unusable",
+        }
+    }
+}
+
+impl Analysis {
+    pub(crate) fn compile(sandbox: &Sandbox, component: &[u8], digest: Digest) -> Result<Self, LoadError> {
+        if component.len() as u64 > MAX_COMPONENT_BYTES {
+            return Err(LoadError::TooLarge { bytes: component.len() });
+        }
+        let inspection = inspect(component)?;
+        if let Some(import) = inspection.imports.into_iter().next() {
+            return Err(LoadError::Import { import });
+        }
+        let engine = sandbox.engine();
+        let cache = sandbox.settings().cache.as_ref();
+        let compiled = if let Some(compiled) = cache.and_then(|cache| cache.load(engine, digest)) {
+            compiled
+        } else {
+            let compiled =
+                Component::new(engine, component).map_err(|error| LoadError::NotComponent { why: format!("{error:#}") })?;
+            if let Some(cache) = cache {
+                cache.save(engine, digest, &compiled);
+            }
+            compiled
+        };
+        // The linker stays empty: there is nothing that a component could be given.
+        let not = |error: wasmtime::Error| LoadError::NotAnalysis { why: format!("{error:#}") };
+        let pre = Linker::<Guard>::new(engine).instantiate_pre(&compiled).map_err(not)?;
+        let pre = AnalysisPre::new(pre).map_err(not)?;
+        Ok(Self { sandbox: sandbox.clone(), pre, digest })
+    }
+
+    /// SHA-256 of the component.
+    #[must_use]
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Asks the analysis what it wants to read.
+    ///
+    /// # Errors
+    /// The analysis refuses the parameters, traps, or asks for something outside the limits.
+    pub fn plan(&self, params: &str, limits: Limits) -> Result<Plan, GuestError> {
+        let (mut store, instance) = self.public("plan", limits)?;
+        let answer = instance.call_plan(&mut store, params);
+        let plan = answered("plan", answer, &store)?;
+        convert::plan(plan).checked().map_err(|error| GuestError::Unusable { function: "plan", message: error.to_string() })
+    }
+
+    /// Asks the analysis what comes next, given all that was released so far.
+    ///
+    /// # Errors
+    /// The analysis refuses, traps, or asks for something outside the limits.
+    pub fn next(&self, params: &str, shape: &Shape, history: &[Vec<Released>], limits: Limits) -> Result<Step, GuestError> {
+        let (mut store, instance) = self.public("next", limits)?;
+        let columns = convert::Columns::new(&shape.columns);
+        let infos = columns.infos();
+        let variants: Vec<_> = shape.variants.iter().map(convert::variant).collect();
+        let history: Vec<Vec<_>> = history.iter().map(|round| round.iter().map(convert::released).collect()).collect();
+        let history: Vec<&[_]> = history.iter().map(Vec::as_slice).collect();
+        let answer = instance.call_next(&mut store, params, convert::shape(&variants, &infos), &history);
+        let step = answered("next", answer, &store)?;
+        convert::step(step).map_err(|message| GuestError::Unusable { function: "next", message })
+    }
+
+    /// Gets ready to run one round: checks, on an instance that sees no data, that the analysis takes in the round's state.
+    ///
+    /// # Errors
+    /// `prepare` refuses the state or traps.
+    pub fn runner(&self, round: &Round, limits: Limits) -> Result<Runner, GuestError> {
+        let runner = Runner::new(self.sandbox.clone(), self.pre.clone(), round, limits);
+        runner.rehearse().map_err(|failure| match failure {
+            Failure::Refused(message) => GuestError::Refused { function: "prepare", message: printable(&message) },
+            Failure::Guest(detail) => GuestError::Trapped {
+                function: "prepare",
+                message: detail.map_or_else(|| "a trap".to_owned(), |detail| detail.to_string()),
+            },
+            Failure::Host(message) => GuestError::Trapped { function: "prepare", message },
+        })?;
+        Ok(runner)
+    }
+
+    fn public(&self, function: &'static str, limits: Limits) -> Result<(Store<Guard>, Instance), GuestError> {
+        let settings = self.sandbox.settings();
+        let memory = limits.memory_mib.max(PUBLIC_MEMORY_MIB).min(settings.max_memory_mib);
+        let mut store = Store::new(self.sandbox.engine(), Guard::new(memory, settings.symbols));
+        store.limiter(|guard| guard);
+        store.set_hostcall_fuel(PUBLIC_LIFTED_BYTES);
+        let fuel = limits.fuel_per_partition.saturating_mul(PUBLIC_FUEL_FACTOR);
+        store.set_fuel(fuel).map_err(|error| trapped(function, &error, &store))?;
+        let instance = self.pre.instantiate(&mut store).map_err(|error| trapped(function, &error, &store))?;
+        Ok((store, instance))
+    }
+}
+
+fn answered<T>(
+    function: &'static str,
+    answer: wasmtime::Result<Result<T, String>>,
+    store: &Store<Guard>,
+) -> Result<T, GuestError> {
+    match answer {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(message)) => Err(GuestError::Refused { function, message: printable(&message) }),
+        Err(error) => Err(trapped(function, &error, store)),
+    }
+}
+
+fn trapped(function: &'static str, error: &wasmtime::Error, store: &Store<Guard>) -> GuestError {
+    GuestError::Trapped { function, message: describe(error, store.data()) }
+}
+
+/// A trap in words: the panic message and the backtrace where they were kept, else the trap's own name.
+pub(crate) fn describe(error: &wasmtime::Error, guard: &Guard) -> String {
+    let cause = match (guard.panic_message(), error.downcast_ref::<Trap>()) {
+        (Some(message), _) => message,
+        (None, Some(Trap::OutOfFuel)) => "it used up its fuel: raise `fuel_per_partition`, or do less in one call".to_owned(),
+        (None, Some(Trap::UnreachableCodeReached)) => {
+            "it panicked; `vestibule analysis try` shows the message and where".to_owned()
+        }
+        (None, Some(trap)) => trap.to_string(),
+        (None, None) => error.root_cause().to_string(),
+    };
+    match error.downcast_ref::<WasmBacktrace>() {
+        Some(trace) if !trace.frames().is_empty() => format!("{cause}\n{trace}"),
+        _ => cause,
+    }
+}
+
+/// Words of a guest, as they may be shown on a terminal.
+fn printable(text: &str) -> String {
+    text.chars().take(2_000).map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}
+
+impl std::fmt::Debug for Analysis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Analysis({})", self.digest)
+    }
+}

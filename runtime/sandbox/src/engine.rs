@@ -1,0 +1,151 @@
+//! The wasmtime engine, set up for many short-lived instances of code that is not trusted.
+//!
+//! *In*: [`Settings`]. *Out*: a [`Sandbox`] that loads components. Every choice that a guest could notice is made here: which
+//! proposals exist, how much memory a slot has, that fuel is counted. Nothing is left to a default that may change.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vestibule_protocol::digest::Digest;
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+
+use crate::analysis::{Analysis, LoadError};
+use crate::cache::CodeCache;
+
+/// Analyses that stay compiled in memory.
+const KEPT: usize = 8;
+/// Bytes of a slot that are reset in place rather than unmapped: the working set of an ordinary guest.
+const KEEP_RESIDENT_BYTES: usize = 8 << 20;
+/// Wasm stack of one call.
+const STACK_BYTES: usize = 512 << 10;
+/// Entries of all tables of one instance: indirect calls of ordinary Rust guests need some hundreds.
+pub(crate) const TABLE_ENTRIES: usize = 65_536;
+/// Core instances, memories and tables of one component. Encoded Rust guests have one to three core instances and one memory.
+const CORE_INSTANCES: u32 = 8;
+
+/// How a sandbox is set up.
+#[derive(Debug)]
+pub struct Settings {
+    /// Threads that will run guests at the same time.
+    pub threads: usize,
+    /// Most linear memory that any call may be given, in MiB.
+    pub max_memory_mib: u32,
+    /// Where compiled code is kept between runs, if anywhere.
+    pub cache: Option<CodeCache>,
+    /// Keep what a backtrace needs, and listen to guest panics. For dry runs on a researcher's own machine, never at a site.
+    pub symbols: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { threads, max_memory_mib: 1_024, cache: None, symbols: false }
+    }
+}
+
+/// Loads and runs analyses. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sandbox(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    engine: Engine,
+    settings: Settings,
+    loaded: Mutex<VecDeque<Analysis>>,
+}
+
+/// The engine could not be set up on this machine.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the WebAssembly engine could not be set up on this machine: {0}")]
+pub struct SandboxError(String);
+
+impl SandboxError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        "sandbox-setup"
+    }
+}
+
+impl Sandbox {
+    /// Sets up the engine.
+    ///
+    /// # Errors
+    /// The machine cannot reserve the address space, or is not supported.
+    pub fn new(settings: Settings) -> Result<Self, SandboxError> {
+        let engine = Engine::new(&config(&settings)).map_err(|error| SandboxError(format!("{error:#}")))?;
+        Ok(Self(Arc::new(Inner { engine, settings, loaded: Mutex::default() })))
+    }
+
+    /// Checks and compiles a component, or finds it among those already compiled.
+    ///
+    /// # Errors
+    /// Not a component, one that imports a function, one that is not an analysis, or one that does not compile.
+    pub fn load(&self, component: &[u8]) -> Result<Analysis, LoadError> {
+        let digest = Digest::of(component);
+        let loaded = || self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(analysis) = loaded().iter().find(|analysis| analysis.digest() == digest) {
+            return Ok(analysis.clone());
+        }
+        let analysis = Analysis::compile(self, component, digest)?;
+        let mut loaded = loaded();
+        loaded.push_front(analysis.clone());
+        loaded.truncate(KEPT);
+        Ok(analysis)
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+}
+
+fn config(settings: &Settings) -> Config {
+    // One slot for each running thread, and as many again for public calls and for slots being cleared.
+    let slots = u32::try_from(settings.threads.saturating_mul(2).saturating_add(4)).unwrap_or(u32::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
+        .total_memories(slots)
+        .total_tables(slots.saturating_mul(2))
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(1)
+        .max_tables_per_component(2)
+        .max_memories_per_module(1)
+        .max_tables_per_module(2)
+        .table_elements(TABLE_ENTRIES)
+        .max_memory_size((settings.max_memory_mib as usize) << 20)
+        .max_unused_warm_slots(slots)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES)
+        // Linux 6.7 and later: resets only the pages a guest wrote. Elsewhere wasmtime falls back by itself.
+        .pagemap_scan(Enabled::Auto);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .cranelift_opt_level(OptLevel::Speed)
+        .consume_fuel(true)
+        .concurrency_support(false)
+        .max_wasm_stack(STACK_BYTES)
+        .memory_init_cow(true)
+        // Deterministic, and no more of wasm than Rust guests need. Threads, gc, and async are not even compiled in.
+        .wasm_relaxed_simd(false)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_custom_page_sizes(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_tail_call(false)
+        .wasm_simd(true)
+        .wasm_bulk_memory(true)
+        .wasm_multi_value(true)
+        .wasm_component_model(true)
+        // NaN bits may differ between x86-64 and aarch64, never between two partitions at one site: contributions are clamped to
+        // integers, where every NaN is zero. Canonicalising them would cost floating-point loops up to 2.7 times their time.
+        .cranelift_nan_canonicalization(false)
+        .generate_address_map(settings.symbols)
+        .wasm_backtrace_max_frames(settings.symbols.then_some(std::num::NonZeroUsize::new(32)).flatten());
+    config
+}

@@ -1,0 +1,114 @@
+//! Looks at a component without compiling any of it: what it exports, and whether it imports a function.
+//!
+//! *In*: bytes. *Out*: [`Inspection`]. *Refuses*: what is no valid component of the proposals we run. A component may import
+//! instances that hold types only (the contract's own `types`); whatever else it asks for is listed as a function import, and
+//! [`crate::Sandbox::load`] refuses it.
+
+use serde::Serialize;
+use vestibule_protocol::digest::Digest;
+use wasmparser::component_types::{ComponentEntityType, ComponentInstanceTypeId};
+use wasmparser::types::Types;
+use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+
+use crate::analysis::LoadError;
+
+/// What a component is, from its own type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Inspection {
+    /// SHA-256 of its bytes.
+    pub digest: Digest,
+    /// How many there are.
+    pub bytes: usize,
+    /// Names of its exports.
+    pub exports: Vec<String>,
+    /// Functions (or anything that can do something) that it asks for. Empty for every component that is accepted.
+    pub imports: Vec<String>,
+    /// Instances that it asks for and that hold types only.
+    pub type_imports: Vec<String>,
+}
+
+/// The proposals that a component may use: the same that the engine is set up with.
+const FEATURES: WasmFeatures = WasmFeatures::WASM1
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::MUTABLE_GLOBAL)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::COMPONENT_MODEL);
+
+/// Looks at a component.
+///
+/// # Errors
+/// [`LoadError::NotComponent`].
+pub fn inspect(component: &[u8]) -> Result<Inspection, LoadError> {
+    let not = |why: String| LoadError::NotComponent { why };
+    let types = Validator::new_with_features(FEATURES).validate_all(component).map_err(|error| not(error.to_string()))?;
+    let mut found = Inspection {
+        digest: Digest::of(component),
+        bytes: component.len(),
+        exports: vec![],
+        imports: vec![],
+        type_imports: vec![],
+    };
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(component) {
+        match payload.map_err(|error| not(error.to_string()))? {
+            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                return Err(not("it is a core module: encode it as a component, with `vestibule analysis build`".to_owned()));
+            }
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth = depth.saturating_add(1),
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    let name = import.map_err(|error| not(error.to_string()))?.name.name.to_owned();
+                    found.import(&types, name);
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    found.exports.push(export.map_err(|error| not(error.to_string()))?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+impl Inspection {
+    fn import(&mut self, types: &Types, name: String) {
+        let before = self.imports.len();
+        match types.as_ref().component_item_for_import(&name).map(|item| item.ty) {
+            Some(ComponentEntityType::Instance(id)) => self.instance(types, id, &name),
+            Some(ComponentEntityType::Type { .. }) => {}
+            // A function, a value, a module, a component, or something this parser does not know.
+            _ => self.imports.push(name.clone()),
+        }
+        if self.imports.len() == before {
+            self.type_imports.push(name);
+        }
+    }
+
+    fn instance(&mut self, types: &Types, id: ComponentInstanceTypeId, path: &str) {
+        let Some(instance) = types.as_ref().get(id) else {
+            self.imports.push(path.to_owned());
+            return;
+        };
+        for (name, item) in &instance.exports {
+            let path = format!("{path}#{name}");
+            match item.ty {
+                ComponentEntityType::Instance(id) => self.instance(types, id, &path),
+                ComponentEntityType::Type { referenced, .. } if !is_resource(referenced) => {}
+                _ => self.imports.push(path),
+            }
+        }
+    }
+}
+
+/// A resource type is a handle to something of the host: not a plain type.
+const fn is_resource(ty: wasmparser::component_types::ComponentAnyTypeId) -> bool {
+    matches!(ty, wasmparser::component_types::ComponentAnyTypeId::Resource(_))
+}

@@ -1,0 +1,124 @@
+//! One round's private function: `contribute`, in a fresh instance for every partition.
+//!
+//! *In*: a round's state (public), and one partition at a time. *Out*: what the guest returned, for the reducer alone.
+//! Fresh store, fresh instance, the same limits and the same state each time: so what comes out is a function of this partition
+//! and of public input. No index, count, order, clock or generator reaches the guest. Fuel decides when it has worked enough,
+//! never time. After a trap the store is dropped like any other.
+//!
+//! A failure of the guest says nothing but that it failed, except in a dry run. A failure of the host is told apart, since it
+//! must end the whole job and never one partition.
+
+use std::fmt;
+use std::sync::Arc;
+
+use vestibule_protocol::job::Limits;
+use vestibule_protocol::round::{MAX_STATE_BYTES, Round};
+use wasmtime::{Store, Trap};
+
+use crate::analysis::describe;
+use crate::bindings::AnalysisPre;
+use crate::bindings::vestibule::analysis::types::{Contribution, Individual, Value};
+use crate::engine::Sandbox;
+use crate::guard::Guard;
+
+/// `prepare` decodes the state: fuel for it comes on top, so that a partition's own limit means the same in every round.
+const PREPARE_FUEL_FACTOR: u64 = 20;
+/// Most bytes that one call may hand to the host, beyond twice the sums' own size.
+const LIFTED_BYTES: usize = 1 << 20;
+
+/// Runs `contribute` for one round. Shared by all threads.
+#[derive(Clone)]
+pub struct Runner {
+    sandbox: Sandbox,
+    pre: AnalysisPre<Guard>,
+    state: Arc<[u8]>,
+    limits: Limits,
+    lifted: usize,
+}
+
+/// Why there is no contribution.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// `prepare` refused the state, in the guest's own words. Public: it saw no data.
+    Refused(String),
+    /// The guest trapped or returned what is no list of contributions. Counts as no contribution. Details in a dry run only.
+    Guest(Option<Detail>),
+    /// The host could not do its part. The job ends.
+    Host(String),
+}
+
+/// What a guest's failure was, in a dry run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detail(String);
+
+impl fmt::Display for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Runner {
+    pub(crate) fn new(sandbox: Sandbox, pre: AnalysisPre<Guard>, round: &Round, limits: Limits) -> Self {
+        let entries: usize = round.statistics().iter().map(|statistic| statistic.length as usize).sum();
+        let lifted = entries.saturating_mul(16).saturating_add(LIFTED_BYTES).min(MAX_STATE_BYTES.saturating_mul(8));
+        Self { sandbox, pre, state: round.state().into(), limits, lifted }
+    }
+
+    /// Runs everything up to the data: a fresh instance that takes in the state.
+    pub(crate) fn rehearse(&self) -> Result<(), Failure> {
+        self.prepared().map(drop)
+    }
+
+    /// One partition of one individual: `values` in the order of the plan's columns, `dosages` in catalogue order over its slices.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn contribute(&self, values: &[Value], dosages: &[u8]) -> Result<Vec<Contribution>, Failure> {
+        let (mut store, instance) = self.prepared()?;
+        let guest = |error: &wasmtime::Error, store: &Store<Guard>| self.guest(error, store);
+        store.set_fuel(self.limits.fuel_per_partition).map_err(|error| Failure::Host(error.to_string()))?;
+        let individual = Individual { values, dosages };
+        instance.call_contribute(&mut store, &[individual]).map_err(|error| guest(&error, &store))
+    }
+
+    fn prepared(&self) -> Result<(Store<Guard>, crate::bindings::Analysis), Failure> {
+        let settings = self.sandbox.settings();
+        let memory = self.limits.memory_mib.min(settings.max_memory_mib);
+        let mut store = Store::new(self.sandbox.engine(), Guard::new(memory, settings.symbols));
+        store.limiter(|guard| guard);
+        store.set_hostcall_fuel(self.lifted);
+        let fuel = self.limits.fuel_per_partition.saturating_mul(PREPARE_FUEL_FACTOR);
+        store.set_fuel(fuel).map_err(|error| Failure::Host(error.to_string()))?;
+        // Until here and in `prepare` no data was seen: what fails now failed in `rehearse` too, or is the host's fault.
+        let instance = self.pre.instantiate(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
+            Some(_) => self.guest(&error, &store),
+            None => Failure::Host(format!("{error:#}")),
+        })?;
+        match instance.call_prepare(&mut store, &self.state) {
+            Ok(Ok(())) => Ok((store, instance)),
+            Ok(Err(message)) => Err(Failure::Refused(message)),
+            Err(error) => Err(self.guest(&error, &store)),
+        }
+    }
+
+    fn guest(&self, error: &wasmtime::Error, store: &Store<Guard>) -> Failure {
+        Failure::Guest(self.sandbox.settings().symbols.then(|| Detail(describe(error, store.data()))))
+    }
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Runner(state of {} bytes)", self.state.len())
+    }
+}
+
+// Whatever a guest said stays where it was said: `Debug` names the kind of failure only.
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused(_) => "Refused",
+            Self::Guest(_) => "Guest",
+            Self::Host(_) => "Host",
+        })
+    }
+}

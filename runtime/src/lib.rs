@@ -1,1 +1,25 @@
-//! stub
+//! The site: the only process family that sees data.
+//!
+//! In the order of one job's path: [`link`] dials the coordinator and hears an offer; [`admission`] verifies whose it is;
+//! [`policy`] decides whether this site takes part; [`component`] fetches and loads the analysis; [`ledger`] reserves and
+//! charges its budget; [`dataset`] reads partitions and the sandbox runs them; [`reduce`] clamps and sums; [`noise`] is drawn;
+//! [`airlock`] looks at what is about to leave; [`release`] is stored and sent. [`site`] calls them in that order; [`trial`]
+//! runs the same steps on a researcher's own data, without a ledger, for a dry run. [`home`] is the site's folder.
+//!
+//! Each step takes the type that only the step before can make: `Verified`, `Admitted`, `Charged`, `Sums`, `Noised`. Only a
+//! release can be serialised.
+
+pub mod admission;
+pub mod airlock;
+pub mod component;
+pub mod dataset;
+pub mod home;
+pub mod ledger;
+pub mod link;
+pub mod noise;
+pub mod policy;
+pub mod reduce;
+pub mod release;
+pub mod round;
+pub mod site;
+pub mod trial;

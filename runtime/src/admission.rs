@@ -1,0 +1,171 @@
+//! Step 5: whose offer is it, and is it meant for us?
+//!
+//! *In*: an offer as it came over the link, the researchers whose keys this site has accepted, this site's name, and now.
+//! *Out*: [`Verified`]: terms that an accepted researcher signed, valid now, naming this site; and a round within its limits.
+//! *Trusts*: the list of accepted keys, the clock. *Refuses*: everything else, with a code that depends on the offer alone.
+
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::key::PublicKey;
+use vestibule_protocol::manifest::{ManifestError, Signed};
+use vestibule_protocol::message::Offer;
+use vestibule_protocol::name::Name;
+use vestibule_protocol::round::{Round, RoundError};
+
+/// An offer whose terms were verified.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    signed: Signed,
+    researcher: Name,
+    site: Name,
+    index: u32,
+    round: Round,
+    round_digest: Digest,
+}
+
+/// An offer that is not for us.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdmissionError {
+    /// The manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// It names other sites.
+    #[error("the manifest does not name this site")]
+    OtherSites,
+    /// The round.
+    #[error(transparent)]
+    Round(#[from] RoundError),
+}
+
+impl AdmissionError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Manifest(error) => error.code(),
+            Self::OtherSites => "site-not-named",
+            Self::Round(error) => error.code(),
+        }
+    }
+}
+
+/// Verifies an offer at `now` (seconds since 1970, UTC).
+///
+/// # Errors
+/// See [`AdmissionError`].
+pub fn verify(offer: Offer, researchers: &[(Name, PublicKey)], site: &Name, now: i64) -> Result<Verified, AdmissionError> {
+    let keys: Vec<PublicKey> = researchers.iter().map(|(_, key)| *key).collect();
+    let signed = Signed::verify(&offer.manifest, &keys)?;
+    signed.valid_at(now)?;
+    if !signed.manifest().sites.contains(site) {
+        return Err(AdmissionError::OtherSites);
+    }
+    let researcher = researchers.iter().find(|(_, key)| *key == signed.signer()).map(|(name, _)| name.clone());
+    let researcher = researcher.expect("the signer is one of the keys that came from this list");
+    let round_digest = Digest::of(&serde_json::to_vec(&offer.request).unwrap_or_default());
+    let round = Round::check(offer.request)?;
+    Ok(Verified { signed, researcher, site: site.clone(), index: offer.round, round, round_digest })
+}
+
+impl Verified {
+    /// The signed terms.
+    #[must_use]
+    pub const fn signed(&self) -> &Signed {
+        &self.signed
+    }
+
+    /// Who signed them, by the name this site gave.
+    #[must_use]
+    pub const fn researcher(&self) -> &Name {
+        &self.researcher
+    }
+
+    /// This site's name.
+    #[must_use]
+    pub const fn site(&self) -> &Name {
+        &self.site
+    }
+
+    /// Which round, counted from 0.
+    #[must_use]
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// What the round asks.
+    #[must_use]
+    pub const fn round(&self) -> &Round {
+        &self.round
+    }
+
+    /// SHA-256 of the round as asked: a round that is offered again must be the same.
+    #[must_use]
+    pub const fn round_digest(&self) -> Digest {
+        self.round_digest
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use vestibule_protocol::job::{JobId, Limits, Noise};
+    use vestibule_protocol::key::SecretKey;
+    use vestibule_protocol::manifest::{ComponentRef, Manifest};
+    use vestibule_protocol::round::{Bound, RoundRequest, Statistic};
+
+    pub(crate) const NOW: i64 = 1_795_000_000;
+
+    pub(crate) fn researcher() -> SecretKey {
+        SecretKey::from_seed([1; 32]).unwrap()
+    }
+
+    pub(crate) fn manifest(job: u8) -> Manifest {
+        Manifest {
+            job: JobId::from_bytes([job; 16]),
+            title: String::new(),
+            component: ComponentRef { sha256: Digest::of(b""), bytes: 1 },
+            params: "{}".into(),
+            dataset: "cohort".parse().unwrap(),
+            dictionary: Digest::of(b""),
+            catalogues: vec![],
+            noise: Noise::Gaussian,
+            epsilon_micro: 1_000_000,
+            delta_femto: 1_000_000_000,
+            sites: vec!["here".parse().unwrap()],
+            min_sites: 1,
+            limits: Limits::default(),
+            round_deadline_seconds: 60,
+            not_before: "2026-11-01T00:00:00Z".into(),
+            not_after: "2026-12-01T00:00:00Z".into(),
+        }
+    }
+
+    pub(crate) fn request() -> RoundRequest {
+        let statistic = Statistic { name: "n".into(), length: 1, bound: Bound::OneCell, weight: 1.0 };
+        RoundRequest { statistics: vec![statistic], budget_share: 0.5, state: vec![] }
+    }
+
+    pub(crate) fn offer(manifest: &Manifest, round: u32) -> Offer {
+        Offer { manifest: manifest.sign(&researcher()).unwrap(), round, request: request(), wait_seconds: 60 }
+    }
+
+    pub(crate) fn verified(manifest: &Manifest, round: u32) -> Verified {
+        let researchers = [("ada".parse().unwrap(), researcher().public())];
+        verify(offer(manifest, round), &researchers, &"here".parse().unwrap(), NOW).unwrap()
+    }
+
+    #[test]
+    fn only_offers_for_us_by_accepted_keys_pass() {
+        let good = manifest(1);
+        let accepted = [("ada".parse().unwrap(), researcher().public())];
+        let here = "here".parse().unwrap();
+        assert_eq!(verify(offer(&good, 0), &accepted, &here, NOW).unwrap().researcher().as_str(), "ada");
+        let code = |result: Result<Verified, AdmissionError>| result.unwrap_err().code();
+        assert_eq!(code(verify(offer(&good, 0), &[], &here, NOW)), "signature-refused");
+        assert_eq!(code(verify(offer(&good, 0), &accepted, &"there".parse().unwrap(), NOW)), "site-not-named");
+        assert_eq!(code(verify(offer(&good, 0), &accepted, &here, NOW + 10_000_000)), "manifest-expired");
+        let mut bad = offer(&good, 0);
+        bad.request.statistics.clear();
+        assert_eq!(code(verify(bad, &accepted, &here, NOW)), "round-count");
+    }
+}

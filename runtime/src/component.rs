@@ -1,0 +1,190 @@
+//! Step 7: components, by content: received in pieces, kept once, loaded into the sandbox.
+//!
+//! *In*: the digest and size that a verified manifest names, and pieces from the coordinator, who is not trusted. *Out*: the
+//! component's bytes, whose digest was checked. An interrupted transfer goes on where it stopped. *Refuses*: more bytes than
+//! announced, and bytes of another digest, which are thrown away.
+
+use std::io::{Read as _, Write as _};
+
+use cap_std::fs::{Dir, OpenOptions};
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::manifest::ComponentRef;
+use vestibule_sandbox::CodeStore;
+
+/// A component that could not be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ComponentError {
+    /// Other bytes than the manifest names.
+    #[error("the component that was sent is not the one that the manifest names")]
+    Digest,
+    /// More bytes than announced.
+    #[error("more bytes were sent than the manifest names")]
+    TooLong,
+    /// The disk.
+    #[error("the component could not be stored: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl ComponentError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Digest => "component-digest",
+            Self::TooLong => "component-too-long",
+            Self::Io(_) => "component-io",
+        }
+    }
+}
+
+/// The folder of components.
+#[derive(Debug)]
+pub struct Components(Dir);
+
+/// A component on its way in.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    folder: &'a Dir,
+    wanted: ComponentRef,
+    file: cap_std::fs::File,
+    received: u64,
+}
+
+impl Components {
+    /// In this folder.
+    #[must_use]
+    pub const fn new(folder: Dir) -> Self {
+        Self(folder)
+    }
+
+    /// The bytes, if they are here and whole. A file whose content is not what its name says is removed.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn get(&self, wanted: ComponentRef) -> Result<Option<Vec<u8>>, ComponentError> {
+        let name = wanted.sha256.hex();
+        match self.0.read(&name) {
+            Ok(bytes) if Digest::of(&bytes) == wanted.sha256 => Ok(Some(bytes)),
+            Ok(_) => {
+                self.0.remove_file(&name)?;
+                Ok(None)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Starts or continues to receive a component.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn receive(&self, wanted: ComponentRef) -> Result<Incoming<'_>, ComponentError> {
+        let name = part(wanted);
+        let file = self.0.open_with(&name, OpenOptions::new().append(true).create(true).read(true))?;
+        let received = file.metadata()?.len();
+        if received <= wanted.bytes {
+            return Ok(Incoming { folder: &self.0, wanted, file, received });
+        }
+        file.set_len(0)?;
+        Ok(Incoming { folder: &self.0, wanted, file, received: 0 })
+    }
+}
+
+fn part(wanted: ComponentRef) -> String {
+    format!("{}.part", wanted.sha256.hex())
+}
+
+impl Incoming<'_> {
+    /// The first byte that is missing.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether all bytes are here.
+    #[must_use]
+    pub const fn complete(&self) -> bool {
+        self.received == self.wanted.bytes
+    }
+
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// Too many bytes; the disk.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), ComponentError> {
+        let received = self.received.saturating_add(bytes.len() as u64);
+        if received > self.wanted.bytes {
+            return Err(ComponentError::TooLong);
+        }
+        self.file.write_all(bytes)?;
+        self.received = received;
+        Ok(())
+    }
+
+    /// Checks the whole and keeps it.
+    ///
+    /// # Errors
+    /// Another digest: what was received is thrown away. The disk.
+    pub fn finish(self) -> Result<Vec<u8>, ComponentError> {
+        let name = part(self.wanted);
+        self.file.sync_all()?;
+        let mut bytes = Vec::new();
+        self.folder.open(&name)?.read_to_end(&mut bytes)?;
+        if Digest::of(&bytes) != self.wanted.sha256 {
+            self.folder.remove_file(&name)?;
+            return Err(ComponentError::Digest);
+        }
+        self.folder.rename(&name, self.folder, self.wanted.sha256.hex())?;
+        Ok(bytes)
+    }
+}
+
+/// Sealed code of compiled components, as files.
+#[derive(Debug)]
+pub struct CodeFolder(pub Dir);
+
+impl CodeStore for CodeFolder {
+    fn get(&self, name: &str) -> Option<Vec<u8>> {
+        self.0.read(name).ok()
+    }
+    fn put(&self, name: &str, sealed: &[u8]) {
+        // Only a cache: what cannot be stored is compiled again.
+        if let Err(error) = crate::home::replace(&self.0, name, sealed) {
+            tracing::warn!(%error, "compiled code could not be kept");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(temp: &tempfile::TempDir) -> Components {
+        Components::new(Dir::open_ambient_dir(temp.path(), cap_std::ambient_authority()).unwrap())
+    }
+
+    #[test]
+    fn a_broken_transfer_goes_on_and_a_wrong_one_is_thrown_away() {
+        let temp = tempfile::tempdir().unwrap();
+        let wanted = ComponentRef { sha256: Digest::of(b"component"), bytes: 9 };
+        let components = folder(&temp);
+        assert!(components.get(wanted).unwrap().is_none());
+        let mut incoming = components.receive(wanted).unwrap();
+        incoming.push(b"comp").unwrap();
+        drop(incoming);
+        let mut incoming = components.receive(wanted).unwrap();
+        assert_eq!((incoming.offset(), incoming.complete()), (4, false));
+        assert_eq!(incoming.push(b"onents").unwrap_err().code(), "component-too-long");
+        incoming.push(b"onent").unwrap();
+        assert_eq!(incoming.finish().unwrap(), b"component");
+        assert_eq!(components.get(wanted).unwrap().unwrap(), b"component");
+        // Damaged on disk: it is fetched again.
+        std::fs::write(temp.path().join(wanted.sha256.hex()), b"compOnent").unwrap();
+        assert!(components.get(wanted).unwrap().is_none());
+        let mut incoming = components.receive(wanted).unwrap();
+        incoming.push(b"otherwise").unwrap();
+        assert_eq!(incoming.finish().unwrap_err().code(), "component-digest");
+        assert_eq!(components.receive(wanted).unwrap().offset(), 0);
+    }
+}

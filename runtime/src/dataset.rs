@@ -1,0 +1,407 @@
+//! Step 9, the data: what a site holds, and how one round reads it.
+//!
+//! *In*: a site's own files, once, by [`ingest`]; then a plan's columns and slices. *Out*: rows, one for each individual, that
+//! hold what was asked for and nothing else. *Trusts*: the store key. *Refuses*: data under another key, a plan that names
+//! what is not there (public terms, so the refusal may say so).
+//!
+//! ```text
+//! data/NAME/current            which version serves           data/NAME/VERSION/dictionary.toml, catalogue-N.tsv  public
+//! data/NAME/VERSION/info.json  the public description         data/NAME/VERSION/people.parquet     encrypted rows
+//! data/NAME/VERSION/seal       HMAC of info.json, our key     data/NAME/VERSION/report             encrypted: for the site's eyes
+//! ```
+
+mod config;
+mod days;
+mod ingest;
+mod pack;
+mod report;
+mod seal;
+mod store;
+mod table;
+mod variants;
+
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use serde::{Deserialize, Serialize};
+use vestibule_protocol::catalogue::{Catalogue, Variant, VariantSlice};
+use vestibule_protocol::dictionary::{Column, Dictionary};
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::name::Name;
+use vestibule_protocol::privacy::Rho;
+
+pub use config::{Config, ConfigError};
+pub use ingest::{IngestError, Progress, ingest};
+pub use report::{IngestReport, Note};
+pub use seal::StoreKey;
+pub use store::{RowGroup, Selection};
+
+/// One cell of an individual's row.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Value {
+    /// Not known.
+    Missing,
+    /// A number, in the dictionary's unit.
+    Number(f64),
+    /// Index into the column's levels.
+    Level(u32),
+    /// Yes or no.
+    Flag(bool),
+    /// Days since 1970-01-01.
+    Day(i32),
+}
+
+// A value is somebody's: `Debug` says what kind it is.
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "Missing",
+            Self::Number(_) => "Number(withheld)",
+            Self::Level(_) => "Level(withheld)",
+            Self::Flag(_) => "Flag(withheld)",
+            Self::Day(_) => "Day(withheld)",
+        })
+    }
+}
+
+/// What may ever be spent on a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LifetimeBudget {
+    /// Epsilon, at this delta, over all jobs together.
+    pub epsilon: f64,
+    /// Delta.
+    pub delta: f64,
+}
+
+impl LifetimeBudget {
+    /// As zCDP, which is what the ledger counts.
+    #[must_use]
+    pub fn rho(&self) -> Rho {
+        Rho::budget(self.epsilon, self.delta)
+    }
+
+    /// In 10^-6 epsilon.
+    #[must_use]
+    pub fn epsilon_micro(&self) -> u64 {
+        whole(self.epsilon * 1e6)
+    }
+
+    /// In 10^-15 delta.
+    #[must_use]
+    pub fn delta_femto(&self) -> u64 {
+        whole(self.delta * 1e15)
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates; both amounts are checked to be positive"
+)]
+fn whole(value: f64) -> u64 {
+    value.round() as u64
+}
+
+/// A dataset's public description. Holds nothing that was counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DatasetInfo {
+    /// Its name.
+    pub name: Name,
+    /// For people.
+    pub about: String,
+    /// As the site chose to round it.
+    pub approximate_size: u64,
+    /// Its columns.
+    pub dictionary: Dictionary,
+    /// Its catalogues.
+    pub catalogues: Vec<Arc<Catalogue>>,
+    /// Data Use Ontology codes.
+    pub duo: Vec<String>,
+    /// What may be spent.
+    pub budget: LifetimeBudget,
+}
+
+/// A dataset that serves.
+#[derive(Debug)]
+pub struct Dataset {
+    info: DatasetInfo,
+    store: store::Store,
+}
+
+/// A dataset that cannot be used. For the site's own log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatasetError {
+    /// No such dataset.
+    #[error("there is no dataset `{0}`: make one with `vestibule site ingest`")]
+    Unknown(Name),
+    /// Another key, or changed files.
+    #[error("dataset `{0}` does not open with this site's store key: it was made with another key, or its files were changed")]
+    WrongKey(Name),
+    /// A file that cannot be read.
+    #[error("dataset `{name}`, {file}: {why}")]
+    Damaged {
+        /// The dataset.
+        name: Name,
+        /// The file.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The folder.
+    #[error("the data folder: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl DatasetError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown(_) => "dataset-unknown",
+            Self::WrongKey(_) => "dataset-wrong-key",
+            Self::Damaged { .. } => "dataset-damaged",
+            Self::Io(_) => "dataset-io",
+        }
+    }
+}
+
+/// A plan that names what is not there. Made of public terms.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SelectError {
+    /// No such column.
+    #[error("there is no column `{column}`; the dictionary has: {known}")]
+    Column {
+        /// What was asked for.
+        column: String,
+        /// What there is.
+        known: String,
+    },
+    /// No such catalogue.
+    #[error("there is no catalogue `{catalogue}`; the dataset has: {known}")]
+    Catalogue {
+        /// What was asked for.
+        catalogue: String,
+        /// What there is.
+        known: String,
+    },
+    /// No such contig.
+    #[error("catalogue `{catalogue}` has no contig `{contig}`; it has: {known}")]
+    Contig {
+        /// The catalogue.
+        catalogue: String,
+        /// What was asked for.
+        contig: String,
+        /// What there is.
+        known: String,
+    },
+    /// No variant there.
+    #[error("catalogue `{catalogue}` has no variant on {contig} from {start} to {end}")]
+    Empty {
+        /// The catalogue.
+        catalogue: String,
+        /// The contig.
+        contig: String,
+        /// First position.
+        start: u64,
+        /// First position after.
+        end: u64,
+    },
+}
+
+impl SelectError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Column { .. } => "column-unknown",
+            Self::Catalogue { .. } => "catalogue-unknown",
+            Self::Contig { .. } => "contig-unknown",
+            Self::Empty { .. } => "slice-empty",
+        }
+    }
+}
+
+/// `info.json`: what the public description needs besides the documents that lie beside it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InfoFile {
+    name: Name,
+    about: String,
+    approximate_size: u64,
+    dictionary: Digest,
+    catalogues: Vec<Digest>,
+    duo: Vec<String>,
+    budget: LifetimeBudget,
+    /// HMAC, under the store key, of everything that was ingested: the same means there is nothing to do.
+    inputs: String,
+}
+
+/// The datasets of a data folder.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn list(data: &Dir) -> Result<Vec<Name>, DatasetError> {
+    let mut names = Vec::new();
+    for entry in data.entries()? {
+        let entry = entry?;
+        let name = entry.file_name().to_str().and_then(|name| name.parse::<Name>().ok());
+        if let Some(name) = name
+            && entry.open_dir().is_ok_and(|dir| dir.exists(CURRENT))
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+const CURRENT: &str = "current";
+
+/// The folder of the version that serves.
+fn current(data: &Dir, name: &Name) -> Result<Option<(Dir, String)>, DatasetError> {
+    let version = match data.read_to_string(format!("{name}/{CURRENT}")) {
+        Ok(version) => version,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let version = version.trim().to_owned();
+    let dir = data.open_dir(format!("{name}/{version}"))?;
+    Ok(Some((dir, version)))
+}
+
+fn read_info(dir: &Dir, name: &Name) -> Result<(DatasetInfo, InfoFile), DatasetError> {
+    let damaged = |file: &str, why: String| DatasetError::Damaged { name: name.clone(), file: file.to_owned(), why };
+    let read = |file: &str| dir.read(file).map_err(|error| damaged(file, error.to_string()));
+    let file: InfoFile =
+        serde_json::from_slice(&read("info.json")?).map_err(|error| damaged("info.json", error.to_string()))?;
+    let text = String::from_utf8(read("dictionary.toml")?).map_err(|error| damaged("dictionary.toml", error.to_string()))?;
+    let dictionary = Dictionary::parse(&text).map_err(|error| damaged("dictionary.toml", error.to_string()))?;
+    let mut catalogues = Vec::new();
+    for index in 0..file.catalogues.len() {
+        let path = catalogue_file(index);
+        let catalogue = Catalogue::parse(&read(&path)?).map_err(|error| damaged(&path, error.to_string()))?;
+        catalogues.push(Arc::new(catalogue));
+    }
+    if dictionary.digest != file.dictionary
+        || !catalogues.iter().map(|catalogue| catalogue.digest).eq(file.catalogues.iter().copied())
+    {
+        return Err(damaged("info.json", "a document beside it has another digest than it says".to_owned()));
+    }
+    let info = DatasetInfo {
+        name: file.name.clone(),
+        about: file.about.clone(),
+        approximate_size: file.approximate_size,
+        dictionary,
+        catalogues,
+        duo: file.duo.clone(),
+        budget: file.budget,
+    };
+    Ok((info, file))
+}
+
+fn catalogue_file(index: usize) -> String {
+    format!("catalogue-{index}.tsv")
+}
+
+impl Dataset {
+    /// The public description, which needs no key. `None` where there is no such dataset.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn info_of(data: &Dir, name: &Name) -> Result<Option<DatasetInfo>, DatasetError> {
+        let Some((dir, _)) = current(data, name)? else { return Ok(None) };
+        read_info(&dir, name).map(|(info, _)| Some(info))
+    }
+
+    /// The dictionary or catalogue of that digest, as the file's bytes.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn document(data: &Dir, name: &Name, digest: Digest) -> Result<Option<Vec<u8>>, DatasetError> {
+        let Some((dir, _)) = current(data, name)? else { return Ok(None) };
+        let (info, _) = read_info(&dir, name)?;
+        if info.dictionary.digest == digest {
+            return Ok(Some(dir.read("dictionary.toml")?));
+        }
+        let place = info.catalogues.iter().position(|catalogue| catalogue.digest == digest);
+        place.map(|index| dir.read(catalogue_file(index)).map_err(DatasetError::from)).transpose()
+    }
+
+    /// Opens a dataset to read its rows.
+    ///
+    /// # Errors
+    /// There is none, the key is another, or a file is damaged.
+    pub fn open(data: &Dir, name: &Name, key: &StoreKey) -> Result<Self, DatasetError> {
+        let (dir, version) = current(data, name)?.ok_or_else(|| DatasetError::Unknown(name.clone()))?;
+        if !key.sealed(&version, &dir.read("info.json")?, &dir.read("seal")?) {
+            return Err(DatasetError::WrongKey(name.clone()));
+        }
+        let (info, _) = read_info(&dir, name)?;
+        let file = dir.open(store::FILE)?.into_std();
+        let damaged = |why: String| DatasetError::Damaged { name: name.clone(), file: store::FILE.to_owned(), why };
+        let store = store::Store::open(file, &key.version(&version)).map_err(damaged)?;
+        Ok(Self { info, store })
+    }
+
+    /// The public description.
+    #[must_use]
+    pub const fn info(&self) -> &DatasetInfo {
+        &self.info
+    }
+
+    /// What a plan asks for, found.
+    ///
+    /// # Errors
+    /// It names what is not there.
+    pub fn select(&self, columns: &[String], slices: &[VariantSlice]) -> Result<Selection, SelectError> {
+        Selection::new(&self.info, columns, slices)
+    }
+
+    /// How many row groups there are: the units of parallel work.
+    #[must_use]
+    pub fn row_groups(&self) -> usize {
+        self.store.row_groups()
+    }
+
+    /// Reads what is selected of one row group.
+    ///
+    /// # Errors
+    /// The file is damaged.
+    pub fn read(&self, selection: &Selection, group: usize) -> Result<RowGroup, DatasetError> {
+        let damaged = |why: String| DatasetError::Damaged { name: self.info.name.clone(), file: store::FILE.to_owned(), why };
+        self.store.read(selection, group).map_err(damaged)
+    }
+}
+
+impl DatasetInfo {
+    /// The public shape of what a plan asks for: its variants and columns, in order.
+    ///
+    /// # Errors
+    /// It names what is not there.
+    pub fn shape(&self, columns: &[String], slices: &[VariantSlice]) -> Result<(Vec<Variant>, Vec<Column>), SelectError> {
+        let selection = Selection::new(self, columns, slices)?;
+        Ok((selection.variants(self), selection.columns(self)))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(name: &str, dictionary: Digest) -> Self {
+        let text = "name = \"d\"\n[[column]]\nname = \"x\"\ntype = \"flag\"\n";
+        let mut parsed = Dictionary::parse(text).unwrap();
+        parsed.digest = dictionary;
+        Self {
+            name: name.parse().unwrap(),
+            about: String::new(),
+            approximate_size: 100,
+            dictionary: parsed,
+            catalogues: vec![],
+            duo: vec![],
+            budget: LifetimeBudget { epsilon: 8.0, delta: 1e-6 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! What an ingest dropped or changed, and why: for the site's own eyes.
+//!
+//! *In*: notes from every step. *Out*: [`IngestReport`], kept encrypted beside the data and shown once to whoever ran the ingest.
+//! It holds counts and places in the site's own files, so it never goes to the coordinator.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Examples that are kept of each kind of note.
+const EXAMPLES: usize = 5;
+
+/// One kind of thing that was dropped or changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// How often.
+    pub count: u64,
+    /// The first few: file, line or record, and what was found.
+    pub examples: Vec<String>,
+}
+
+/// The whole of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestReport {
+    /// Whether anything was done: `false` where the same files were ingested before.
+    pub changed: bool,
+    /// Individuals in the dataset.
+    pub individuals: u64,
+    /// Of them, those in a table.
+    pub with_table: u64,
+    /// Of them, those in a variant file.
+    pub with_genotypes: u64,
+    /// Variant records read.
+    pub records: u64,
+    /// Catalogue variants that at least one record matched.
+    pub variants_matched: u64,
+    /// Catalogue variants.
+    pub variants: u64,
+    /// What was dropped or changed, by kind.
+    pub notes: BTreeMap<String, Note>,
+}
+
+impl IngestReport {
+    /// Notes one more of a kind; `example` is asked for only while few are known.
+    pub(super) fn note(&mut self, kind: &str, example: impl FnOnce() -> String) {
+        self.note_many(kind, 1, example);
+    }
+
+    pub(super) fn note_many(&mut self, kind: &str, count: u64, example: impl FnOnce() -> String) {
+        if count == 0 {
+            return;
+        }
+        if !self.notes.contains_key(kind) {
+            self.notes.insert(kind.to_owned(), Note::default());
+        }
+        let Some(note) = self.notes.get_mut(kind) else { return };
+        note.count = note.count.saturating_add(count);
+        if note.examples.len() < EXAMPLES {
+            note.examples.push(example());
+        }
+    }
+}
+
+impl fmt::Display for IngestReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.changed {
+            writeln!(f, "nothing to do: the same files were ingested before")?;
+        }
+        writeln!(f, "individuals          {:>10}", self.individuals)?;
+        writeln!(f, "  in a table         {:>10}", self.with_table)?;
+        writeln!(f, "  with genotypes     {:>10}", self.with_genotypes)?;
+        if self.variants > 0 {
+            writeln!(f, "catalogue variants   {:>10}", self.variants)?;
+            writeln!(f, "  found in the files {:>10}", self.variants_matched)?;
+            writeln!(f, "records read         {:>10}", self.records)?;
+        }
+        if self.notes.is_empty() {
+            return writeln!(f, "nothing was dropped or changed");
+        }
+        writeln!(f, "dropped or changed:")?;
+        for (kind, note) in &self.notes {
+            writeln!(f, "  {:>10}  {kind}", note.count)?;
+            for example in &note.examples {
+                writeln!(f, "              e.g. {example}")?;
+            }
+        }
+        Ok(())
+    }
+}

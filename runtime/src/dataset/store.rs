@@ -1,0 +1,415 @@
+//! Rows at rest: Parquet with modular encryption (AES-256-GCM, footer included), one row for each individual.
+//!
+//! *In*: rows, at ingest; a [`Selection`], at a round. *Out*: [`RowGroup`]s that hold the selected columns and blocks and nothing
+//! else; the rest of the file is not read. *Trusts*: the key. *Refuses*: a file that another key made, or whose bytes were
+//! changed: every page that is read is authenticated, and bound to its place.
+//!
+//! Columns: `id` (text; read by ingest only), one for each dictionary column (`c.NAME`), and one for each block of 4,096 variants
+//! of a catalogue (`g.CATALOGUE.BLOCK`, 1,024 bytes, see `pack`). No statistics are written.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use arrow_array::builder::{
+    BooleanBuilder, FixedSizeBinaryBuilder, Float64Builder, Int32Builder, StringBuilder, UInt32Builder,
+};
+use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, RecordBatch, UInt32Array};
+use arrow_schema::{DataType, Field, Schema};
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::encryption::decrypt::FileDecryptionProperties;
+use parquet::encryption::encrypt::FileEncryptionProperties;
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::{ChunkReader, Length};
+use vestibule_protocol::catalogue::{Variant, VariantSlice};
+use vestibule_protocol::dictionary::{Column, Dictionary, Kind};
+
+use super::pack::{BLOCK_BYTES, BLOCK_VARIANTS, unpack};
+use super::{DatasetInfo, SelectError, Value};
+
+pub(super) const FILE: &str = "people.parquet";
+/// Individuals of a row group: the unit of parallel work. 1,024 individuals x 100 blocks are 100 MB, which a thread can hold.
+const GROUP_ROWS: usize = 1_024;
+
+/// What a round reads: resolved against one dataset's description.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    columns: Vec<usize>,
+    /// Catalogue, block, and the stretch of that block.
+    stretches: Vec<Stretch>,
+}
+
+#[derive(Debug, Clone)]
+struct Stretch {
+    catalogue: usize,
+    block: usize,
+    start: usize,
+    end: usize,
+}
+
+impl Selection {
+    pub(super) fn new(info: &DatasetInfo, columns: &[String], slices: &[VariantSlice]) -> Result<Self, SelectError> {
+        let column = |name: &String| {
+            let known = || info.dictionary.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+            let found = info.dictionary.column(name).map(|(index, _)| index);
+            found.ok_or_else(|| SelectError::Column { column: name.clone(), known: known() })
+        };
+        let columns = columns.iter().map(column).collect::<Result<_, _>>()?;
+        let mut stretches = Vec::new();
+        for slice in slices {
+            let VariantSlice { catalogue: name, contig, start, end } = slice;
+            let found = info.catalogues.iter().enumerate().find(|(_, catalogue)| catalogue.name.as_str() == name);
+            let Some((index, catalogue)) = found else {
+                let known: Vec<&str> = info.catalogues.iter().map(|catalogue| catalogue.name.as_str()).collect();
+                return Err(SelectError::Catalogue { catalogue: name.clone(), known: known.join(", ") });
+            };
+            let Some(range) = catalogue.slice(contig, *start, *end) else {
+                let known: Vec<&str> = catalogue.contigs().collect();
+                let (catalogue, contig) = (name.clone(), contig.clone());
+                return Err(SelectError::Contig { catalogue, contig, known: known.join(", ") });
+            };
+            if range.is_empty() {
+                let (catalogue, contig) = (name.clone(), contig.clone());
+                return Err(SelectError::Empty { catalogue, contig, start: *start, end: *end });
+            }
+            let mut at = range.start;
+            while at < range.end {
+                let block = at / BLOCK_VARIANTS;
+                let first = block.saturating_mul(BLOCK_VARIANTS);
+                let end = range.end.min(first.saturating_add(BLOCK_VARIANTS));
+                stretches.push(Stretch {
+                    catalogue: index,
+                    block,
+                    start: at.saturating_sub(first),
+                    end: end.saturating_sub(first),
+                });
+                at = end;
+            }
+        }
+        Ok(Self { columns, stretches })
+    }
+
+    /// The variants that dosages are given of, in order.
+    pub(super) fn variants(&self, info: &DatasetInfo) -> Vec<Variant> {
+        let of = |stretch: &Stretch| {
+            let first = stretch.block.saturating_mul(BLOCK_VARIANTS);
+            let range = first.saturating_add(stretch.start)..first.saturating_add(stretch.end);
+            info.catalogues.get(stretch.catalogue).and_then(|catalogue| catalogue.variants.get(range)).unwrap_or_default()
+        };
+        self.stretches.iter().flat_map(of).cloned().collect()
+    }
+
+    /// The columns that values are given of, in order.
+    pub(super) fn columns(&self, info: &DatasetInfo) -> Vec<Column> {
+        self.columns.iter().filter_map(|&index| info.dictionary.columns.get(index)).cloned().collect()
+    }
+}
+
+/// The selected part of some individuals' rows.
+pub struct RowGroup {
+    rows: usize,
+    columns: Vec<Cells>,
+    stretches: Vec<(FixedSizeBinaryArray, usize, usize)>,
+}
+
+enum Cells {
+    Numbers(Float64Array),
+    Levels(UInt32Array),
+    Flags(BooleanArray),
+    Days(Int32Array),
+}
+
+impl RowGroup {
+    /// How many individuals.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Writes one individual's values and dosages (0, 1, 2 or 255 where missing) over the buffers.
+    pub fn fill(&self, index: usize, values: &mut Vec<Value>, dosages: &mut Vec<u8>) {
+        values.clear();
+        values.extend(self.columns.iter().map(|cells| cells.value(index)));
+        dosages.clear();
+        for (blocks, start, end) in &self.stretches {
+            if index < blocks.len() {
+                unpack(blocks.value(index), *start, *end, dosages);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for RowGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RowGroup(withheld)")
+    }
+}
+
+impl Cells {
+    fn of(array: &ArrayRef) -> Option<Self> {
+        let any = array.as_any();
+        if let Some(array) = any.downcast_ref::<Float64Array>() {
+            return Some(Self::Numbers(array.clone()));
+        }
+        if let Some(array) = any.downcast_ref::<UInt32Array>() {
+            return Some(Self::Levels(array.clone()));
+        }
+        if let Some(array) = any.downcast_ref::<BooleanArray>() {
+            return Some(Self::Flags(array.clone()));
+        }
+        any.downcast_ref::<Int32Array>().map(|array| Self::Days(array.clone()))
+    }
+
+    fn value(&self, index: usize) -> Value {
+        let known = |array: &dyn Array| index < array.len() && array.is_valid(index);
+        match self {
+            Self::Numbers(array) if known(array) => Value::Number(array.value(index)),
+            Self::Levels(array) if known(array) => Value::Level(array.value(index)),
+            Self::Flags(array) if known(array) => Value::Flag(array.value(index)),
+            Self::Days(array) if known(array) => Value::Day(array.value(index)),
+            _ => Value::Missing,
+        }
+    }
+}
+
+/// An opened file of rows.
+pub(super) struct Store {
+    file: PositionedFile,
+    metadata: ArrowReaderMetadata,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Store {
+    pub(super) fn open(file: File, key: &[u8]) -> Result<Self, String> {
+        let bytes = file.metadata().map_err(|error| error.to_string())?.len();
+        let file = PositionedFile { file: Arc::new(file), bytes };
+        let text = |error: ParquetError| error.to_string();
+        let decryption = FileDecryptionProperties::builder(key.to_vec()).build().map_err(text)?;
+        let options = ArrowReaderOptions::new().with_file_decryption_properties(decryption);
+        let metadata = ArrowReaderMetadata::load(&file, options).map_err(text)?;
+        Ok(Self { file, metadata })
+    }
+
+    pub(super) fn row_groups(&self) -> usize {
+        self.metadata.metadata().num_row_groups()
+    }
+
+    pub(super) fn read(&self, selection: &Selection, group: usize) -> Result<RowGroup, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let fields = self.metadata.schema().fields();
+        let place =
+            |name: &str| fields.find(name).map(|(place, _)| place).ok_or_else(|| format!("there is no column `{name}`"));
+        let columns = self.column_names(selection);
+        let blocks: Vec<String> =
+            selection.stretches.iter().map(|stretch| block_name(stretch.catalogue, stretch.block)).collect();
+        let wanted = columns.iter().chain(&blocks).map(|name| place(name)).collect::<Result<Vec<_>, _>>()?;
+        let mask = ProjectionMask::leaves(self.metadata.parquet_schema(), wanted);
+        let rows = self.metadata.metadata().row_group(group).num_rows();
+        let rows = usize::try_from(rows).map_err(|error| text(&error))?;
+        let mut found = RowGroup { rows, columns: vec![], stretches: vec![] };
+        if columns.is_empty() && blocks.is_empty() {
+            return Ok(found);
+        }
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone());
+        let mut reader = builder
+            .with_row_groups(vec![group])
+            .with_projection(mask)
+            .with_batch_size(rows.max(1))
+            .build()
+            .map_err(|error| text(&error))?;
+        let batch = reader.next().ok_or("a row group is empty")?.map_err(|error| text(&error))?;
+        let array = |name: &String| batch.column_by_name(name).ok_or_else(|| format!("there is no column `{name}`"));
+        for name in &columns {
+            let cells = Cells::of(array(name)?);
+            found.columns.push(cells.ok_or_else(|| format!("column `{name}` has another type"))?);
+        }
+        for (name, stretch) in blocks.iter().zip(&selection.stretches) {
+            let blocks = array(name)?.as_any().downcast_ref::<FixedSizeBinaryArray>().cloned();
+            found.stretches.push((
+                blocks.ok_or_else(|| format!("column `{name}` has another type"))?,
+                stretch.start,
+                stretch.end,
+            ));
+        }
+        Ok(found)
+    }
+
+    /// Columns are stored in the dictionary's order behind `id`.
+    fn column_names(&self, selection: &Selection) -> Vec<String> {
+        let fields = self.metadata.schema().fields();
+        let name = |&index: &usize| fields.get(index.saturating_add(1)).map(|field| field.name().clone()).unwrap_or_default();
+        selection.columns.iter().map(name).collect()
+    }
+}
+
+fn block_name(catalogue: usize, block: usize) -> String {
+    format!("g.{catalogue}.{block}")
+}
+
+/// Blocks that a catalogue of that many variants takes.
+pub(super) const fn blocks(variants: usize) -> usize {
+    variants.div_ceil(BLOCK_VARIANTS)
+}
+
+/// Writes rows, in the order they come.
+pub(super) struct RowWriter<W: Write + Send> {
+    writer: ArrowWriter<W>,
+    schema: Arc<Schema>,
+    kinds: Vec<Kind>,
+    rows: Vec<(String, Vec<Value>, Vec<u8>)>,
+}
+
+impl<W: Write + Send> RowWriter<W> {
+    /// `catalogues`: how many variants each has.
+    pub(super) fn new(sink: W, key: &[u8], dictionary: &Dictionary, catalogues: &[usize]) -> ParquetResult<Self> {
+        let mut fields = vec![Field::new("id", DataType::Utf8, false)];
+        for column in &dictionary.columns {
+            let kind = match column.kind {
+                Kind::Number { .. } => DataType::Float64,
+                Kind::Levels(_) => DataType::UInt32,
+                Kind::Flag => DataType::Boolean,
+                Kind::Day => DataType::Int32,
+            };
+            fields.push(Field::new(format!("c.{}", column.name), kind, true));
+        }
+        for (index, &variants) in catalogues.iter().enumerate() {
+            let width = i32::try_from(BLOCK_BYTES).unwrap_or(i32::MAX);
+            let block = |block| Field::new(block_name(index, block), DataType::FixedSizeBinary(width), false);
+            fields.extend((0..blocks(variants)).map(block));
+        }
+        let schema = Arc::new(Schema::new(fields));
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+            .set_dictionary_enabled(false)
+            .set_statistics_enabled(EnabledStatistics::None)
+            .set_max_row_group_row_count(Some(GROUP_ROWS))
+            .with_file_encryption_properties(FileEncryptionProperties::builder(key.to_vec()).build()?)
+            .build();
+        let writer = ArrowWriter::try_new(sink, Arc::clone(&schema), Some(properties))?;
+        let kinds = dictionary.columns.iter().map(|column| column.kind.clone()).collect();
+        Ok(Self { writer, schema, kinds, rows: Vec::with_capacity(GROUP_ROWS) })
+    }
+
+    /// Adds an individual: values in the dictionary's order, and all blocks of all catalogues one after the other.
+    pub(super) fn push(&mut self, id: String, values: Vec<Value>, blocks: Vec<u8>) -> ParquetResult<()> {
+        self.rows.push((id, values, blocks));
+        if self.rows.len() == GROUP_ROWS { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> ParquetResult<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let mut ids = StringBuilder::new();
+        self.rows.iter().for_each(|(id, ..)| ids.append_value(id));
+        let mut arrays: Vec<ArrayRef> = vec![Arc::new(ids.finish())];
+        for (place, kind) in self.kinds.iter().enumerate() {
+            let values = self.rows.iter().map(|(_, values, _)| values.get(place).copied().unwrap_or(Value::Missing));
+            arrays.push(column(kind, values));
+        }
+        let first = arrays.len();
+        for index in 0..self.schema.fields().len().saturating_sub(first) {
+            let width = i32::try_from(BLOCK_BYTES).unwrap_or(i32::MAX);
+            let mut builder = FixedSizeBinaryBuilder::with_capacity(self.rows.len(), width);
+            let start = index.saturating_mul(BLOCK_BYTES);
+            for (_, _, blocks) in &self.rows {
+                let block = blocks.get(start..start.saturating_add(BLOCK_BYTES));
+                builder.append_value(block.ok_or_else(|| ParquetError::General("a block is missing".to_owned()))?)?;
+            }
+            arrays.push(Arc::new(builder.finish()));
+        }
+        self.rows.clear();
+        self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), arrays)?)?;
+        self.writer.flush()
+    }
+
+    /// Writes what is left, and the footer. Returns the sink.
+    pub(super) fn finish(mut self) -> ParquetResult<W> {
+        self.flush()?;
+        self.writer.into_inner()
+    }
+}
+
+fn column(kind: &Kind, values: impl Iterator<Item = Value>) -> ArrayRef {
+    match kind {
+        Kind::Number { .. } => {
+            let mut builder = Float64Builder::new();
+            values.for_each(|value| builder.append_option(if let Value::Number(number) = value { Some(number) } else { None }));
+            Arc::new(builder.finish())
+        }
+        Kind::Levels(_) => {
+            let mut builder = UInt32Builder::new();
+            values.for_each(|value| builder.append_option(if let Value::Level(level) = value { Some(level) } else { None }));
+            Arc::new(builder.finish())
+        }
+        Kind::Flag => {
+            let mut builder = BooleanBuilder::new();
+            values.for_each(|value| builder.append_option(if let Value::Flag(flag) = value { Some(flag) } else { None }));
+            Arc::new(builder.finish())
+        }
+        Kind::Day => {
+            let mut builder = Int32Builder::new();
+            values.for_each(|value| builder.append_option(if let Value::Day(day) = value { Some(day) } else { None }));
+            Arc::new(builder.finish())
+        }
+    }
+}
+
+/// A file that several threads read at once: parquet's own reader of `File` moves a shared position.
+#[derive(Clone)]
+struct PositionedFile {
+    file: Arc<File>,
+    bytes: u64,
+}
+
+struct PositionedRead {
+    file: Arc<File>,
+    position: u64,
+}
+
+impl Read for PositionedRead {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read_at(buffer, self.position)?;
+        self.position = self.position.saturating_add(read as u64);
+        Ok(read)
+    }
+}
+
+impl Length for PositionedFile {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl ChunkReader for PositionedFile {
+    type T = PositionedRead;
+
+    fn get_read(&self, start: u64) -> ParquetResult<PositionedRead> {
+        Ok(PositionedRead { file: Arc::clone(&self.file), position: start })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        if start.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
+            return Err(ParquetError::EOF("the file is shorter than its footer says".to_owned()));
+        }
+        let mut buffer = vec![0; length];
+        self.file.read_exact_at(&mut buffer, start)?;
+        Ok(buffer.into())
+    }
+}

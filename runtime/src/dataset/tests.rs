@@ -1,0 +1,402 @@
+//! Ingest and scan: made files for every case, real files for whole datasets.
+
+use std::path::Path;
+
+use super::*;
+use crate::dataset::ingest::ingest_within;
+use cap_std::ambient_authority;
+
+const DICTIONARY: &str = r#"
+name = "study"
+[[column]]
+name = "age"
+type = "number"
+unit = "years"
+lower = 0
+upper = 120
+[[column]]
+name = "sex"
+type = "levels"
+levels = ["female", "male"]
+[[column]]
+name = "ldl"
+type = "number"
+unit = "mmol/L"
+lower = 0
+upper = 20
+[[column]]
+name = "smoker"
+type = "flag"
+[[column]]
+name = "enrolled"
+type = "day"
+"#;
+
+const CATALOGUE: &str = "#catalogue\tpanel\n#build\tGRCh37\ncontig\tposition\tref\talt\n\
+    1\t100\tA\tC\n1\t200\tG\tT\n1\t300\tA\tC\n1\t300\tA\tG\n2\t50\tC\tT\n";
+
+const HEAD: &str =
+    "name = \"cohort\"\napproximate_size = 100\ndictionary = \"dictionary.toml\"\nbudget = { epsilon = 8.0, delta = 1e-6 }\n";
+const TABLE: &str = "[[table]]\nfile = \"people.csv\"\nid = \"id\"\n[map.age]\ncolumn = \"age\"\n[map.sex]\ncolumn = \"sex\"\nlevels = { F = \"female\", M = \"male\" }\n";
+const VARIANTS: &str = "[variants]\nfiles = [\"*.vcf\"]\nbuild = \"GRCh37\"\ncatalogue = [\"panel.tsv\"]\n";
+
+struct Case {
+    temp: tempfile::TempDir,
+}
+
+impl Case {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temp.path().join("data")).unwrap();
+        let case = Self { temp };
+        case.put("dictionary.toml", DICTIONARY);
+        case.put("panel.tsv", CATALOGUE);
+        files.iter().for_each(|(name, text)| case.put(name, text));
+        case
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        std::fs::write(self.temp.path().join(name), text).unwrap();
+    }
+
+    fn data(&self) -> Dir {
+        Dir::open_ambient_dir(self.temp.path().join("data"), ambient_authority()).unwrap()
+    }
+
+    fn ingest(&self, config: &str) -> Result<IngestReport, IngestError> {
+        self.ingest_within(config, 256 << 20)
+    }
+
+    fn ingest_within(&self, config: &str, bytes: usize) -> Result<IngestReport, IngestError> {
+        let source = Dir::open_ambient_dir(self.temp.path(), ambient_authority()).unwrap();
+        ingest_within(&source, config, &self.data(), &key(), &mut |_| {}, bytes)
+    }
+
+    fn open(&self) -> Dataset {
+        Dataset::open(&self.data(), &"cohort".parse().unwrap(), &key()).unwrap()
+    }
+}
+
+fn key() -> StoreKey {
+    StoreKey::from_bytes([5; 32])
+}
+
+/// All rows of a selection, sorted, since their order is keyed.
+fn rows(dataset: &Dataset, columns: &[&str], slices: &[VariantSlice]) -> Vec<(Vec<Value>, Vec<u8>)> {
+    let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
+    let selection = dataset.select(&columns, slices).unwrap();
+    let mut all = Vec::new();
+    for group in 0..dataset.row_groups() {
+        let rows = dataset.read(&selection, group).unwrap();
+        for index in 0..rows.len() {
+            let (mut values, mut dosages) = (vec![], vec![]);
+            rows.fill(index, &mut values, &mut dosages);
+            all.push((values, dosages));
+        }
+    }
+    all
+}
+
+fn everything() -> Vec<VariantSlice> {
+    ["1", "2"].map(|contig| VariantSlice { catalogue: "panel".into(), contig: contig.into(), start: 0, end: 1_000 }).to_vec()
+}
+
+fn vcf(samples: &str, records: &[&str]) -> String {
+    let head = "##fileformat=VCFv4.2\n##contig=<ID=1>\n##contig=<ID=chr1>\n##contig=<ID=2>\n##FORMAT=<ID=GT,Number=1,Type=String,Description=\"g\">\n";
+    let head = format!("{head}#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\t{samples}\n");
+    records.iter().fold(head, |text, record| text + &record.replace(' ', "\t") + "\n")
+}
+
+fn age(people: &[(Vec<Value>, Vec<u8>)]) -> Vec<f64> {
+    let mut ages: Vec<f64> =
+        people.iter().filter_map(|(values, _)| if let Value::Number(age) = values[0] { Some(age) } else { None }).collect();
+    ages.sort_by(f64::total_cmp);
+    ages
+}
+
+#[test]
+fn a_table_is_read_with_its_codes_and_what_is_dropped_is_told() {
+    let table = "id,age,sex\nA,40,F\nB,,M\nC,200,X\nD,x, F \nD,x,F\n,1,F\n";
+    let case = Case::new(&[("people.csv", table)]);
+    let report = case.ingest(&format!("{HEAD}{TABLE}")).unwrap();
+    assert_eq!(report.individuals, 4);
+    let noted =
+        |text: &str| report.notes.iter().filter(|(kind, _)| kind.contains(text)).map(|(_, note)| note.count).sum::<u64>();
+    assert_eq!(noted("age: outside the dictionary's bounds"), 1);
+    assert_eq!(noted("age: not a number"), 2);
+    assert_eq!(noted("sex: a code"), 1);
+    assert_eq!(noted("without an id"), 1);
+    assert_eq!(noted("merged"), 1);
+    assert!(report.to_string().contains("people.csv, line 4"), "{report}");
+    let rows = rows(&case.open(), &["age", "sex"], &[]);
+    let has = |values: &[Value]| rows.iter().any(|(found, _)| found == values);
+    assert!(has(&[Value::Number(40.0), Value::Level(0)]));
+    assert!(has(&[Value::Missing, Value::Level(1)]));
+    assert!(has(&[Value::Missing, Value::Missing]));
+    assert!(has(&[Value::Missing, Value::Level(0)]));
+}
+
+#[test]
+fn bad_tables_and_recipes_are_refused_with_their_place() {
+    let bad = |table: &str, config: &str, want: &str| {
+        let case = Case::new(&[("people.csv", table)]);
+        let error = case.ingest(config).unwrap_err().to_string();
+        assert!(error.contains(want), "{error} does not say {want}");
+        assert_eq!(list(&case.data()).unwrap(), [], "{want}");
+    };
+    let good = format!("{HEAD}{TABLE}");
+    bad("id,age,sex\nA,1,F\nA,2,F\n", &good, "line 3: the same id as line 2");
+    bad("id,age,sex\nA,1\n", &good, "line: 2");
+    bad("who,age,sex\nA,1,F\n", &good, "no column `id`");
+    bad("id,sex\nA,F\n", &good, "no column `age`");
+    bad("id,age,sex\n", &good, "no individual");
+    bad("", &good.replace("people.csv", "other.csv"), "other.csv");
+    bad("", &good.replace("[map.sex]", "[map.gender]"), "`[map.gender]`");
+    bad("", &good.replace("\"male\"", "\"man\""), "no level `man`");
+    bad("", &good.replace("epsilon = 8.0", "epsilon = 800.0"), "epsilon");
+    bad("", &good.replace("id = ", "ident = "), "ident");
+    bad("", HEAD, "neither");
+}
+
+#[test]
+fn genotypes_of_every_kind_are_read() {
+    let case = Case::new(&[(
+        "a.vcf",
+        &vcf(
+            "A\tB\tC\tD\tE",
+            &[
+                "chr1 100 . A C . . . GT 0/0 0|1 1/1 ./. ./1",
+                // Swapped ref and alt: turned.
+                "1 200 . T G . . . GT 0/0 0/1 1/1 1 0",
+                // Multi-allelic: each ALT by its own index.
+                "1 300 . A G,C . . . GT 0/0 1/2 2/2 1/1 0/1/2",
+                // A second record of the same variant is left out.
+                "1 300 . A C . . . GT 1/1 1/1 1/1 1/1 1/1",
+                // The other strand is not guessed at; unknown variants are left out. Unsorted is fine.
+                "2 50 . G A . . . GT 0/1 0/1 0/1 0/1 0/1",
+                "1 150 . A C . . . GT 1/1 1/1 1/1 1/1 1/1",
+            ],
+        ),
+    )]);
+    let report = case.ingest(&format!("{HEAD}{VARIANTS}")).unwrap();
+    assert_eq!((report.individuals, report.records, report.variants_matched), (5, 6, 4));
+    let kinds: Vec<(&str, u64)> = report.notes.iter().map(|(kind, note)| (kind.as_str(), note.count)).collect();
+    assert_eq!(
+        kinds,
+        [
+            ("further records of a variant, left out", 1),
+            ("genotypes with more than two alleles, taken for missing", 1),
+            ("records that are in no catalogue, left out", 1),
+            ("records that would match on the other strand, left out", 1),
+            ("records with ref and alt the other way round, turned", 1),
+        ]
+    );
+    let mut found: Vec<Vec<u8>> = rows(&case.open(), &[], &everything()).into_iter().map(|(_, dosages)| dosages).collect();
+    found.sort();
+    // In catalogue order: 1:100 A>C, 1:200 G>T, 1:300 A>C, 1:300 A>G, 2:50.
+    assert_eq!(
+        found,
+        [
+            vec![0, 2, 0, 0, 255],
+            vec![1, 1, 1, 1, 255],
+            vec![2, 0, 2, 0, 255],
+            vec![255, 0, 0, 2, 255],
+            vec![255, 1, 255, 255, 255],
+        ]
+    );
+}
+
+#[test]
+fn tables_and_variant_files_are_joined_and_a_small_memory_gives_the_same() {
+    let files = [
+        ("people.csv", "id,age,sex\nA,30,F\nB,40,M\nX,50,M\n".to_owned()),
+        ("a.vcf", vcf("A\tN", &["1 100 . A C . . . GT 0/1 1/1"])),
+        ("b.vcf", vcf("B", &["1 100 . A C . . . GT 1/1"])),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let config = format!("{HEAD}{}{VARIANTS}", TABLE);
+    let mut results = Vec::new();
+    for bytes in [256 << 20, 1] {
+        let case = Case::new(&files);
+        let report = case.ingest_within(&config, bytes).unwrap();
+        assert_eq!((report.individuals, report.with_table, report.with_genotypes), (4, 3, 3));
+        assert_eq!(report.notes.values().map(|note| note.count).collect::<Vec<_>>(), [1, 1]);
+        let mut found: Vec<String> = Vec::new();
+        for (values, dosages) in rows(&case.open(), &["age"], &everything()[..1]) {
+            let age = if let Value::Number(age) = values[0] { age } else { -1.0 };
+            found.push(format!("{age} {}", dosages[0]));
+        }
+        found.sort();
+        assert_eq!(found, ["-1 2", "30 1", "40 2", "50 255"]);
+        results.push(report);
+    }
+    assert_eq!(results[0], results[1]);
+}
+
+#[test]
+fn damaged_variant_files_are_refused_by_file_and_record() {
+    let whole = vcf("A", &["1 100 . A C . . . GT 0/1", "1 200 . G T . . . GT 0/1"]);
+    let bad = |text: &str, want: &[&str]| {
+        let case = Case::new(&[("a.vcf", text)]);
+        let error = case.ingest(&format!("{HEAD}{VARIANTS}")).unwrap_err();
+        for want in want {
+            assert!(error.to_string().contains(want), "{error} does not say {want}");
+        }
+        assert!(case.data().open_dir("cohort").unwrap().entries().unwrap().all(|entry| entry.unwrap().file_name() == "lock"));
+    };
+    bad(&whole.replace("200 . G", "x . G").replace("200\t", "x\t"), &["a.vcf, record 2"]);
+    bad("hello", &["a.vcf", "neither VCF nor BCF"]);
+    bad("\u{1f}", &["a.vcf", "neither VCF nor BCF"]);
+    bad("##fileformat=VCFv4.2\nrubbish\n", &["a.vcf", "header"]);
+    bad(&whole.replace("GT\t0/1", "GT\t0/z"), &["a.vcf, record 1"]);
+}
+
+#[test]
+fn the_same_files_are_not_ingested_twice_and_a_failed_ingest_leaves_the_old_data() {
+    let case = Case::new(&[("people.csv", "id,age,sex\nA,30,F\n")]);
+    let config = format!("{HEAD}{TABLE}");
+    assert!(case.ingest(&config).unwrap().changed);
+    let again = case.ingest(&config).unwrap();
+    assert!(!again.changed && again.individuals == 1, "{again}");
+    // What a killed ingest leaves behind is removed by the next one.
+    case.data().create_dir("cohort/v0123").unwrap();
+    case.put("people.csv", "id,age,sex\nA,30,F\nA,31,F\n");
+    assert!(case.ingest(&config).is_err());
+    assert_eq!(age(&rows(&case.open(), &["age"], &[])), [30.0]);
+    case.put("people.csv", "id,age,sex\nA,31,F\nB,32,F\n");
+    assert!(case.ingest(&config).unwrap().changed);
+    assert_eq!(age(&rows(&case.open(), &["age"], &[])), [31.0, 32.0]);
+    let left: Vec<String> =
+        case.data().read_dir("cohort").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(left.iter().filter(|name| name.starts_with('v')).count(), 1, "{left:?}");
+}
+
+#[test]
+fn a_second_ingest_at_the_same_time_is_refused() {
+    let case = Case::new(&[("people.csv", "id,age,sex\nA,30,F\n")]);
+    case.data().create_dir_all("cohort").unwrap();
+    let lock = std::fs::File::create(case.temp.path().join("data/cohort/lock")).unwrap();
+    lock.lock().unwrap();
+    assert_eq!(case.ingest(&format!("{HEAD}{TABLE}")).unwrap_err().code(), "ingest-busy");
+}
+
+#[test]
+fn another_key_and_changed_files_are_refused() {
+    let case = Case::new(&[("people.csv", "id,age,sex\nA,30,F\n")]);
+    case.ingest(&format!("{HEAD}{TABLE}")).unwrap();
+    let name = "cohort".parse().unwrap();
+    let open = |key: [u8; 32]| {
+        Dataset::open(&case.data(), &name, &StoreKey::from_bytes(key)).map(|_| ()).map_err(|error| error.code())
+    };
+    assert_eq!(open([5; 32]), Ok(()));
+    assert_eq!(open([6; 32]), Err("dataset-wrong-key"));
+    let version = case.data().read_to_string("cohort/current").unwrap();
+    let path = case.temp.path().join("data/cohort").join(version);
+    let whole = std::fs::read(path.join("people.parquet")).unwrap();
+    assert!(!contains(&whole, b"cohort") && !contains(&whole, b"c.age"), "the rows' file shows what is in it");
+    // Every flipped byte of the rows' file is noticed, at the latest when it is read.
+    for at in (0..whole.len()).step_by(whole.len() / 60) {
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        std::fs::write(path.join("people.parquet"), &changed).unwrap();
+        let read = Dataset::open(&case.data(), &name, &key()).and_then(|dataset| {
+            let selection =
+                dataset.select(&["age".into(), "sex".into(), "ldl".into(), "smoker".into(), "enrolled".into()], &[]).unwrap();
+            dataset.read(&selection, 0)
+        });
+        // The `id` column is not read by rounds, so a change there alone may pass.
+        if let Ok(rows) = read {
+            let (mut values, mut dosages) = (vec![], vec![]);
+            rows.fill(0, &mut values, &mut dosages);
+            assert!(values[0] == Value::Number(30.0) && values[1] == Value::Level(0), "byte {at}");
+        }
+    }
+    std::fs::write(path.join("people.parquet"), &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(open([5; 32]), Err("dataset-damaged"));
+    let info = std::fs::read_to_string(path.join("info.json")).unwrap();
+    std::fs::write(path.join("info.json"), info.replace("8.0", "9.0")).unwrap();
+    assert_eq!(open([5; 32]), Err("dataset-wrong-key"));
+}
+
+fn contains(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len()).any(|window| window == text)
+}
+
+#[test]
+fn a_plan_that_names_what_is_not_there_is_told_what_there_is() {
+    let case = Case::new(&[("a.vcf", &vcf("A", &["1 100 . A C . . . GT 0/1"]))]);
+    case.ingest(&format!("{HEAD}{VARIANTS}")).unwrap();
+    let dataset = case.open();
+    let slice = |catalogue: &str, contig: &str, start, end| VariantSlice {
+        catalogue: catalogue.into(),
+        contig: contig.into(),
+        start,
+        end,
+    };
+    let text = |columns: &[String], slice: &[VariantSlice]| dataset.select(columns, slice).unwrap_err().to_string();
+    assert!(text(&["height".into()], &[]).contains("age, sex"));
+    assert!(text(&[], &[slice("other", "1", 0, 9)]).contains("panel"));
+    assert!(text(&[], &[slice("panel", "9", 0, 9)]).contains("1, 2"));
+    assert!(text(&[], &[slice("panel", "1", 0, 9)]).contains("no variant"));
+}
+
+#[test]
+fn nothing_of_a_row_is_shown_by_debug() {
+    let case = Case::new(&[("people.csv", "id,age,sex\nCANARY,77,F\n")]);
+    case.ingest(&format!("{HEAD}{TABLE}")).unwrap();
+    let dataset = case.open();
+    let selection = dataset.select(&["age".into()], &[]).unwrap();
+    let rows = dataset.read(&selection, 0).unwrap();
+    let (mut values, mut dosages) = (vec![], vec![]);
+    rows.fill(0, &mut values, &mut dosages);
+    let shown = format!("{dataset:?} {rows:?} {values:?} {:?}", key());
+    assert!(!shown.contains("77") && !shown.contains("CANARY"), "{shown}");
+}
+
+/// The folder of real data, or a word that it is not there.
+fn real_data() -> Option<std::path::PathBuf> {
+    let found = std::env::var_os("VESTIBULE_DATA").map(Into::into);
+    if found.is_none() {
+        eprintln!("skipped: VESTIBULE_DATA is not set");
+    }
+    found
+}
+
+fn ingest_real(source: &Path, documents: &[(&str, &str)], config: &str) -> (tempfile::TempDir, IngestReport) {
+    let temp = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(source).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), temp.path().join(entry.file_name())).unwrap();
+        }
+    }
+    documents.iter().for_each(|(name, text)| std::fs::write(temp.path().join(name), text).unwrap());
+    std::fs::create_dir(temp.path().join("data")).unwrap();
+    let source = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
+    let report = ingest(&source, config, &source.open_dir("data").unwrap(), &key(), &mut |_| {}).unwrap();
+    (temp, report)
+}
+
+#[test]
+fn four_real_hospitals_are_read_as_their_readme_counts_them() {
+    let Some(data) = real_data() else { return };
+    let dictionary = "name = \"heart\"\n[[column]]\nname = \"age\"\ntype = \"number\"\nlower = 0\nupper = 120\n\
+        [[column]]\nname = \"chol\"\ntype = \"number\"\nlower = 50\nupper = 700\n[[column]]\nname = \"sick\"\ntype = \"flag\"\n";
+    let columns =
+        r#"["age","sex","cp","trestbps","chol","fbs","restecg","thalach","exang","oldpeak","slope","ca","thal","num"]"#;
+    for (site, people, sick, no_chol) in
+        [("cleveland", 303, 139, 0), ("hungarian", 294, 106, 23), ("switzerland", 123, 115, 123), ("va", 200, 149, 56)]
+    {
+        let config = format!(
+            "{HEAD}[[table]]\nfile = \"processed.{site}.data\"\nid = \"#\"\ncolumns = {columns}\nmissing = [\"?\"]\n\
+             [map.age]\ncolumn = \"age\"\n[map.chol]\ncolumn = \"chol\"\nmissing = [\"0\"]\n[map.sick]\ncolumn = \"num\"\nabove = 0\n"
+        );
+        let (temp, report) = ingest_real(&data.join("uci-heart"), &[("dictionary.toml", dictionary)], &config);
+        assert_eq!(report.individuals, people, "{site}: {report}");
+        let data = Dir::open_ambient_dir(temp.path().join("data"), ambient_authority()).unwrap();
+        let dataset = Dataset::open(&data, &"cohort".parse().unwrap(), &key()).unwrap();
+        let rows = rows(&dataset, &["chol", "sick"], &[]);
+        assert_eq!(rows.iter().filter(|(values, _)| values[1] == Value::Flag(true)).count(), sick, "{site}");
+        assert_eq!(rows.iter().filter(|(values, _)| values[0] == Value::Missing).count(), no_chol, "{site}");
+    }
+}

@@ -1,0 +1,421 @@
+//! A site's folder: settings, keys, data, ledger.
+//!
+//! ```text
+//! site.toml          settings, written by people            researchers/NAME.pub   keys that this site has accepted itself
+//! coordinator.json   whom to dial, from the invitation      ledger.sqlite          budgets, charges, releases
+//! keys/link.pem      the site's own key                     data/                  datasets, encrypted
+//! keys/store.pem     what datasets are encrypted with       blobs/, code/          components, and what was compiled of them
+//! ```
+//!
+//! *In*: a path, and the passphrase of the keys if they have one. *Out*: [`Home`]: parsed settings, keys in memory, capability
+//! handles to the folders. *Refuses*: a folder that is in use by another daemon, unknown settings, a wrong passphrase.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use serde::{Deserialize, Serialize};
+use vestibule_protocol::key::{KeyError, PublicKey, SecretKey};
+use vestibule_protocol::name::{Name, NameError};
+
+use crate::dataset::StoreKey;
+use crate::ledger::{Ledger, LedgerError};
+
+/// A site's settings, as `site.toml` holds them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Threads that run guests. 0: one for each processor.
+    pub threads: usize,
+    /// Largest epsilon that one job may ask for.
+    pub max_epsilon_per_job: f64,
+    /// Largest delta that one job may ask for.
+    pub max_delta_per_job: f64,
+    /// Most fuel that one partition may be given.
+    pub max_fuel_per_partition: u64,
+    /// Most memory that one instance may be given, in MiB.
+    pub max_memory_mib: u32,
+    /// Rounds that run at the same time.
+    pub max_running_rounds: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            max_epsilon_per_job: 4.0,
+            max_delta_per_job: 1e-5,
+            max_fuel_per_partition: 1_000_000_000,
+            max_memory_mib: 256,
+            max_running_rounds: 2,
+        }
+    }
+}
+
+/// What a fresh `site.toml` says.
+pub const SETTINGS_TEMPLATE: &str = "\
+# Settings of this site. Every line is optional; these are the defaults.
+threads = 0                            # threads that run guests; 0: one for each processor
+max_epsilon_per_job = 4.0              # a job that asks for more is refused
+max_delta_per_job = 1e-5
+max_fuel_per_partition = 1_000_000_000 # wasmtime fuel, about one unit per instruction
+max_memory_mib = 256                   # memory of one instance
+max_running_rounds = 2                 # rounds that run at the same time; others wait
+";
+
+/// Whom a site dials, from its invitation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Coordinator {
+    /// The name under which this site is registered.
+    pub site: Name,
+    /// `host:port` of the QUIC listener.
+    pub quic: String,
+    /// The coordinator's key: no other is accepted.
+    pub key: PublicKey,
+}
+
+/// A site's folder, opened.
+#[derive(Debug)]
+pub struct Home {
+    path: PathBuf,
+    dir: Dir,
+    settings: Settings,
+    link_key: SecretKey,
+    store_key: SecretKey,
+}
+
+/// A folder that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HomeError {
+    /// There is a site already.
+    #[error("{0} holds a site already: choose another folder")]
+    Exists(PathBuf),
+    /// There is none.
+    #[error("{0} holds no site: make one with `vestibule site init`")]
+    Missing(PathBuf),
+    /// Reading or writing failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Settings that cannot be read.
+    #[error("{path}: {why}")]
+    Settings {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, with its line.
+        why: String,
+    },
+    /// A key that cannot be read.
+    #[error("{path}: {source}")]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: KeyError,
+    },
+    /// A name that cannot be a file's.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Another daemon runs here.
+    #[error("{0}: another `vestibule site run` is using this folder: stop it first")]
+    InUse(PathBuf),
+    /// The site has not joined a coordinator.
+    #[error("{0}: this site has not joined a coordinator: use `vestibule site join` with the token that you were given")]
+    NotJoined(PathBuf),
+    /// A researcher of that name is known with another key.
+    #[error("a researcher named `{0}` is accepted with another key: remove that one first")]
+    OtherKey(Name),
+    /// No researcher of that name.
+    #[error("no researcher named `{0}` is accepted here")]
+    Unknown(Name),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl HomeError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Exists(_) => "site-exists",
+            Self::Missing(_) => "site-missing",
+            Self::Io { .. } => "site-io",
+            Self::Settings { .. } => "site-settings",
+            Self::Key { source, .. } => source.code(),
+            Self::Name(_) => "site-name",
+            Self::InUse(_) => "site-in-use",
+            Self::NotJoined(_) => "site-not-joined",
+            Self::OtherKey(_) => "researcher-other-key",
+            Self::Unknown(_) => "researcher-unknown",
+            Self::Ledger(error) => error.code(),
+        }
+    }
+}
+
+const FOLDERS: [&str; 5] = ["keys", "researchers", "data", "blobs", "code"];
+
+impl Home {
+    /// Makes a new site in `path`: folders, settings, and keys that are protected by the passphrase, if one is given.
+    ///
+    /// # Errors
+    /// There is one already; the folder cannot be written.
+    pub fn init(path: &Path, passphrase: Option<&str>) -> Result<Self, HomeError> {
+        let io = |source| HomeError::Io { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(io)?;
+        let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(io)?;
+        if dir.exists("site.toml") {
+            return Err(HomeError::Exists(path.to_owned()));
+        }
+        for folder in FOLDERS {
+            dir.create_dir_all(folder).map_err(io)?;
+        }
+        for name in ["link", "store"] {
+            let file = format!("keys/{name}.pem");
+            let key_error = |source| HomeError::Key { path: path.join(&file), source };
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed).map_err(|error| io(std::io::Error::other(error.to_string())))?;
+            let pem = SecretKey::from_seed(seed).and_then(|key| key.to_pem(passphrase)).map_err(key_error)?;
+            write_private(&dir, &file, pem.as_bytes()).map_err(|source| HomeError::Io { path: path.join(&file), source })?;
+        }
+        // Last: a folder with settings is a whole site.
+        write_private(&dir, "site.toml", SETTINGS_TEMPLATE.as_bytes()).map_err(io)?;
+        Self::open(path, passphrase)
+    }
+
+    /// Opens a site's folder.
+    ///
+    /// # Errors
+    /// Missing or malformed files; a passphrase that is missing or wrong.
+    pub fn open(path: &Path, passphrase: Option<&str>) -> Result<Self, HomeError> {
+        let dir = Dir::open_ambient_dir(path, ambient_authority())
+            .map_err(|source| HomeError::Io { path: path.to_owned(), source })?;
+        if !dir.exists("site.toml") {
+            return Err(HomeError::Missing(path.to_owned()));
+        }
+        let read = |file: &str| dir.read_to_string(file).map_err(|source| HomeError::Io { path: path.join(file), source });
+        let settings = toml::from_str(&read("site.toml")?)
+            .map_err(|error| HomeError::Settings { path: path.join("site.toml"), why: error.to_string() })?;
+        let key = |file: &str| {
+            SecretKey::from_pem(&read(file)?, passphrase).map_err(|source| HomeError::Key { path: path.join(file), source })
+        };
+        Ok(Self { path: path.to_owned(), link_key: key("keys/link.pem")?, store_key: key("keys/store.pem")?, settings, dir })
+    }
+
+    /// Takes the folder for one daemon, until the returned file is dropped.
+    ///
+    /// # Errors
+    /// Another daemon has it.
+    pub fn lock(&self) -> Result<File, HomeError> {
+        let io = |source| HomeError::Io { path: self.path.join("lock"), source };
+        let file = self.dir.open_with("lock", OpenOptions::new().create(true).write(true)).map_err(io)?.into_std();
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => Err(HomeError::InUse(self.path.clone())),
+            Err(std::fs::TryLockError::Error(source)) => Err(io(source)),
+        }
+    }
+
+    /// Where the site lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The key by which the coordinator knows it.
+    #[must_use]
+    pub const fn link_key(&self) -> &SecretKey {
+        &self.link_key
+    }
+
+    /// What its datasets are encrypted with.
+    #[must_use]
+    pub fn store_key(&self) -> StoreKey {
+        StoreKey::from_bytes(*self.store_key.seed())
+    }
+
+    /// A secret of this site that seals compiled code and is used for nothing else.
+    #[must_use]
+    pub fn code_key(&self) -> [u8; 32] {
+        use aws_lc_rs::hmac;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.store_key.seed());
+        let mut out = [0; 32];
+        out.copy_from_slice(hmac::sign(&key, b"vestibule/site/code-cache/1").as_ref());
+        out
+    }
+
+    /// A folder of the site.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn folder(&self, name: &str) -> Result<Dir, HomeError> {
+        self.dir.open_dir(name).map_err(|source| HomeError::Io { path: self.path.join(name), source })
+    }
+
+    /// Opens the ledger.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is damaged.
+    pub fn ledger(&self) -> Result<Ledger, HomeError> {
+        Ok(Ledger::open(&self.path.join("ledger.sqlite"))?)
+    }
+
+    /// Whom to dial.
+    ///
+    /// # Errors
+    /// The site has not joined.
+    pub fn coordinator(&self) -> Result<Coordinator, HomeError> {
+        if !self.dir.exists("coordinator.json") {
+            return Err(HomeError::NotJoined(self.path.clone()));
+        }
+        let path = self.path.join("coordinator.json");
+        let text = self.dir.read("coordinator.json").map_err(|source| HomeError::Io { path: path.clone(), source })?;
+        serde_json::from_slice(&text).map_err(|error| HomeError::Settings { path, why: error.to_string() })
+    }
+
+    /// Remembers whom to dial.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_coordinator(&self, coordinator: &Coordinator) -> Result<(), HomeError> {
+        let text = serde_json::to_vec_pretty(coordinator).expect("names, an address and a key are always JSON");
+        replace(&self.dir, "coordinator.json", &text)
+            .map_err(|source| HomeError::Io { path: self.path.join("coordinator.json"), source })
+    }
+
+    /// Accepts a researcher's key: from now on this site considers jobs that it signed.
+    ///
+    /// # Errors
+    /// The name is taken by another key; the file cannot be written.
+    pub fn accept(&self, name: &Name, key: &PublicKey) -> Result<(), HomeError> {
+        if self.researchers()?.iter().any(|(known, other)| known == name && other != key) {
+            return Err(HomeError::OtherKey(name.clone()));
+        }
+        let file = format!("researchers/{name}.pub");
+        replace(&self.dir, &file, key.to_pem().as_bytes())
+            .map_err(|source| HomeError::Io { path: self.path.join(&file), source })
+    }
+
+    /// No longer accepts a researcher's key.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn forget(&self, name: &Name) -> Result<(), HomeError> {
+        let file = format!("researchers/{name}.pub");
+        self.dir.remove_file(&file).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => HomeError::Unknown(name.clone()),
+            _ => HomeError::Io { path: self.path.join(&file), source },
+        })
+    }
+
+    /// The researchers whose keys this site has accepted, by name. Read anew each time, so a removal holds at once.
+    ///
+    /// # Errors
+    /// The folder or a file in it cannot be read.
+    pub fn researchers(&self) -> Result<Vec<(Name, PublicKey)>, HomeError> {
+        let folder = self.path.join("researchers");
+        let io = |source| HomeError::Io { path: folder.clone(), source };
+        let mut found = Vec::new();
+        for entry in self.dir.read_dir("researchers").map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let file = entry.file_name();
+            let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".pub")) else { continue };
+            let mut text = String::new();
+            entry.open().and_then(|mut file| file.read_to_string(&mut text)).map_err(io)?;
+            let key = PublicKey::from_pem(&text).map_err(|source| HomeError::Key { path: folder.join(&file), source })?;
+            found.push((name.parse()?, key));
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// Writes a new file that only its owner may read, and syncs it.
+fn write_private(dir: &Dir, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = dir.open_with(name, OpenOptions::new().write(true).create_new(true).mode(0o600))?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Replaces a file's content whole: a crash leaves the old or the new.
+pub(crate) fn replace(dir: &Dir, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let part = format!("{name}.part");
+    match dir.remove_file(&part) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    write_private(dir, &part, bytes)?;
+    dir.rename(&part, dir, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(seed: u8) -> PublicKey {
+        SecretKey::from_seed([seed; 32]).unwrap().public()
+    }
+
+    #[test]
+    fn a_site_is_made_once_and_opened_with_its_passphrase() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("site");
+        assert_eq!(Home::open(&path, None).unwrap_err().code(), "site-io");
+        let made = Home::init(&path, Some("secret")).unwrap();
+        assert_eq!(Home::init(&path, Some("secret")).unwrap_err().code(), "site-exists");
+        assert_eq!(made.settings(), &Settings::default());
+        assert_eq!(Home::open(&path, None).unwrap_err().code(), "key-passphrase-needed");
+        assert_eq!(Home::open(&path, Some("wrong")).unwrap_err().code(), "key-passphrase-wrong");
+        let opened = Home::open(&path, Some("secret")).unwrap();
+        assert_eq!(opened.link_key().public(), made.link_key().public());
+        assert_eq!(opened.coordinator().unwrap_err().code(), "site-not-joined");
+    }
+
+    #[test]
+    fn settings_with_an_unknown_name_are_refused_with_their_line() {
+        let temp = tempfile::tempdir().unwrap();
+        Home::init(temp.path(), None).unwrap();
+        std::fs::write(temp.path().join("site.toml"), "threads = 1\nmax_epsilon = 9\n").unwrap();
+        let error = Home::open(temp.path(), None).unwrap_err();
+        assert_eq!(error.code(), "site-settings");
+        assert!(error.to_string().contains("max_epsilon") && error.to_string().contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn researchers_are_accepted_and_forgotten() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::init(temp.path(), None).unwrap();
+        let ada: Name = "ada".parse().unwrap();
+        home.accept(&ada, &key(1)).unwrap();
+        home.accept(&ada, &key(1)).unwrap();
+        assert_eq!(home.accept(&ada, &key(2)).unwrap_err().code(), "researcher-other-key");
+        assert_eq!(home.researchers().unwrap(), [(ada.clone(), key(1))]);
+        home.forget(&ada).unwrap();
+        assert_eq!(home.forget(&ada).unwrap_err().code(), "researcher-unknown");
+        assert!(home.researchers().unwrap().is_empty());
+    }
+
+    #[test]
+    fn two_daemons_cannot_share_a_folder() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::init(temp.path(), None).unwrap();
+        let lock = home.lock().unwrap();
+        assert_eq!(Home::open(temp.path(), None).unwrap().lock().unwrap_err().code(), "site-in-use");
+        drop(lock);
+        home.lock().unwrap();
+    }
+}

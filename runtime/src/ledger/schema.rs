@@ -1,0 +1,127 @@
+//! The ledger's tables, and the settings without which they are not durable.
+//!
+//! *In*: a path. *Out*: an open database whose settings were read back. *Refuses*: a damaged file, settings that did not take.
+//! The rules stand in the database itself: charges and releases are append-only, a release needs a charge, what is committed
+//! to jobs is kept by triggers and cannot pass the cap when a job is booked.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use rusqlite::{Connection, Row, Transaction};
+use vestibule_protocol::privacy::Rho;
+
+use super::{Account, JobAccount};
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS account(
+  dataset TEXT PRIMARY KEY, cap_rho INTEGER NOT NULL CHECK(cap_rho >= 0), cap_delta REAL NOT NULL,
+  committed_rho INTEGER NOT NULL DEFAULT 0 CHECK(committed_rho >= 0)) STRICT;
+CREATE TABLE IF NOT EXISTS job(
+  job TEXT PRIMARY KEY CHECK(length(job) = 32), manifest TEXT NOT NULL, dataset TEXT NOT NULL REFERENCES account(dataset),
+  researcher TEXT NOT NULL, title TEXT NOT NULL, reserved_rho INTEGER NOT NULL CHECK(reserved_rho > 0),
+  admitted INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0 CHECK(ended IN (0, 1))) STRICT;
+CREATE TABLE IF NOT EXISTS charge(
+  job TEXT NOT NULL REFERENCES job(job), round INTEGER NOT NULL CHECK(round >= 0), round_digest TEXT NOT NULL,
+  rho INTEGER NOT NULL CHECK(rho >= 0), charged INTEGER NOT NULL, PRIMARY KEY(job, round)) STRICT;
+CREATE TABLE IF NOT EXISTS release(
+  job TEXT NOT NULL, round INTEGER NOT NULL, bytes BLOB NOT NULL, sha256 TEXT NOT NULL, code TEXT NOT NULL,
+  released INTEGER NOT NULL, PRIMARY KEY(job, round), FOREIGN KEY(job, round) REFERENCES charge(job, round)) STRICT;
+CREATE TRIGGER IF NOT EXISTS job_cap BEFORE INSERT ON job
+  WHEN (SELECT committed_rho + NEW.reserved_rho > cap_rho FROM account WHERE dataset = NEW.dataset)
+  BEGIN SELECT RAISE(ABORT, 'over the cap'); END;
+CREATE TRIGGER IF NOT EXISTS job_booked AFTER INSERT ON job
+  BEGIN UPDATE account SET committed_rho = committed_rho + NEW.reserved_rho WHERE dataset = NEW.dataset; END;
+CREATE TRIGGER IF NOT EXISTS charge_within BEFORE INSERT ON charge
+  WHEN (SELECT ended OR reserved_rho < NEW.rho + (SELECT COALESCE(SUM(rho), 0) FROM charge WHERE job = NEW.job)
+        FROM job WHERE job = NEW.job)
+  BEGIN SELECT RAISE(ABORT, 'over the reservation'); END;
+CREATE TRIGGER IF NOT EXISTS job_ended AFTER UPDATE OF ended ON job WHEN OLD.ended = 0 AND NEW.ended = 1
+  BEGIN UPDATE account SET committed_rho = committed_rho - NEW.reserved_rho
+    + (SELECT COALESCE(SUM(rho), 0) FROM charge WHERE job = NEW.job) WHERE dataset = NEW.dataset; END;
+CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, dataset, researcher, title, reserved_rho ON job
+  BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS job_stays_ended BEFORE UPDATE OF ended ON job WHEN NEW.ended < OLD.ended
+  BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS job_kept BEFORE DELETE ON job BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS charge_fixed BEFORE UPDATE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS charge_kept BEFORE DELETE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS release_fixed BEFORE UPDATE ON release BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS release_kept BEFORE DELETE ON release BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+";
+
+/// Settings, and what each must read back as. Without `recursive_triggers`, INSERT OR REPLACE would walk round the triggers.
+const PRAGMAS: [(&str, &str, &str); 6] = [
+    ("journal_mode", "WAL", "wal"),
+    ("synchronous", "FULL", "2"),
+    ("foreign_keys", "ON", "1"),
+    ("recursive_triggers", "ON", "1"),
+    ("trusted_schema", "OFF", "0"),
+    ("busy_timeout", "10000", "10000"),
+];
+
+pub(super) fn open(path: &Path) -> Result<Connection, String> {
+    let connection = Connection::open(path).map_err(|error| error.to_string())?;
+    for (name, value, want) in PRAGMAS {
+        let set = |row: &Row<'_>| row.get::<_, rusqlite::types::Value>(0);
+        connection.execute_batch(&format!("PRAGMA {name} = {value}")).map_err(|error| error.to_string())?;
+        let found = connection.query_row(&format!("PRAGMA {name}"), [], set).map_err(|error| error.to_string())?;
+        let found = match found {
+            rusqlite::types::Value::Integer(number) => number.to_string(),
+            rusqlite::types::Value::Text(text) => text,
+            other => format!("{other:?}"),
+        };
+        if found != want {
+            return Err(format!("the setting {name} is {found}, where {want} is needed: is the folder on a local disk?"));
+        }
+    }
+    let check: String = connection.query_row("PRAGMA quick_check", [], |row| row.get(0)).map_err(|error| error.to_string())?;
+    if check != "ok" {
+        return Err(format!("the file is damaged ({check}): restore it from a backup, then have its spending confirmed"));
+    }
+    connection.execute_batch(SCHEMA).map_err(|error| error.to_string())?;
+    Ok(connection)
+}
+
+pub(super) fn rho(row: &Row<'_>, column: usize) -> rusqlite::Result<Rho> {
+    row.get::<_, i64>(column).map(|units| Rho::from_pico(units.unsigned_abs()))
+}
+
+pub(super) fn parsed<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = row.get(column)?;
+    text.parse()
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error)))
+}
+
+pub(super) fn accounts(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Account>> {
+    let mut jobs = tx.prepare(
+        "SELECT job, researcher, title, reserved_rho, (SELECT COALESCE(SUM(rho), 0) FROM charge WHERE charge.job = job.job),
+                (SELECT COUNT(*) FROM charge WHERE charge.job = job.job), ended FROM job WHERE dataset = ?1 ORDER BY admitted, rowid",
+    )?;
+    let mut accounts = tx.prepare("SELECT dataset, cap_rho, cap_delta, committed_rho FROM account ORDER BY dataset")?;
+    let mut found = Vec::new();
+    let mut rows = accounts.query([])?;
+    while let Some(row) = rows.next()? {
+        let dataset: String = row.get(0)?;
+        let job = |row: &Row<'_>| {
+            let (reserved, spent) = (rho(row, 3)?, rho(row, 4)?);
+            let (rounds, ended) = (row.get(5)?, row.get(6)?);
+            Ok(JobAccount {
+                job: parsed(row, 0)?,
+                researcher: parsed(row, 1)?,
+                title: row.get(2)?,
+                reserved,
+                spent,
+                rounds,
+                ended,
+            })
+        };
+        let jobs = jobs.query_map([&dataset], job)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        let spent = jobs.iter().try_fold(Rho::ZERO, |sum, job| sum.checked_add(job.spent)).unwrap_or(Rho::from_pico(u64::MAX));
+        let reserved = rho(row, 3)?.checked_sub(spent).unwrap_or(Rho::ZERO);
+        found.push(Account { dataset: parsed(row, 0)?, cap: rho(row, 1)?, cap_delta: row.get(2)?, spent, reserved, jobs });
+    }
+    Ok(found)
+}

@@ -1,0 +1,221 @@
+//! Serving: one connection at a time, one task for each stream that the coordinator opens.
+//!
+//! *In*: streams. *Out*: what each asks for. *Stops*: with the token it is given: no new streams, then the connection is closed;
+//! a round that is running is stopped at the next partition and will run again under the same charge. *Refuses*: frames of any
+//! kind that is not a question to a site.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vestibule_link::{CLOSE_SHUTDOWN, Framed, LinkError};
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::frame::Message as _;
+use vestibule_protocol::message::{
+    Answer, CHUNK_BYTES, CatalogueCard, Chunk, Close, DatasetCard, Document, Done, Fetch, Hello, Offer, SiteCard,
+};
+
+use super::dial;
+use crate::component::ComponentError;
+use crate::dataset::{Dataset, DatasetInfo};
+use crate::home::Coordinator;
+use crate::policy::Admitted;
+use crate::site::{Outcome, Site};
+
+/// First and longest pause between attempts to dial.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Streams that are answered at the same time.
+const MAX_STREAMS: usize = 64;
+
+/// Dials and serves until `stop`.
+pub(crate) async fn serve(site: Arc<Site>, coordinator: Coordinator, stop: CancellationToken) -> Result<(), LinkError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let dialled = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            dialled = dial(&coordinator.quic, site.home.link_key(), coordinator.key) => dialled,
+        };
+        match dialled {
+            Ok((endpoint, connection)) => {
+                tracing::info!(coordinator = %coordinator.quic, "connected");
+                pause = FIRST_PAUSE;
+                let why = converse(&site, &connection, &stop).await;
+                connection.close(CLOSE_SHUTDOWN, b"");
+                endpoint.wait_idle().await;
+                tracing::info!(%why, "disconnected");
+            }
+            Err(error) => tracing::info!(%error, "the coordinator cannot be reached; trying again"),
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(jittered(pause)) => {}
+        }
+        pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+    }
+}
+
+/// A random part of `pause`, so that sites that lost the same coordinator do not come back at the same moment.
+fn jittered(pause: Duration) -> Duration {
+    let mut byte = [255];
+    // Without randomness the full pause is as good.
+    let _ = getrandom::fill(&mut byte);
+    pause.mul_f64(f64::midpoint(1.0, f64::from(byte[0]) / 255.0))
+}
+
+async fn converse(site: &Arc<Site>, connection: &quinn::Connection, stop: &CancellationToken) -> LinkError {
+    let mut streams = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return LinkError::Closed("this site is stopping".to_owned()),
+            Some(done) = streams.join_next() => {
+                if let Ok(Err(error)) = done {
+                    let error: LinkError = error;
+                    tracing::info!(%error, "a stream ended early");
+                }
+            }
+            accepted = Framed::accept(connection), if streams.len() < MAX_STREAMS => match accepted {
+                Ok(stream) => { streams.spawn(answer(Arc::clone(site), stream)); }
+                Err(error) => return error,
+            },
+        }
+    }
+}
+
+async fn answer(site: Arc<Site>, mut stream: Framed) -> Result<(), LinkError> {
+    let header = stream.header().await?;
+    match header.kind {
+        Hello::KIND => {
+            let _: Hello = stream.payload(header).await?;
+            let card = blocking(move || card(&site)).await?;
+            stream.send(&card).await?;
+        }
+        Fetch::KIND => {
+            let Fetch { digest } = stream.payload(header).await?;
+            let bytes = blocking(move || document(&site, digest)).await?.unwrap_or_default();
+            stream.send(&Document { bytes: bytes.len() as u64 }).await?;
+            for piece in bytes.chunks(CHUNK_BYTES) {
+                stream.send(&Chunk { bytes: piece.to_vec() }).await?;
+            }
+        }
+        Close::KIND => {
+            let Close { job, cancel } = stream.payload(header).await?;
+            match blocking(move || site.end(job, cancel)).await? {
+                Ok(()) => stream.send(&Done).await?,
+                Err(error) => tracing::error!(%job, %error, "a job's end could not be booked"),
+            }
+        }
+        _ => {
+            let offer: Offer = stream.payload(header).await?;
+            let last = offered(&site, offer, &mut stream).await?;
+            stream.send(&last).await?;
+        }
+    }
+    stream.finish().await
+}
+
+/// From an offer to its last answer. `Need` and `Accepted` are sent on the way.
+async fn offered(site: &Arc<Site>, offer: Offer, stream: &mut Framed) -> Result<Answer, LinkError> {
+    let at = Arc::clone(site);
+    let admitted = match blocking(move || at.admit(offer, now())).await? {
+        Ok(admitted) => admitted,
+        Err(refused) => return Ok(refused),
+    };
+    let component = match component(site, &admitted, stream).await? {
+        Ok(component) => component,
+        Err(error) => return Ok(Answer::Refused { code: error.code().to_owned(), why: error.to_string() }),
+    };
+    // Rounds over the limit wait here, before they are charged.
+    let Ok(_permit) = site.running().acquire().await else { return Err(LinkError::Closed("stopping".to_owned())) };
+    let at = Arc::clone(site);
+    match blocking(move || at.charge(admitted, &component, now())).await? {
+        Outcome::Answer(answer) => Ok(answer),
+        Outcome::Run(ready) => {
+            stream.send(&Answer::Accepted).await?;
+            let at = Arc::clone(site);
+            blocking(move || at.release(*ready, now)).await
+        }
+    }
+}
+
+/// The component's bytes: from this site's folder, or from the coordinator, from where an earlier transfer stopped.
+async fn component(
+    site: &Site,
+    admitted: &Admitted,
+    stream: &mut Framed,
+) -> Result<Result<Vec<u8>, ComponentError>, LinkError> {
+    let wanted = admitted.verified().signed().manifest().component;
+    match site.components().get(wanted) {
+        Ok(Some(bytes)) => return Ok(Ok(bytes)),
+        Ok(None) => {}
+        Err(error) => return Ok(Err(error)),
+    }
+    let mut incoming = match site.components().receive(wanted) {
+        Ok(incoming) => incoming,
+        Err(error) => return Ok(Err(error)),
+    };
+    stream.send(&Answer::Need { from: incoming.offset() }).await?;
+    while !incoming.complete() {
+        let Chunk { bytes } = stream.receive().await?;
+        if let Err(error) = incoming.push(&bytes) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(incoming.finish())
+}
+
+fn card(site: &Site) -> SiteCard {
+    let datasets = infos(site).into_iter().map(|info| DatasetCard {
+        name: info.name.clone(),
+        about: info.about.clone(),
+        approximate_size: info.approximate_size,
+        dictionary: info.dictionary.digest,
+        catalogues: info
+            .catalogues
+            .iter()
+            .map(|catalogue| CatalogueCard {
+                name: catalogue.name.clone(),
+                digest: catalogue.digest,
+                build: catalogue.build.clone(),
+                variants: u32::try_from(catalogue.variants.len()).unwrap_or(u32::MAX),
+            })
+            .collect(),
+        duo: info.duo.clone(),
+        cap_epsilon_micro: info.budget.epsilon_micro(),
+        cap_delta_femto: info.budget.delta_femto(),
+    });
+    SiteCard { software: env!("CARGO_PKG_VERSION").to_owned(), datasets: datasets.collect() }
+}
+
+fn infos(site: &Site) -> Vec<DatasetInfo> {
+    let read = || -> Result<Vec<DatasetInfo>, String> {
+        let data = site.home.folder("data").map_err(|error| error.to_string())?;
+        let names = crate::dataset::list(&data).map_err(|error| error.to_string())?;
+        let infos = names.iter().filter_map(|name| Dataset::info_of(&data, name).transpose());
+        infos.collect::<Result<_, _>>().map_err(|error| error.to_string())
+    };
+    read().unwrap_or_else(|error| {
+        tracing::error!(%error, "the datasets cannot be listed");
+        Vec::new()
+    })
+}
+
+/// A dictionary or catalogue of one of the datasets: public documents, by digest.
+fn document(site: &Site, digest: Digest) -> Option<Vec<u8>> {
+    let data = site.home.folder("data").ok()?;
+    infos(site).iter().find_map(|info| Dataset::document(&data, &info.name, digest).ok().flatten())
+}
+
+/// Disk and computation, off the threads that keep the link alive.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LinkError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| LinkError::Closed("a task failed".to_owned()))
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

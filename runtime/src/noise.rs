@@ -1,0 +1,269 @@
+//! Step 11: noise, by OpenDP, drawn once and before the sums are touched.
+//!
+//! *In*: what was calibrated, then [`Sums`]. *Out*: [`Noised`]. *Trusts*: OpenDP's discrete Gaussian and discrete Laplace
+//! (Canonne, Kamath, Steinke 2020), which [`self_test`] checks at every start. *Refuses*: to draw where OpenDP's own privacy map
+//! says that the scale does not meet the target.
+//!
+//! The noise is drawn for a vector of zeros, so its drawing time (which follows its size) is independent of the data, and
+//! added afterwards. Its bytes come from ChaCha20, keyed by the operating system in each thread that draws; such a thread lives
+//! for one draw, so that a process that is forked or a machine that is cloned between two draws does not repeat one.
+
+use opendp::core::Measurement;
+use opendp::domains::{AtomDomain, VectorDomain};
+use opendp::measurements::{make_gaussian, make_laplace};
+use opendp::measures::{MaxDivergence, ZeroConcentratedDivergence};
+use opendp::metrics::{L1Distance, L2Distance};
+use vestibule_protocol::calibration::{Calibrated, NoiseScale, Reach, Target};
+
+use crate::reduce::{SumOverflow, Sums};
+
+/// Entries that one thread draws. A thread costs some 20 us, a draw some 5 us.
+const ENTRIES_PER_THREAD: usize = 4_096;
+
+/// Noise for every entry of every statistic, in steps.
+pub struct Drawn(Vec<Vec<i64>>);
+
+/// Noised sums: private, and the first thing that may be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noised(Vec<Vec<i64>>);
+
+/// Noise that could not be drawn.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoiseError {
+    /// OpenDP's refusal.
+    #[error("the noise could not be drawn: {0}")]
+    OpenDp(String),
+    /// The scale does not meet the target by OpenDP's own map.
+    #[error("the noise scale does not meet the privacy that was promised")]
+    TooSmall,
+    /// A sum with its noise left 64 bits.
+    #[error(transparent)]
+    Overflow(#[from] SumOverflow),
+    /// The sampler does not draw from its distribution.
+    #[error(
+        "the noise sampler failed its self-test (chi-square {chi_square:.1} on {degrees} degrees of freedom): this build must not release anything"
+    )]
+    SelfTest {
+        /// What was found.
+        chi_square: f64,
+        /// Cells less one.
+        degrees: usize,
+    },
+}
+
+impl NoiseError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::OpenDp(_) => "noise-library",
+            Self::TooSmall => "noise-too-small",
+            Self::Overflow(_) => "sum-overflow",
+            Self::SelfTest { .. } => "noise-self-test",
+        }
+    }
+}
+
+type Gaussian = Measurement<VectorDomain<AtomDomain<i64>>, L2Distance<f64>, ZeroConcentratedDivergence, Vec<i64>>;
+type Laplace = Measurement<VectorDomain<AtomDomain<i64>>, L1Distance<f64>, MaxDivergence, Vec<i64>>;
+
+fn gaussian(sigma: f64) -> Result<Gaussian, NoiseError> {
+    make_gaussian(VectorDomain::new(AtomDomain::default()), L2Distance::default(), sigma, None).map_err(library)
+}
+
+fn laplace(scale: f64) -> Result<Laplace, NoiseError> {
+    make_laplace(VectorDomain::new(AtomDomain::default()), L1Distance::default(), scale, None).map_err(library)
+}
+
+// OpenDP's messages are about its own parameters, which are public.
+fn library(error: opendp::error::Error) -> NoiseError {
+    NoiseError::OpenDp(error.to_string().lines().next().unwrap_or_default().to_owned())
+}
+
+/// Draws the noise of one round, on up to `threads` threads.
+///
+/// # Errors
+/// OpenDP refuses, or its map does not confirm the target.
+pub fn draw(calibrated: &[Calibrated], threads: usize) -> Result<Drawn, NoiseError> {
+    calibrated.iter().map(|statistic| draw_one(statistic, threads)).collect::<Result<_, _>>().map(Drawn)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "scales are below 2^48: exact")]
+fn draw_one(statistic: &Calibrated, threads: usize) -> Result<Vec<i64>, NoiseError> {
+    let reach = Reach::of(&statistic.bound, statistic.length);
+    // `Measurement` is not `Send`: each thread builds its own.
+    let some = |entries: usize| -> Result<Vec<i64>, NoiseError> {
+        let zeros = vec![0_i64; entries];
+        match (statistic.noise, statistic.target) {
+            (NoiseScale::Gaussian { sigma }, Target::Rho(rho)) => {
+                let measurement = gaussian(sigma as f64)?;
+                if measurement.map(&reach.l2).map_err(library)? > rho {
+                    return Err(NoiseError::TooSmall);
+                }
+                measurement.invoke(&zeros).map_err(library)
+            }
+            (NoiseScale::Laplace { scale }, Target::Epsilon(epsilon)) => {
+                let measurement = laplace(scale as f64)?;
+                if measurement.map(&reach.l1).map_err(library)? > epsilon {
+                    return Err(NoiseError::TooSmall);
+                }
+                measurement.invoke(&zeros).map_err(library)
+            }
+            _ => Err(NoiseError::TooSmall),
+        }
+    };
+    let length = statistic.length as usize;
+    let threads = length.div_ceil(ENTRIES_PER_THREAD).clamp(1, threads.max(1));
+    let share = length.div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let some = &some;
+        let parts: Vec<_> = (0..length)
+            .step_by(share)
+            .map(|start| scope.spawn(move || some(share.min(length.saturating_sub(start)))))
+            .collect();
+        let mut all = Vec::with_capacity(length);
+        for part in parts {
+            let part = part.join().map_err(|_| NoiseError::OpenDp("a drawing thread panicked".to_owned()))??;
+            all.extend(part);
+        }
+        Ok(all)
+    })
+}
+
+impl Drawn {
+    /// Adds the noise to the sums. Takes both by value: noise is used once, and sums are not seen without it.
+    ///
+    /// # Errors
+    /// [`NoiseError::Overflow`].
+    pub fn hide(self, sums: Sums) -> Result<Noised, NoiseError> {
+        self.over(&sums.into_steps())
+    }
+
+    /// The same over sums that their owner may see: for a dry run.
+    pub(crate) fn over(self, sums: &[Vec<i64>]) -> Result<Noised, NoiseError> {
+        let mut noised = self.0;
+        for (noise, sums) in noised.iter_mut().zip(sums) {
+            for (value, sum) in noise.iter_mut().zip(sums) {
+                *value = value.checked_add(*sum).ok_or(SumOverflow)?;
+            }
+        }
+        Ok(Noised(noised))
+    }
+}
+
+impl Noised {
+    /// The noised sums, in steps: one vector for each statistic.
+    #[must_use]
+    pub fn steps(&self) -> &[Vec<i64>] {
+        &self.0
+    }
+}
+
+// Noise that is known takes the privacy away from what it was added to.
+impl std::fmt::Debug for Drawn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Drawn({} statistics, values withheld)", self.0.len())
+    }
+}
+
+/// Draws that the self-test makes of each distribution.
+const TEST_DRAWS: usize = 20_000;
+/// Standard deviations of chi-square beyond which it fails: a false alarm about once in 10^9 starts.
+const TEST_LIMIT: f64 = 8.0;
+
+/// Checks the sampler against the exact distributions by chi-square. A patch release of a transitive crate of OpenDP once
+/// biased its noise; a site that starts with such a build must not serve.
+///
+/// # Errors
+/// [`NoiseError::SelfTest`].
+pub fn self_test() -> Result<(), NoiseError> {
+    // Scales with a fraction, since it was rational division that failed.
+    chi_square(&gaussian(7.0 / 3.0)?.invoke(&vec![0; TEST_DRAWS]).map_err(library)?, |x| {
+        (-x * x / (2.0 * (7.0_f64 / 3.0).powi(2))).exp()
+    })?;
+    chi_square(&laplace(2.5)?.invoke(&vec![0; TEST_DRAWS]).map_err(library)?, |x| (-x.abs() / 2.5).exp())
+}
+
+/// Compares draws with a density given up to a factor. Cells that expect fewer than 20 draws are pooled with the tails.
+#[expect(clippy::cast_precision_loss, reason = "counts and cells are small")]
+pub(crate) fn chi_square(draws: &[i64], density: impl Fn(f64) -> f64) -> Result<(), NoiseError> {
+    let all: f64 = (-400..=400).map(|x| density(f64::from(x))).sum();
+    let expected = |x: i64| density(x as f64) / all * draws.len() as f64;
+    let cells: Vec<i64> = (-400..=400).filter(|&x| expected(x) >= 20.0).collect();
+    let mut sum = 0.0;
+    let (mut rest_expected, mut rest_found) = (draws.len() as f64, draws.len() as f64);
+    for &cell in &cells {
+        let found = draws.iter().filter(|&&draw| draw == cell).count() as f64;
+        sum += (found - expected(cell)).powi(2) / expected(cell);
+        rest_expected -= expected(cell);
+        rest_found -= found;
+    }
+    let mut degrees = cells.len().saturating_sub(1);
+    if rest_expected >= 5.0 {
+        sum += (rest_found - rest_expected).powi(2) / rest_expected;
+        degrees = cells.len();
+    }
+    let z = (sum - degrees as f64) / (2.0 * degrees as f64).sqrt();
+    if z > TEST_LIMIT { Err(NoiseError::SelfTest { chi_square: sum, degrees }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vestibule_protocol::calibration::calibrate;
+    use vestibule_protocol::job::{Budget, Noise};
+    use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
+
+    fn calibrated(noise: Noise, delta: f64, length: u32, bound: Bound) -> Vec<Calibrated> {
+        let statistics = vec![Statistic { name: "s".into(), length, bound, weight: 1.0 }];
+        let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![] }).unwrap();
+        calibrate(&round, Budget::new(noise, 1.0, delta).unwrap().round(1_000_000_000)).unwrap()
+    }
+
+    #[test]
+    fn the_self_test_passes_and_sees_a_wrong_scale() {
+        self_test().unwrap();
+        let draws = gaussian(7.0 / 3.0).unwrap().invoke(&vec![0; TEST_DRAWS]).unwrap();
+        // Noise of half the promised variance.
+        assert!(chi_square(&draws, |x| (-x * x / (7.0_f64 / 3.0).powi(2)).exp()).is_err());
+        // Noise off by one step.
+        let shifted: Vec<i64> = draws.iter().map(|draw| draw + 1).collect();
+        assert!(chi_square(&shifted, |x| (-x * x / (2.0 * (7.0_f64 / 3.0).powi(2))).exp()).is_err());
+    }
+
+    /// The variance of n draws lies within 6 standard errors (sd of a variance estimate: sqrt(2/n) for a Gaussian, sqrt(5/n) for
+    /// a Laplace): a false alarm about once in 10^8 runs.
+    #[test]
+    fn noise_has_the_variance_that_was_calibrated() {
+        for (noise, delta, kurtosis) in [(Noise::Gaussian, 1e-6, 2.0), (Noise::Laplace, 0.0, 5.0)] {
+            let calibrated = calibrated(noise, delta, 10_000, Bound::L1 { radius: 1.0 });
+            let drawn = draw(&calibrated, 2).unwrap();
+            let sd = calibrated[0].noise.sd_steps();
+            let n = drawn.0[0].len() as f64;
+            let mean = drawn.0[0].iter().map(|&x| x as f64).sum::<f64>() / n;
+            let variance = drawn.0[0].iter().map(|&x| (x as f64 / sd).powi(2)).sum::<f64>() / n;
+            assert!((mean / sd).abs() < 6.0 / n.sqrt(), "{noise:?}: mean {mean}");
+            assert!((variance - 1.0).abs() < 6.0 * (kurtosis / n).sqrt(), "{noise:?}: variance {variance}");
+        }
+    }
+
+    #[test]
+    fn noise_is_fresh_and_independent_of_how_it_is_split() {
+        let calibrated = calibrated(Noise::Gaussian, 1e-6, 9_000, Bound::OneCell);
+        let (one, two) = (draw(&calibrated, 1).unwrap(), draw(&calibrated, 3).unwrap());
+        assert_eq!((one.0[0].len(), two.0[0].len()), (9_000, 9_000));
+        let same = one.0[0].iter().zip(&two.0[0]).filter(|(a, b)| a == b).count();
+        assert!(same < 10, "{same} of 9,000 entries are the same");
+        // No part of one draw repeats another part.
+        assert!(two.0[0][..3_000] != two.0[0][3_000..6_000]);
+    }
+
+    #[test]
+    fn a_scale_that_is_too_small_is_refused() {
+        let mut calibrated = calibrated(Noise::Gaussian, 1e-6, 1, Bound::OneCell);
+        let NoiseScale::Gaussian { sigma } = calibrated[0].noise else { panic!("gaussian") };
+        calibrated[0].noise = NoiseScale::Gaussian { sigma: sigma / 2 };
+        assert_eq!(draw(&calibrated, 1).unwrap_err(), NoiseError::TooSmall);
+    }
+}

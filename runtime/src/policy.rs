@@ -1,0 +1,134 @@
+//! Step 6: does this site take part? The floors of the decision, which hold whatever else a site's policy may come to say.
+//!
+//! *In*: [`Verified`] terms, the site's own settings, and the public description of the dataset they name. *Out*: [`Admitted`]:
+//! the same, with the limits that will be used. *Trusts*: the step before. *Refuses*: a dataset, dictionary or catalogue that
+//! is not ours, and amounts over the site's caps. The answer depends on public terms alone, never on data or on what was spent.
+
+use vestibule_protocol::job::Limits;
+use vestibule_protocol::name::Name;
+
+use crate::admission::Verified;
+use crate::dataset::DatasetInfo;
+use crate::home::Settings;
+
+/// Terms that this site takes part in.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    verified: Verified,
+    limits: Limits,
+}
+
+/// Why not.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No such dataset.
+    #[error("this site has no dataset `{0}`")]
+    Dataset(Name),
+    /// Another dictionary.
+    #[error("dataset `{0}` follows another version of the dictionary than the manifest names")]
+    Dictionary(Name),
+    /// Another catalogue.
+    #[error("dataset `{dataset}` has no catalogue `{catalogue}` with the digest that the manifest names")]
+    Catalogue {
+        /// The dataset.
+        dataset: Name,
+        /// The catalogue.
+        catalogue: Name,
+    },
+    /// Too much epsilon for one job.
+    #[error("the job asks for epsilon {asked}: this site allows at most {cap} per job")]
+    Epsilon {
+        /// What is asked.
+        asked: f64,
+        /// What is allowed.
+        cap: f64,
+    },
+    /// Too much delta for one job.
+    #[error("the job asks for delta {asked}: this site allows at most {cap} per job")]
+    Delta {
+        /// What is asked.
+        asked: f64,
+        /// What is allowed.
+        cap: f64,
+    },
+    /// Too much fuel.
+    #[error("the job asks for {asked} fuel per partition: this site allows at most {cap}")]
+    Fuel {
+        /// What is asked.
+        asked: u64,
+        /// What is allowed.
+        cap: u64,
+    },
+    /// Too much memory.
+    #[error("the job asks for {asked} MiB per instance: this site allows at most {cap}")]
+    Memory {
+        /// What is asked.
+        asked: u32,
+        /// What is allowed.
+        cap: u32,
+    },
+}
+
+impl Refusal {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Dataset(_) => "dataset-unknown",
+            Self::Dictionary(_) => "dictionary-differs",
+            Self::Catalogue { .. } => "catalogue-differs",
+            Self::Epsilon { .. } => "epsilon-over-site-cap",
+            Self::Delta { .. } => "delta-over-site-cap",
+            Self::Fuel { .. } => "fuel-over-site-cap",
+            Self::Memory { .. } => "memory-over-site-cap",
+        }
+    }
+}
+
+/// Decides. `dataset` is the public description of the dataset that the manifest names, if this site has it.
+///
+/// # Errors
+/// See [`Refusal`].
+pub fn decide(verified: Verified, settings: &Settings, dataset: Option<&DatasetInfo>) -> Result<Admitted, Refusal> {
+    let manifest = verified.signed().manifest();
+    let budget = verified.signed().budget();
+    let name = &manifest.dataset;
+    let info = dataset.ok_or_else(|| Refusal::Dataset(name.clone()))?;
+    if info.dictionary.digest != manifest.dictionary {
+        return Err(Refusal::Dictionary(name.clone()));
+    }
+    for wanted in &manifest.catalogues {
+        if !info.catalogues.iter().any(|ours| ours.name == wanted.name && ours.digest == wanted.sha256) {
+            return Err(Refusal::Catalogue { dataset: name.clone(), catalogue: wanted.name.clone() });
+        }
+    }
+    if budget.epsilon() > settings.max_epsilon_per_job {
+        return Err(Refusal::Epsilon { asked: budget.epsilon(), cap: settings.max_epsilon_per_job });
+    }
+    if budget.delta() > settings.max_delta_per_job {
+        return Err(Refusal::Delta { asked: budget.delta(), cap: settings.max_delta_per_job });
+    }
+    let Limits { fuel_per_partition, memory_mib } = manifest.limits;
+    if fuel_per_partition > settings.max_fuel_per_partition {
+        return Err(Refusal::Fuel { asked: fuel_per_partition, cap: settings.max_fuel_per_partition });
+    }
+    if memory_mib > settings.max_memory_mib {
+        return Err(Refusal::Memory { asked: memory_mib, cap: settings.max_memory_mib });
+    }
+    Ok(Admitted { limits: manifest.limits, verified })
+}
+
+impl Admitted {
+    /// The verified terms.
+    #[must_use]
+    pub const fn verified(&self) -> &Verified {
+        &self.verified
+    }
+
+    /// The limits that will be used.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+}

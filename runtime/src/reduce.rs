@@ -1,0 +1,330 @@
+//! Step 10: the reducer. Whatever a guest returned becomes integers inside the declared bound, and integers are summed exactly.
+//!
+//! *In*: the contributions of one partition, and what was calibrated from the round's bounds. *Out*: [`Sums`]. *Trusts*: nothing
+//! of the guest. *Refuses*: nothing: what is missing, malformed, of the wrong shape or too large is clamped or counts as zero,
+//! and nobody learns that it was.
+//!
+//! The statement that the privacy of every release rests on (docs/PRIVACY.md): for every contribution whatsoever, what
+//! [`Sums::add`] adds for it is one integer vector that obeys its [`IntegerBound`], which is checked again in integers.
+
+use vestibule_protocol::calibration::{Calibrated, IntegerBound, to_steps};
+use vestibule_sandbox::Contribution;
+
+/// Entries are cut to this many steps before norms are taken, so that squares and sums of them fit in 128 bits.
+const WIDEST: i64 = 1 << 50;
+
+/// Exact sums over partitions, in steps. Shows its size only, and cannot be serialised: it is not private yet.
+pub struct Sums {
+    statistics: Vec<Vec<i64>>,
+    scratch: Vec<i64>,
+}
+
+/// A sum left the range of 64 bits. With bounds below 2^21 steps that takes more than 2^42 individuals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a sum left its range")]
+pub struct SumOverflow;
+
+impl Sums {
+    /// Zeros, one vector for each statistic.
+    #[must_use]
+    pub fn zeros(calibrated: &[Calibrated]) -> Self {
+        let longest = calibrated.iter().map(|statistic| statistic.length as usize).max().unwrap_or(0);
+        Self {
+            statistics: calibrated.iter().map(|statistic| vec![0; statistic.length as usize]).collect(),
+            scratch: Vec::with_capacity(longest),
+        }
+    }
+
+    /// Adds one partition. `None`, and any list of another length than there are statistics, counts as no contribution.
+    ///
+    /// # Errors
+    /// [`SumOverflow`].
+    pub fn add(&mut self, calibrated: &[Calibrated], contributions: Option<&[Contribution]>) -> Result<(), SumOverflow> {
+        let Some(contributions) = contributions.filter(|found| found.len() == calibrated.len()) else { return Ok(()) };
+        for ((sums, statistic), contribution) in self.statistics.iter_mut().zip(calibrated).zip(contributions) {
+            add_one(sums, statistic, contribution, &mut self.scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Adds another thread's sums.
+    ///
+    /// # Errors
+    /// [`SumOverflow`].
+    pub fn merge(&mut self, other: &Self) -> Result<(), SumOverflow> {
+        for (sums, others) in self.statistics.iter_mut().zip(&other.statistics) {
+            accumulate(sums, others)?;
+        }
+        Ok(())
+    }
+
+    /// For the noise, which takes the sums by value, and for a dry run on a researcher's own data.
+    pub(crate) fn into_steps(self) -> Vec<Vec<i64>> {
+        self.statistics
+    }
+}
+
+impl std::fmt::Debug for Sums {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sums({} statistics, values withheld)", self.statistics.len())
+    }
+}
+
+fn accumulate(sums: &mut [i64], steps: &[i64]) -> Result<(), SumOverflow> {
+    // One pass that the compiler can vectorise: add with wrap, and collect the overflow bits.
+    let mut overflow = 0_i64;
+    for (sum, &step) in sums.iter_mut().zip(steps) {
+        let before = *sum;
+        *sum = before.wrapping_add(step);
+        overflow |= (before ^ *sum) & (step ^ *sum);
+    }
+    if overflow < 0 { Err(SumOverflow) } else { Ok(()) }
+}
+
+fn add_one(
+    sums: &mut [i64],
+    statistic: &Calibrated,
+    contribution: &Contribution,
+    scratch: &mut Vec<i64>,
+) -> Result<(), SumOverflow> {
+    if let IntegerBound::OneCell { one } = statistic.bound {
+        let Contribution::Cell(cell) = contribution else { return Ok(()) };
+        let Some(sum) = sums.get_mut(*cell as usize) else { return Ok(()) };
+        *sum = sum.checked_add(one).ok_or(SumOverflow)?;
+        return Ok(());
+    }
+    if !quantise(statistic, contribution, scratch) {
+        return Ok(());
+    }
+    enforce(statistic.bound, scratch);
+    accumulate(sums, scratch)
+}
+
+/// The contribution in steps, rounded toward zero and cut to ±[`WIDEST`]; `false` where it has not the statistic's shape.
+#[expect(clippy::cast_precision_loss, reason = "integers beyond 2^53 are far outside every bound and are cut")]
+fn quantise(statistic: &Calibrated, contribution: &Contribution, steps: &mut Vec<i64>) -> bool {
+    let scale = statistic.log2_scale;
+    let cut = |value: f64| to_steps(value, scale).clamp(-WIDEST, WIDEST);
+    steps.clear();
+    match contribution {
+        Contribution::None | Contribution::Cell(_) => return false,
+        Contribution::Bytes(values) if values.len() == statistic.length as usize => {
+            let table: [i64; 256] = std::array::from_fn(|byte| cut(byte as f64));
+            // Every byte is an index of the table.
+            steps.extend(values.iter().map(|&byte| table.get(usize::from(byte)).copied().unwrap_or(0)));
+        }
+        Contribution::Integers(values) if values.len() == statistic.length as usize => {
+            steps.extend(values.iter().map(|&value| cut(value as f64)));
+        }
+        Contribution::Reals(values) if values.len() == statistic.length as usize => {
+            // Far outside, all entries shrink together, so that a ball's clipping keeps the direction.
+            let largest = values.iter().map(|value| value.abs()).filter(|value| value.is_finite()).fold(0.0, f64::max);
+            let widest = WIDEST as f64 * f64::from(-scale).exp2();
+            let ball = matches!(statistic.bound, IntegerBound::L1 { .. } | IntegerBound::L2 { .. });
+            let shrink = if ball && largest > widest { widest / largest } else { 1.0 };
+            steps.extend(values.iter().map(|&value| cut(value * shrink)));
+        }
+        Contribution::Bytes(_) | Contribution::Integers(_) | Contribution::Reals(_) => return false,
+    }
+    true
+}
+
+/// Brings a vector inside its bound. Afterwards the bound holds, in integers, for every input.
+fn enforce(bound: IntegerBound, steps: &mut [i64]) {
+    match bound {
+        IntegerBound::Range { lower, upper } => steps.iter_mut().for_each(|step| *step = (*step).clamp(lower, upper)),
+        // One-cell contributions never come here; were one to, it would count as nothing.
+        IntegerBound::OneCell { .. } => steps.fill(0),
+        IntegerBound::L2 { radius } => {
+            let squared = |steps: &[i64]| steps.iter().map(|step| u128::from(step.unsigned_abs()).pow(2)).sum::<u128>();
+            shrink(steps, u128::from(radius).pow(2), squared, |limit, norm| (limit / norm).sqrt());
+        }
+        IntegerBound::L1 { radius } => {
+            let absolute = |steps: &[i64]| steps.iter().map(|step| u128::from(step.unsigned_abs())).sum::<u128>();
+            shrink(steps, u128::from(radius), absolute, |limit, norm| limit / norm);
+        }
+    }
+}
+
+/// Scales toward zero until the norm is within its limit. Truncation never increases a norm; a second or third pass covers the
+/// rounding of the factor; should that ever not be enough, the contribution counts as nothing.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "the factor is approximate; the norm is checked in integers"
+)]
+fn shrink(steps: &mut [i64], limit: u128, norm: impl Fn(&[i64]) -> u128, factor: impl Fn(f64, f64) -> f64) {
+    for attempt in 0..4 {
+        let found = norm(steps);
+        if found <= limit {
+            return;
+        }
+        let factor = factor(limit as f64, found as f64) * (1.0 - f64::from(attempt) * 1e-12);
+        steps.iter_mut().for_each(|step| *step = (*step as f64 * factor) as i64);
+    }
+    if norm(steps) > limit {
+        steps.fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vestibule_protocol::calibration::calibrate;
+    use vestibule_protocol::job::{Budget, Noise};
+    use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
+
+    fn calibrated(bound: Bound, length: u32) -> Vec<Calibrated> {
+        let statistics = vec![Statistic { name: "s".into(), length, bound, weight: 1.0 }];
+        let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![] }).unwrap();
+        calibrate(&round, Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000)).unwrap()
+    }
+
+    fn summed(calibrated: &[Calibrated], contribution: Contribution) -> Vec<i64> {
+        let mut sums = Sums::zeros(calibrated);
+        sums.add(calibrated, Some(&[contribution])).unwrap();
+        sums.into_steps().remove(0)
+    }
+
+    fn obeys(bound: IntegerBound, steps: &[i64]) -> bool {
+        let magnitude = |step: &i64| u128::from(step.unsigned_abs());
+        match bound {
+            IntegerBound::Range { lower, upper } => steps.iter().all(|step| (lower..=upper).contains(step)),
+            IntegerBound::OneCell { one } => {
+                steps.iter().filter(|&&step| step != 0).count() <= 1 && steps.iter().all(|&step| step == 0 || step == one)
+            }
+            IntegerBound::L2 { radius } => {
+                steps.iter().map(|step| magnitude(step).pow(2)).sum::<u128>() <= u128::from(radius).pow(2)
+            }
+            IntegerBound::L1 { radius } => steps.iter().map(magnitude).sum::<u128>() <= u128::from(radius),
+        }
+    }
+
+    /// xorshift64: a fixed stream of bit patterns, some of them special values.
+    fn patterns() -> impl Iterator<Item = u64> {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        std::iter::repeat_with(move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        })
+    }
+
+    #[test]
+    fn every_bit_pattern_ends_inside_every_bound() {
+        let bounds = [
+            Bound::Range { lower: -0.3, upper: 2.0 },
+            Bound::Range { lower: 0.0, upper: 1e-30 },
+            Bound::OneCell,
+            Bound::L2 { radius: 1.5 },
+            Bound::L2 { radius: 1e12 },
+            Bound::L1 { radius: 0.1 },
+        ];
+        let mut patterns = patterns();
+        for bound in bounds {
+            let calibrated = calibrated(bound, 7);
+            for _ in 0..20_000 {
+                let mut next = || patterns.next().unwrap();
+                let mut real = || match next() % 8 {
+                    0 => f64::from_bits(next()),
+                    1 => f64::NAN,
+                    2 => f64::NEG_INFINITY,
+                    3 => f64::MAX,
+                    4 => 5e-324,
+                    _ => (next() >> 11) as f64 / 9_007_199_254_740_992.0 * 4.0 - 2.0,
+                };
+                let reals: Vec<f64> = (0..7).map(|_| real()).collect();
+                let choice = next();
+                let contribution = match choice % 6 {
+                    0 => Contribution::Integers((0..7).map(|_| next().cast_signed()).collect()),
+                    1 => Contribution::Bytes((0..7).map(|_| next().to_le_bytes()[0]).collect()),
+                    2 => Contribution::Cell(u32::try_from(next() >> 32).unwrap() % 9),
+                    3 => Contribution::None,
+                    _ => Contribution::Reals(reals),
+                };
+                let steps = summed(&calibrated, contribution);
+                assert!(obeys(calibrated[0].bound, &steps), "{bound:?} {steps:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn contributions_inside_the_bound_are_kept_exactly() {
+        let range = calibrated(Bound::Range { lower: 0.0, upper: 2.0 }, 3);
+        let one = 1 << range[0].log2_scale;
+        let want = [0, one, 2 * one];
+        assert_eq!(summed(&range, Contribution::Bytes(vec![0, 1, 2])), want);
+        assert_eq!(summed(&range, Contribution::Integers(vec![0, 1, 2])), want);
+        assert_eq!(summed(&range, Contribution::Reals(vec![0.0, 1.0, 2.0])), want);
+        let cells = calibrated(Bound::OneCell, 3);
+        assert_eq!(summed(&cells, Contribution::Cell(1)), [0, 1 << 20, 0]);
+        let ball = calibrated(Bound::L2 { radius: 5.0 }, 2);
+        let step = 1_i64 << ball[0].log2_scale;
+        assert_eq!(summed(&ball, Contribution::Reals(vec![3.0, -4.0])), [3 * step, -4 * step]);
+        // Outside, the direction is kept.
+        let clipped = summed(&ball, Contribution::Reals(vec![6e30, -8e30]));
+        assert!((clipped[0] - 3 * step).abs() <= step / 1000 && (clipped[1] + 4 * step).abs() <= step / 1000, "{clipped:?}");
+    }
+
+    #[test]
+    fn whatever_has_another_shape_counts_as_nothing() {
+        let range = calibrated(Bound::Range { lower: 0.0, upper: 2.0 }, 2);
+        for contribution in [
+            Contribution::None,
+            Contribution::Cell(0),
+            Contribution::Bytes(vec![1]),
+            Contribution::Bytes(vec![1; 3]),
+            Contribution::Integers(vec![]),
+            Contribution::Reals(vec![1.0; 3]),
+            Contribution::Reals(vec![f64::NAN; 2]),
+        ] {
+            assert_eq!(summed(&range, contribution), [0, 0]);
+        }
+        let cells = calibrated(Bound::OneCell, 2);
+        for contribution in [Contribution::Cell(2), Contribution::Cell(u32::MAX), Contribution::Bytes(vec![1, 0])] {
+            assert_eq!(summed(&cells, contribution), [0, 0]);
+        }
+        let mut sums = Sums::zeros(&range);
+        sums.add(&range, None).unwrap();
+        sums.add(&range, Some(&[])).unwrap();
+        sums.add(&range, Some(&[Contribution::Bytes(vec![2, 2]), Contribution::None])).unwrap();
+        assert_eq!(sums.into_steps(), [[0, 0]]);
+    }
+
+    #[test]
+    fn sums_are_exact_in_any_order_and_split() {
+        let range = calibrated(Bound::Range { lower: -1.0, upper: 1.0 }, 3);
+        let mut patterns = patterns();
+        let people: Vec<Contribution> = (0..500)
+            .map(|_| {
+                Contribution::Reals((0..3).map(|_| (patterns.next().unwrap() >> 12) as f64 / 2.0_f64.powi(51) - 1.0).collect())
+            })
+            .collect();
+        let total = |people: &mut dyn Iterator<Item = &Contribution>| {
+            let mut sums = Sums::zeros(&range);
+            people.for_each(|person| sums.add(&range, Some(std::slice::from_ref(person))).unwrap());
+            sums
+        };
+        let forward = total(&mut people.iter()).into_steps();
+        assert_eq!(total(&mut people.iter().rev()).into_steps(), forward);
+        let (left, right) = people.split_at(123);
+        let mut merged = total(&mut right.iter());
+        merged.merge(&total(&mut left.iter())).unwrap();
+        assert_eq!(merged.into_steps(), forward);
+    }
+
+    #[test]
+    fn overflow_is_noticed() {
+        let mut sums = vec![i64::MAX - 1, 0];
+        accumulate(&mut sums, &[1, 1]).unwrap();
+        assert_eq!(accumulate(&mut sums, &[1, 0]), Err(SumOverflow));
+        assert_eq!(accumulate(&mut [i64::MIN], &[-1]), Err(SumOverflow));
+    }
+
+    #[test]
+    fn debug_withholds_the_values() {
+        let calibrated = calibrated(Bound::OneCell, 2);
+        assert_eq!(format!("{:?}", Sums::zeros(&calibrated)), "Sums(1 statistics, values withheld)");
+    }
+}

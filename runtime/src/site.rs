@@ -1,0 +1,258 @@
+//! One offer from the link to the release: the steps in their order. And the daemon that hears offers.
+//!
+//! *In*: an [`Offer`]. *Out*: its last [`Answer`]. *Trusts*: the steps. *Refuses*: what they refuse, before data is touched, with
+//! a code and a sentence made of public terms; after that, only [`Answer::NoRelease`], whatever happened.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use vestibule_protocol::calibration::{Calibrated, calibrate};
+use vestibule_protocol::job::JobId;
+use vestibule_protocol::message::{Answer, Offer};
+use vestibule_protocol::name::Name;
+use vestibule_sandbox::{Analysis, CodeCache, Runner, Sandbox};
+
+use crate::admission::{self, Verified};
+use crate::component::{CodeFolder, Components};
+use crate::dataset::{Dataset, Selection};
+use crate::home::{Coordinator, Home, HomeError};
+use crate::ledger::{Admission, Charged, Ledger, LedgerError};
+use crate::policy::{self, Admitted};
+use crate::{airlock, link, noise, release, round};
+
+/// A site that is running.
+#[derive(Debug)]
+pub struct Site {
+    pub(crate) home: Home,
+    pub(crate) name: Name,
+    ledger: Ledger,
+    sandbox: Sandbox,
+    components: Components,
+    threads: usize,
+    running: Semaphore,
+    stops: Mutex<HashMap<JobId, Arc<AtomicBool>>>,
+}
+
+/// The daemon could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SiteError {
+    /// The folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The engine.
+    #[error(transparent)]
+    Sandbox(#[from] vestibule_sandbox::SandboxError),
+    /// The noise.
+    #[error(transparent)]
+    Noise(#[from] noise::NoiseError),
+    /// The link.
+    #[error(transparent)]
+    Link(#[from] vestibule_link::LinkError),
+}
+
+impl SiteError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Home(error) => error.code(),
+            Self::Sandbox(error) => error.code(),
+            Self::Noise(error) => error.code(),
+            Self::Link(error) => error.code(),
+        }
+    }
+}
+
+/// Runs the daemon until `stop`: dials the coordinator, answers offers, dials again when the link breaks.
+///
+/// # Errors
+/// The folder is in use or damaged, the noise sampler fails its self-test, or the engine cannot be set up.
+pub async fn run(home: Home, stop: CancellationToken) -> Result<(), SiteError> {
+    let _lock = home.lock()?;
+    let coordinator = home.coordinator()?;
+    noise::self_test()?;
+    let site = Arc::new(Site::new(home, &coordinator)?);
+    link::serve(site, coordinator, stop).await.map_err(SiteError::Link)
+}
+
+/// An offer that was refused before any data was touched.
+struct Refused {
+    code: &'static str,
+    why: String,
+}
+
+impl<E: std::fmt::Display> From<(&'static str, E)> for Refused {
+    fn from((code, why): (&'static str, E)) -> Self {
+        Self { code, why: why.to_string() }
+    }
+}
+
+/// An offer that was admitted and charged, and everything that is needed to run it.
+pub(crate) struct Ready {
+    charged: Box<Charged>,
+    dataset: Dataset,
+    selection: Selection,
+    runner: Runner,
+    calibrated: Vec<Calibrated>,
+}
+
+/// What becomes of an offer once its component is here.
+pub(crate) enum Outcome {
+    /// It is to be run now; the coordinator may be told that it was accepted.
+    Run(Box<Ready>),
+    /// It is answered already.
+    Answer(Answer),
+}
+
+impl Site {
+    pub(crate) fn new(home: Home, coordinator: &Coordinator) -> Result<Self, SiteError> {
+        let settings = home.settings();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if settings.threads == 0 { cores } else { settings.threads };
+        let cache = CodeCache::new(Box::new(CodeFolder(home.folder("code")?)), &home.code_key());
+        let rounds = settings.max_running_rounds.max(1);
+        let sandbox = Sandbox::new(vestibule_sandbox::Settings {
+            threads: threads.saturating_mul(rounds),
+            cache: Some(cache),
+            symbols: false,
+            ..vestibule_sandbox::Settings::default()
+        })?;
+        let components = Components::new(home.folder("blobs")?);
+        let (ledger, running) = (home.ledger()?, Semaphore::new(rounds));
+        let name = coordinator.site.clone();
+        Ok(Self { home, name, ledger, sandbox, components, threads, running, stops: Mutex::default() })
+    }
+
+    /// Steps 5 and 6. `Ok(Err(_))` is the answer to an offer that is refused.
+    pub(crate) fn admit(&self, offer: Offer, now: i64) -> Result<Admitted, Answer> {
+        self.verify(offer, now).and_then(|verified| self.decide(verified)).map_err(refusal)
+    }
+
+    fn verify(&self, offer: Offer, now: i64) -> Result<Verified, Refused> {
+        let researchers = self.home.researchers().map_err(|error| own("researchers", &error))?;
+        admission::verify(offer, &researchers, &self.name, now).map_err(|error| Refused::from((error.code(), error)))
+    }
+
+    fn decide(&self, verified: Verified) -> Result<Admitted, Refused> {
+        let data = self.home.folder("data").map_err(|error| own("data", &error))?;
+        let info = Dataset::info_of(&data, &verified.signed().manifest().dataset).map_err(|error| own("dataset", &error))?;
+        policy::decide(verified, self.home.settings(), info.as_ref()).map_err(|error| Refused::from((error.code(), error)))
+    }
+
+    /// Where the component of admitted terms is, or is to go.
+    pub(crate) const fn components(&self) -> &Components {
+        &self.components
+    }
+
+    /// Steps 7 and 8, once the component is here. Blocks.
+    pub(crate) fn charge(&self, admitted: Admitted, component: &[u8], now: i64) -> Outcome {
+        match self.prepare(admitted, component, now) {
+            Ok(outcome) => outcome,
+            Err(refused) => Outcome::Answer(refusal(refused)),
+        }
+    }
+
+    fn prepare(&self, admitted: Admitted, component: &[u8], now: i64) -> Result<Outcome, Refused> {
+        let manifest = admitted.verified().signed().manifest().clone();
+        let round = admitted.verified().round().clone();
+        let analysis: Analysis = self.sandbox.load(component).map_err(|error| Refused::from((error.code(), error)))?;
+        let guest = |error: vestibule_sandbox::GuestError| Refused::from((error.code(), error));
+        let plan = analysis.plan(&manifest.params, admitted.limits()).map_err(guest)?;
+        if admitted.verified().index() >= plan.max_rounds {
+            return Err(("round-beyond-plan", "the analysis' own plan has fewer rounds").into());
+        }
+        let named = |name: &str| manifest.catalogues.iter().any(|catalogue| catalogue.name.as_str() == name);
+        if let Some(slice) = plan.variants.iter().find(|slice| !named(&slice.catalogue)) {
+            let why = format!("the plan reads catalogue `{}`, which the manifest does not name", slice.catalogue);
+            return Err(("catalogue-not-named", why).into());
+        }
+        let data = self.home.folder("data").map_err(|error| own("data", &error))?;
+        let key = self.home.store_key();
+        let dataset = Dataset::open(&data, &manifest.dataset, &key).map_err(|error| own("dataset", &error))?;
+        let selection = dataset.select(&plan.columns, &plan.variants).map_err(|error| Refused::from((error.code(), error)))?;
+        let signed = admitted.verified().signed();
+        let calibrated = calibrate(&round, signed.budget().round(round.share_ppb()))
+            .map_err(|error| Refused::from((error.code(), error)))?;
+        let runner = analysis.runner(&round, admitted.limits()).map_err(guest)?;
+        let budget = dataset.info().budget;
+        let ledger = |error: LedgerError| match error {
+            LedgerError::Database { .. } => own("ledger", &error),
+            // What is left of a budget is for the site to tell, not for every refusal.
+            LedgerError::OverBudget { .. } => {
+                ("budget-exhausted", "the dataset's privacy budget does not hold this job").into()
+            }
+            error => (error.code(), error).into(),
+        };
+        self.ledger.set_cap(&manifest.dataset, budget.rho(), budget.delta).map_err(ledger)?;
+        match self.ledger.charge(admitted, now).map_err(ledger)? {
+            Admission::Run(charged) => Ok(Outcome::Run(Box::new(Ready { charged, dataset, selection, runner, calibrated }))),
+            Admission::Released(json) => Ok(Outcome::Answer(Answer::Release { json })),
+            Admission::Nothing => Ok(Outcome::Answer(Answer::NoRelease)),
+        }
+    }
+
+    /// Steps 9 to 13. Blocks. From here on data is touched: whatever happens, the answer is a release or the one fixed message.
+    pub(crate) fn release(&self, ready: Ready, now: impl Fn() -> i64) -> Answer {
+        let job = ready.charged.admitted().verified().signed().manifest().job;
+        let stop = self.stop_flag(job);
+        let code = match self.noised(&ready, &stop) {
+            Ok(cleared) => match release::store(&self.ledger, &ready.charged, &ready.calibrated, &cleared, now()) {
+                Ok(Some(json)) => return Answer::Release { json },
+                Ok(None) => return Answer::NoRelease,
+                // Not on disk: the bytes must not leave, and after a failed sync nothing more may be written.
+                Err(_) => return Answer::NoRelease,
+            },
+            Err(code) => code,
+        };
+        tracing::warn!(%job, code, "a round released nothing");
+        match release::store_nothing(&self.ledger, &ready.charged, code, now()) {
+            Ok(Some(json)) => Answer::Release { json },
+            _ => Answer::NoRelease,
+        }
+    }
+
+    fn noised(&self, ready: &Ready, stop: &AtomicBool) -> Result<airlock::Cleared, &'static str> {
+        let Ready { charged, dataset, selection, runner, calibrated } = ready;
+        let drawn = noise::draw(calibrated, self.threads).map_err(|error| error.code())?;
+        let sums = round::run(dataset, selection, runner, calibrated, self.threads, stop).map_err(|error| error.code())?;
+        let noised = drawn.hide(sums).map_err(|error| error.code())?;
+        airlock::inspect(charged, calibrated, noised).map_err(|error| error.code())
+    }
+
+    pub(crate) const fn running(&self) -> &Semaphore {
+        &self.running
+    }
+
+    fn stop_flag(&self, job: JobId) -> Arc<AtomicBool> {
+        let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(stops.entry(job).or_default())
+    }
+
+    /// The job has ended; with `cancel`, a round that is running stops at the next partition.
+    pub(crate) fn end(&self, job: JobId, cancel: bool) -> Result<(), LedgerError> {
+        if cancel {
+            self.stop_flag(job).store(true, Ordering::Relaxed);
+        }
+        self.ledger.end(job)?;
+        if !cancel {
+            self.stops.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
+        }
+        Ok(())
+    }
+}
+
+/// A fault of our own before data was touched: named in our log, nameless outside.
+fn own(what: &'static str, error: &dyn std::fmt::Display) -> Refused {
+    tracing::error!(what, %error, "an offer could not be considered");
+    Refused { code: "site-fault", why: "the site cannot consider offers now; its operator can see why".to_owned() }
+}
+
+fn refusal(refused: Refused) -> Answer {
+    let mut why = refused.why;
+    why.truncate(why.floor_char_boundary(1_000));
+    Answer::Refused { code: refused.code.to_owned(), why }
+}

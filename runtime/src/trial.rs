@@ -1,0 +1,168 @@
+//! A dry run: the whole of a job on one machine, on data that its owner may see. The same sandbox, reducer and noise as at a
+//! site, no ledger, and the exact sums beside the noised ones.
+//!
+//! *In*: a component, parameters, a budget, and a dataset that the caller ingested from its own files. *Out*: [`Trial`]. *Refuses*:
+//! what a site would. Never part of the daemon: nothing here is reachable from the link.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use vestibule_protocol::calibration::{Calibrated, calibrate, to_real};
+use vestibule_protocol::job::{Budget, Limits};
+use vestibule_protocol::release::Released;
+use vestibule_protocol::report::Report;
+use vestibule_protocol::round::{Round, WHOLE_SHARE_PPB};
+use vestibule_sandbox::{Analysis, Shape, Step};
+
+use crate::dataset::Dataset;
+use crate::{noise, round};
+
+/// Faults that are kept; the rest is counted.
+const FAULTS: usize = 20;
+
+/// What a dry run found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trial {
+    /// Round by round.
+    pub rounds: Vec<TrialRound>,
+    /// The report, from noised numbers: what a job would end with.
+    pub report: Report,
+    /// Guest faults: which individual, in the dataset's order, and what it said. The first few.
+    pub faults: Vec<(usize, String)>,
+    /// All of them.
+    pub fault_count: usize,
+}
+
+/// One round of a dry run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrialRound {
+    /// What was asked.
+    pub round: Round,
+    /// The exact sums, in the order of its statistics.
+    pub exact: Vec<Vec<f64>>,
+    /// The same with noise.
+    pub released: Vec<Released>,
+}
+
+/// Why a dry run stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrialError {
+    /// The analysis.
+    #[error(transparent)]
+    Guest(#[from] vestibule_sandbox::GuestError),
+    /// The plan names what is not there.
+    #[error(transparent)]
+    Select(#[from] crate::dataset::SelectError),
+    /// The noise.
+    #[error(transparent)]
+    Calibration(#[from] vestibule_protocol::calibration::CalibrationError),
+    /// The noise.
+    #[error(transparent)]
+    Noise(#[from] noise::NoiseError),
+    /// The run.
+    #[error(transparent)]
+    Round(#[from] round::RoundFailure),
+    /// More rounds, or more budget, than the job has.
+    #[error("the analysis asks for {0} than it said at first")]
+    Overrun(&'static str),
+}
+
+impl TrialError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Guest(error) => error.code(),
+            Self::Select(error) => error.code(),
+            Self::Calibration(error) => error.code(),
+            Self::Noise(error) => error.code(),
+            Self::Round(error) => error.code(),
+            Self::Overrun(_) => "analysis-overrun",
+        }
+    }
+}
+
+/// The exact sums of one round, on this machine.
+///
+/// # Errors
+/// As [`run`].
+pub fn exact(
+    analysis: &Analysis,
+    dataset: &Dataset,
+    plan: &vestibule_protocol::round::Plan,
+    asked: &Round,
+    calibrated: &[Calibrated],
+    limits: Limits,
+) -> Result<Vec<Vec<f64>>, TrialError> {
+    let sums = sums(analysis, dataset, plan, asked, calibrated, limits, None)?;
+    Ok(reals(&sums.into_steps(), calibrated))
+}
+
+fn sums(
+    analysis: &Analysis,
+    dataset: &Dataset,
+    plan: &vestibule_protocol::round::Plan,
+    asked: &Round,
+    calibrated: &[Calibrated],
+    limits: Limits,
+    faults: Option<round::Faults<'_>>,
+) -> Result<crate::reduce::Sums, TrialError> {
+    let selection = dataset.select(&plan.columns, &plan.variants)?;
+    let runner = analysis.runner(asked, limits)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(round::run_with(dataset, &selection, &runner, calibrated, threads, &AtomicBool::new(false), faults)?)
+}
+
+fn reals(steps: &[Vec<i64>], calibrated: &[Calibrated]) -> Vec<Vec<f64>> {
+    let real = |(steps, calibrated): (&Vec<i64>, &Calibrated)| {
+        steps.iter().map(|&step| to_real(step, calibrated.log2_scale)).collect()
+    };
+    steps.iter().zip(calibrated).map(real).collect()
+}
+
+/// Runs a job from its plan to its report.
+///
+/// # Errors
+/// See [`TrialError`].
+pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget, limits: Limits) -> Result<Trial, TrialError> {
+    let plan = analysis.plan(params, limits)?;
+    let (variants, columns) = dataset.info().shape(&plan.columns, &plan.variants)?;
+    let shape = Shape { variants, columns };
+    let faults: Mutex<(Vec<(usize, String)>, usize)> = Mutex::default();
+    let listen = |individual: usize, detail: vestibule_sandbox::Detail| {
+        let mut faults = faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        faults.1 = faults.1.saturating_add(1);
+        if faults.0.len() < FAULTS {
+            faults.0.push((individual, detail.to_string()));
+        }
+    };
+    let mut rounds: Vec<TrialRound> = Vec::new();
+    let mut share_left = WHOLE_SHARE_PPB;
+    let report = loop {
+        let history: Vec<Vec<Released>> = rounds.iter().map(|round| round.released.clone()).collect();
+        let asked = match analysis.next(params, &shape, &history, limits)? {
+            Step::Report(report) => break report,
+            Step::Round(asked) => asked,
+        };
+        if rounds.len() >= plan.max_rounds as usize {
+            return Err(TrialError::Overrun("more rounds"));
+        }
+        share_left = share_left.checked_sub(asked.share_ppb()).ok_or(TrialError::Overrun("a larger share of the budget"))?;
+        let calibrated = calibrate(&asked, budget.round(asked.share_ppb()))?;
+        let drawn = noise::draw(&calibrated, 2)?;
+        let sums = sums(analysis, dataset, &plan, &asked, &calibrated, limits, Some(&listen))?;
+        let exact = sums.into_steps();
+        let noised = drawn.over(&exact)?;
+        let released = asked.statistics().iter().zip(&calibrated).zip(reals(noised.steps(), &calibrated));
+        let released = released.map(|((statistic, calibrated), values)| Released {
+            name: statistic.name.clone(),
+            values,
+            noise_sd: calibrated.noise_sd(),
+            sites: 1,
+        });
+        rounds.push(TrialRound { exact: reals(&exact, &calibrated), released: released.collect(), round: asked });
+    };
+    let (faults, fault_count) = faults.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Ok(Trial { rounds, report, faults, fault_count })
+}

@@ -29,12 +29,14 @@ use vestibule_protocol::dictionary::{Column, Dictionary};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
+use vestibule_protocol::shape;
 
 pub use config::{Config, ConfigError};
 pub use ingest::{IngestError, Progress, ingest};
 pub use report::{IngestReport, Note};
 pub use seal::StoreKey;
 pub use store::{RowGroup, Selection};
+pub use vestibule_protocol::shape::ShapeError;
 
 /// One cell of an individual's row.
 #[derive(Clone, Copy, PartialEq)]
@@ -163,63 +165,6 @@ impl DatasetError {
             Self::WrongKey(_) => "dataset-wrong-key",
             Self::Damaged { .. } => "dataset-damaged",
             Self::Io(_) => "dataset-io",
-        }
-    }
-}
-
-/// A plan that names what is not there. Made of public terms.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SelectError {
-    /// No such column.
-    #[error("there is no column `{column}`; the dictionary has: {known}")]
-    Column {
-        /// What was asked for.
-        column: String,
-        /// What there is.
-        known: String,
-    },
-    /// No such catalogue.
-    #[error("there is no catalogue `{catalogue}`; the dataset has: {known}")]
-    Catalogue {
-        /// What was asked for.
-        catalogue: String,
-        /// What there is.
-        known: String,
-    },
-    /// No such contig.
-    #[error("catalogue `{catalogue}` has no contig `{contig}`; it has: {known}")]
-    Contig {
-        /// The catalogue.
-        catalogue: String,
-        /// What was asked for.
-        contig: String,
-        /// What there is.
-        known: String,
-    },
-    /// No variant there.
-    #[error("catalogue `{catalogue}` has no variant on {contig} from {start} to {end}")]
-    Empty {
-        /// The catalogue.
-        catalogue: String,
-        /// The contig.
-        contig: String,
-        /// First position.
-        start: u64,
-        /// First position after.
-        end: u64,
-    },
-}
-
-impl SelectError {
-    /// A stable code for logs and scripts.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Column { .. } => "column-unknown",
-            Self::Catalogue { .. } => "catalogue-unknown",
-            Self::Contig { .. } => "contig-unknown",
-            Self::Empty { .. } => "slice-empty",
         }
     }
 }
@@ -356,7 +301,7 @@ impl Dataset {
     ///
     /// # Errors
     /// It names what is not there.
-    pub fn select(&self, columns: &[String], slices: &[VariantSlice]) -> Result<Selection, SelectError> {
+    pub fn select(&self, columns: &[String], slices: &[VariantSlice]) -> Result<Selection, ShapeError> {
         Selection::new(&self.info, columns, slices)
     }
 
@@ -381,9 +326,8 @@ impl DatasetInfo {
     ///
     /// # Errors
     /// It names what is not there.
-    pub fn shape(&self, columns: &[String], slices: &[VariantSlice]) -> Result<(Vec<Variant>, Vec<Column>), SelectError> {
-        let selection = Selection::new(self, columns, slices)?;
-        Ok((selection.variants(self), selection.columns(self)))
+    pub fn shape(&self, columns: &[String], slices: &[VariantSlice]) -> Result<(Vec<Variant>, Vec<Column>), ShapeError> {
+        shape::resolve(&self.dictionary, &self.catalogues, columns, slices)
     }
 
     #[cfg(test)]

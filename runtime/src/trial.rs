@@ -53,7 +53,7 @@ pub enum TrialError {
     Guest(#[from] vestibule_sandbox::GuestError),
     /// The plan names what is not there.
     #[error(transparent)]
-    Select(#[from] crate::dataset::SelectError),
+    Select(#[from] crate::dataset::ShapeError),
     /// The noise.
     #[error(transparent)]
     Calibration(#[from] vestibule_protocol::calibration::CalibrationError),

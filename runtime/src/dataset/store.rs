@@ -26,11 +26,12 @@ use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::{ChunkReader, Length};
-use vestibule_protocol::catalogue::{Variant, VariantSlice};
-use vestibule_protocol::dictionary::{Column, Dictionary, Kind};
+use vestibule_protocol::catalogue::VariantSlice;
+use vestibule_protocol::dictionary::{Dictionary, Kind};
+use vestibule_protocol::shape::{self, ShapeError};
 
 use super::pack::{BLOCK_BYTES, BLOCK_VARIANTS, unpack};
-use super::{DatasetInfo, SelectError, Value};
+use super::{DatasetInfo, Value};
 
 pub(super) const FILE: &str = "people.parquet";
 /// Individuals of a row group: the unit of parallel work. 1,024 individuals x 100 blocks are 100 MB, which a thread can hold.
@@ -53,60 +54,20 @@ struct Stretch {
 }
 
 impl Selection {
-    pub(super) fn new(info: &DatasetInfo, columns: &[String], slices: &[VariantSlice]) -> Result<Self, SelectError> {
-        let column = |name: &String| {
-            let known = || info.dictionary.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
-            let found = info.dictionary.column(name).map(|(index, _)| index);
-            found.ok_or_else(|| SelectError::Column { column: name.clone(), known: known() })
-        };
-        let columns = columns.iter().map(column).collect::<Result<_, _>>()?;
+    pub(super) fn new(info: &DatasetInfo, columns: &[String], slices: &[VariantSlice]) -> Result<Self, ShapeError> {
+        let columns = shape::columns(&info.dictionary, columns)?;
         let mut stretches = Vec::new();
-        for slice in slices {
-            let VariantSlice { catalogue: name, contig, start, end } = slice;
-            let found = info.catalogues.iter().enumerate().find(|(_, catalogue)| catalogue.name.as_str() == name);
-            let Some((index, catalogue)) = found else {
-                let known: Vec<&str> = info.catalogues.iter().map(|catalogue| catalogue.name.as_str()).collect();
-                return Err(SelectError::Catalogue { catalogue: name.clone(), known: known.join(", ") });
-            };
-            let Some(range) = catalogue.slice(contig, *start, *end) else {
-                let known: Vec<&str> = catalogue.contigs().collect();
-                let (catalogue, contig) = (name.clone(), contig.clone());
-                return Err(SelectError::Contig { catalogue, contig, known: known.join(", ") });
-            };
-            if range.is_empty() {
-                let (catalogue, contig) = (name.clone(), contig.clone());
-                return Err(SelectError::Empty { catalogue, contig, start: *start, end: *end });
-            }
+        for (catalogue, range) in shape::slices(&info.catalogues, slices)? {
             let mut at = range.start;
             while at < range.end {
                 let block = at / BLOCK_VARIANTS;
                 let first = block.saturating_mul(BLOCK_VARIANTS);
                 let end = range.end.min(first.saturating_add(BLOCK_VARIANTS));
-                stretches.push(Stretch {
-                    catalogue: index,
-                    block,
-                    start: at.saturating_sub(first),
-                    end: end.saturating_sub(first),
-                });
+                stretches.push(Stretch { catalogue, block, start: at.saturating_sub(first), end: end.saturating_sub(first) });
                 at = end;
             }
         }
         Ok(Self { columns, stretches })
-    }
-
-    /// The variants that dosages are given of, in order.
-    pub(super) fn variants(&self, info: &DatasetInfo) -> Vec<Variant> {
-        let of = |stretch: &Stretch| {
-            let first = stretch.block.saturating_mul(BLOCK_VARIANTS);
-            let range = first.saturating_add(stretch.start)..first.saturating_add(stretch.end);
-            info.catalogues.get(stretch.catalogue).and_then(|catalogue| catalogue.variants.get(range)).unwrap_or_default()
-        };
-        self.stretches.iter().flat_map(of).cloned().collect()
-    }
-
-    /// The columns that values are given of, in order.
-    pub(super) fn columns(&self, info: &DatasetInfo) -> Vec<Column> {
-        self.columns.iter().filter_map(|&index| info.dictionary.columns.get(index)).cloned().collect()
     }
 }
 

@@ -1,0 +1,409 @@
+//! Drives jobs from round to round until they end. One task for each job; all that matters is in the store, so a task that is
+//! begun again after a restart goes on where the last one was.
+//!
+//! *In*: jobs from intake and from the store. *Out*: offers to sites, rounds, a report or a reason. *Trusts*: the store.
+//! *Stops*: with its token, at any await; nothing is lost. *Refuses*: rounds beyond the plan, shares beyond the whole budget,
+//! releases that do not answer what was asked.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, broadcast};
+use tokio::task::JoinSet;
+use vestibule_link::{Framed, LinkError};
+use vestibule_protocol::calibration::{Calibrated, calibrate};
+use vestibule_protocol::job::JobId;
+use vestibule_protocol::manifest::{Manifest, Signed};
+use vestibule_protocol::message::{Answer, CHUNK_BYTES, Chunk, Offer};
+use vestibule_protocol::name::Name;
+use vestibule_protocol::release::{Release, Released, combine};
+use vestibule_protocol::round::{Round, RoundRequest, WHOLE_SHARE_PPB};
+use vestibule_protocol::token::Role;
+use vestibule_sandbox::{Sandbox, Step};
+
+use crate::documents::Documents;
+use crate::intake::{Desk, IntakeError, Ready};
+use crate::link::Sessions;
+use crate::round::{Event, SiteState, Verdict, verdict};
+use crate::run::now;
+use crate::store::{Job, JobState, Store, StoreError};
+
+/// Everything that a running coordinator shares.
+#[derive(Debug)]
+pub struct Shared {
+    /// The database.
+    pub store: Store,
+    /// Components and documents.
+    pub documents: Documents,
+    /// Runs `plan` and `next`.
+    pub sandbox: Sandbox,
+    /// Sites that are connected.
+    pub sessions: Sessions,
+    /// Says which job changed.
+    pub changes: broadcast::Sender<JobId>,
+    cancels: Mutex<HashMap<JobId, Arc<Notify>>>,
+    wake: Notify,
+}
+
+/// Why a job ended without a report: a code and a sentence for its owner.
+struct Failed(String, String);
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self(error.code().to_owned(), error.to_string())
+    }
+}
+
+fn failed(code: &str, why: impl Into<String>) -> Failed {
+    Failed(code.to_owned(), why.into())
+}
+
+impl Shared {
+    /// For a coordinator that starts.
+    #[must_use]
+    pub fn new(store: Store, documents: Documents, sandbox: Sandbox) -> Self {
+        let (changes, _) = broadcast::channel(256);
+        Self {
+            store,
+            documents,
+            sandbox,
+            sessions: Sessions::default(),
+            changes,
+            cancels: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Takes a submitted job. Blocks: it compiles and runs the component's `plan`.
+    ///
+    /// # Errors
+    /// Intake's refusals; the store's.
+    pub fn submit(&self, envelope: &[u8], now: i64) -> Result<JobId, SubmitError> {
+        let researchers: Vec<_> = self.store.members(Role::Researcher)?.into_iter().map(|(_, key)| key).collect();
+        let sites = self.store.cards()?;
+        let desk = Desk { sandbox: &self.sandbox, documents: &self.documents, researchers: &researchers, sites: &sites };
+        let (job, ready) = desk.take(envelope, now)?;
+        if self.store.submit(&job, ready.signed.digest(), &ready.signed.manifest().sites)? {
+            self.changed(job.id);
+            self.wake.notify_one();
+        }
+        Ok(job.id)
+    }
+
+    /// Cancels a running job.
+    ///
+    /// # Errors
+    /// The store.
+    pub fn cancel(&self, job: JobId) -> Result<bool, StoreError> {
+        let ended = self.store.end(job, JobState::Cancelled, Some(("cancelled", "the researcher cancelled the job")), None)?;
+        if ended {
+            self.cancel_token(job).notify_waiters();
+            self.changed(job);
+            self.sessions.nudge();
+        }
+        Ok(ended)
+    }
+
+    fn cancel_token(&self, job: JobId) -> Arc<Notify> {
+        Arc::clone(self.cancels.lock().unwrap_or_else(PoisonError::into_inner).entry(job).or_default())
+    }
+
+    fn changed(&self, job: JobId) {
+        // Nobody may be listening.
+        let _ = self.changes.send(job);
+    }
+
+    fn set_site(&self, job: JobId, site: &Name, state: SiteState, reason: Option<(&str, &str)>) -> Result<(), StoreError> {
+        self.store.set_site(job, site, state, reason)?;
+        self.changed(job);
+        Ok(())
+    }
+}
+
+/// Why a job was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// Intake.
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl SubmitError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Intake(error) => error.code(),
+            Self::Store(error) => error.code(),
+        }
+    }
+}
+
+/// Drives every unfinished job, those in the store and those that come, until dropped.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn drive(shared: Arc<Shared>) -> Result<(), StoreError> {
+    let mut tasks = JoinSet::new();
+    let mut known = std::collections::HashSet::new();
+    loop {
+        for job in shared.store.jobs(None)? {
+            if job.state == JobState::Running && known.insert(job.id) {
+                tasks.spawn(one(Arc::clone(&shared), job));
+            }
+        }
+        tokio::select! {
+            () = shared.wake.notified() => {}
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+}
+
+/// Drives one job to its end.
+async fn one(shared: Arc<Shared>, job: Job) {
+    let (id, cancel) = (job.id, shared.cancel_token(job.id));
+    let ended = tokio::select! {
+        // The job is marked as cancelled already.
+        () = cancel.notified() => return,
+        ended = rounds(&shared, job) => ended,
+    };
+    let stored = match &ended {
+        Ok(report) => shared.store.end(id, JobState::Finished, None, Some(report)),
+        Err(Failed(code, why)) => shared.store.end(id, JobState::Failed, Some((code, why)), None),
+    };
+    if let Err(error) = stored {
+        tracing::error!(job = %id, %error, "a job's end could not be stored; it goes on after a restart");
+    }
+    tracing::info!(job = %id, finished = ended.is_ok(), "a job ended");
+    shared.changed(id);
+    shared.sessions.nudge();
+    shared.cancels.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+}
+
+/// The rounds of a job, to its report as JSON.
+async fn rounds(shared: &Arc<Shared>, job: Job) -> Result<Vec<u8>, Failed> {
+    let at = Arc::clone(shared);
+    let envelope = job.envelope.clone();
+    let ready = blocking(move || {
+        let keys: Vec<_> = at.store.members(Role::Researcher)?.into_iter().map(|(_, key)| key).collect();
+        let signed = Signed::verify(&envelope, &keys).map_err(IntakeError::Manifest)?;
+        let desk = Desk { sandbox: &at.sandbox, documents: &at.documents, researchers: &keys, sites: &[] };
+        Ok::<_, SubmitError>(desk.ready(signed)?)
+    })
+    .await?
+    .map_err(|error| Failed(error.code().to_owned(), error.to_string()))?;
+    let ready = Arc::new(ready);
+    let mut history: Vec<Vec<Released>> = Vec::new();
+    let mut share_left = WHOLE_SHARE_PPB;
+    loop {
+        let index = u32::try_from(history.len()).unwrap_or(u32::MAX);
+        let round = match next(shared, &ready, &history, index).await? {
+            Step::Report(report) => {
+                return serde_json::to_vec(&report).map_err(|error| failed("report-malformed", error.to_string()));
+            }
+            Step::Round(round) => round,
+        };
+        if index >= ready.plan.max_rounds {
+            return Err(failed("round-beyond-plan", "the analysis asks for more rounds than its plan said"));
+        }
+        let share = share_left.checked_sub(round.share_ppb());
+        share_left = share.ok_or_else(|| failed("round-over-job-budget", "the rounds' budget shares add up to more than 1"))?;
+        history.push(collect(shared, &ready, index, round).await?);
+    }
+}
+
+/// The round that comes next: the stored one if it was begun, else what the analysis says.
+async fn next(shared: &Arc<Shared>, ready: &Arc<Ready>, history: &[Vec<Released>], index: u32) -> Result<Step, Failed> {
+    let job = ready.signed.manifest().job;
+    if let Some(stored) = shared.store.rounds(job)?.get(index as usize) {
+        let request: RoundRequest =
+            serde_json::from_slice(&stored.request).map_err(|error| failed("coordinator-database", error.to_string()))?;
+        return Round::check(request).map(Step::Round).map_err(|error| failed(error.code(), error.to_string()));
+    }
+    let (ready, history) = (Arc::clone(ready), history.to_vec());
+    let step = blocking(move || {
+        let manifest = ready.signed.manifest();
+        ready.analysis.next(&manifest.params, &ready.shape, &history, manifest.limits)
+    });
+    step.await?.map_err(|error| failed(error.code(), error.to_string()))
+}
+
+/// Runs one round at the sites that are still in, and adds their releases up.
+async fn collect(shared: &Arc<Shared>, ready: &Arc<Ready>, index: u32, round: Round) -> Result<Vec<Released>, Failed> {
+    let manifest = ready.signed.manifest();
+    let (job, min_sites) = (manifest.job, manifest.min_sites);
+    let budget = ready.signed.budget().round(round.share_ppb());
+    let calibrated = calibrate(&round, budget).map_err(|error| failed(error.code(), error.to_string()))?;
+    let request = serde_json::to_vec(round.request()).map_err(|error| failed("round-malformed", error.to_string()))?;
+    let deadline = now().saturating_add(i64::from(manifest.round_deadline_seconds));
+    shared.store.begin_round(job, index, &request, deadline)?;
+    shared.changed(job);
+    let stored = shared.store.rounds(job)?;
+    let deadline = stored.get(index as usize).map_or(deadline, |stored| stored.deadline);
+    let ask = Arc::new(Ask { shared: Arc::clone(shared), ready: Arc::clone(ready), index, round, calibrated, deadline });
+    if index == 0 {
+        ask.enough_connected().await?;
+    }
+    let mut asked = JoinSet::new();
+    for site in shared.store.job_sites(job)?.into_iter().filter(|site| !site.state.is_done()) {
+        let ask = Arc::clone(&ask);
+        asked.spawn(async move { ask.site(&site.site).await });
+    }
+    loop {
+        let states: Vec<SiteState> = shared.store.job_sites(job)?.iter().map(|site| site.state).collect();
+        match verdict(&states, min_sites) {
+            Verdict::Complete => break,
+            Verdict::TooFew => {
+                let possible = states.iter().filter(|state| !state.is_out()).count();
+                return Err(failed(
+                    "too-few-sites",
+                    format!("{possible} sites can still answer, and the job needs {min_sites}"),
+                ));
+            }
+            Verdict::Wait => match asked.join_next().await {
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => return Err(error),
+                Some(Err(_)) | None => return Err(failed("coordinator-fault", "a task of the coordinator failed")),
+            },
+        }
+    }
+    let mut releases = Vec::new();
+    for (site, json) in shared.store.releases(job, index)? {
+        let release = Release::parse(&json, job, index, &site, &ask.round, &ask.calibrated);
+        releases.push(release.map_err(|error| failed(error.code(), error.to_string()))?);
+    }
+    Ok(combine(&ask.round, &releases))
+}
+
+/// One round, as it is asked of every site.
+struct Ask {
+    shared: Arc<Shared>,
+    ready: Arc<Ready>,
+    index: u32,
+    round: Round,
+    calibrated: Vec<Calibrated>,
+    /// Seconds since 1970.
+    deadline: i64,
+}
+
+impl Ask {
+    fn manifest(&self) -> &Manifest {
+        self.ready.signed.manifest()
+    }
+
+    fn left(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.deadline.saturating_sub(now())).unwrap_or(0))
+    }
+
+    /// Waits until as many of the named sites as the job needs are connected: with fewer, none is asked and none is charged.
+    async fn enough_connected(&self) -> Result<(), Failed> {
+        let (sites, needed) = (&self.manifest().sites, self.manifest().min_sites as usize);
+        let enough = self
+            .shared
+            .sessions
+            .wait_for(|connected| sites.iter().filter(|site| connected.contains_key(*site)).count() >= needed);
+        let waited = tokio::time::timeout(self.left(), enough).await;
+        waited.map_err(|_| {
+            failed(
+                "too-few-sites",
+                format!("fewer than {needed} of the named sites were connected before the deadline: nothing was charged"),
+            )
+        })
+    }
+
+    /// Asks one site until it has answered or its time is over.
+    async fn site(&self, site: &Name) -> Result<(), Failed> {
+        let job = self.manifest().job;
+        match tokio::time::timeout(self.left(), self.answered(site)).await {
+            Ok(done) => done,
+            Err(_) => {
+                let reason = ("late", "it did not answer before the round's deadline");
+                Ok(self.shared.set_site(job, site, SiteState::Waiting.after(Event::Deadline), Some(reason))?)
+            }
+        }
+    }
+
+    async fn answered(&self, site: &Name) -> Result<(), Failed> {
+        let job = self.manifest().job;
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let connection = self.shared.sessions.connection(site).await;
+            match self.offer(site, &connection).await? {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::info!(%job, %site, %error, "the link broke during a round; the site will be asked again");
+                    self.shared.set_site(job, site, SiteState::Waiting, None)?;
+                    // A site that is there but closes every stream is not asked in a tight loop.
+                    tokio::time::sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(Duration::from_secs(10));
+                }
+            }
+        }
+    }
+
+    /// Sends the offer over one connection and waits for the last answer. The inner error is the link's.
+    async fn offer(&self, site: &Name, connection: &quinn::Connection) -> Result<Result<(), LinkError>, Failed> {
+        macro_rules! link {
+            ($result:expr) => {
+                match $result {
+                    Ok(value) => value,
+                    Err(error) => return Ok(Err(error)),
+                }
+            };
+        }
+        let job = self.manifest().job;
+        let envelope = self.shared.store.job(job)?.map(|job| job.envelope).unwrap_or_default();
+        let offer = Offer {
+            manifest: envelope,
+            round: self.index,
+            request: self.round.request().clone(),
+            wait_seconds: u32::try_from(self.left().as_secs()).unwrap_or(u32::MAX),
+        };
+        let mut stream = link!(Framed::open(connection).await);
+        link!(stream.send(&offer).await);
+        self.shared.set_site(job, site, SiteState::Waiting.after(Event::Offer), None)?;
+        loop {
+            match link!(stream.receive::<Answer>().await) {
+                Answer::Need { from } => {
+                    let bytes = self.shared.documents.get(self.manifest().component.sha256).unwrap_or_default();
+                    let rest = usize::try_from(from).ok().and_then(|from| bytes.get(from..)).unwrap_or_default();
+                    for piece in rest.chunks(CHUNK_BYTES) {
+                        link!(stream.send(&Chunk { bytes: piece.to_vec() }).await);
+                    }
+                }
+                Answer::Accepted => self.shared.set_site(job, site, SiteState::Offered.after(Event::Accept), None)?,
+                Answer::Refused { code, why } => {
+                    self.shared.set_site(job, site, SiteState::Offered.after(Event::Refuse), Some((&code, &why)))?;
+                    return Ok(Ok(()));
+                }
+                Answer::NoRelease => {
+                    let reason = ("no-release", "the site released nothing; its budget is spent and its operator can see why");
+                    self.shared.set_site(job, site, SiteState::Accepted.after(Event::Nothing), Some(reason))?;
+                    return Ok(Ok(()));
+                }
+                Answer::Release { json } => {
+                    match Release::parse(&json, job, self.index, site, &self.round, &self.calibrated) {
+                        Ok(_) => {
+                            self.shared.store.release(job, self.index, site, &json)?;
+                            self.shared.changed(job);
+                        }
+                        Err(error) => {
+                            let why = error.to_string();
+                            self.shared.set_site(job, site, SiteState::NoRelease, Some((error.code(), &why)))?;
+                        }
+                    }
+                    return Ok(Ok(()));
+                }
+            }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failed> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| failed("coordinator-fault", "a task of the coordinator failed"))
+}

@@ -1,0 +1,251 @@
+//! The coordinator's folder: settings, key, database, documents.
+//!
+//! *In*: a path, and the key's passphrase if it has one. *Out*: [`Home`]. *Refuses*: a folder that another daemon uses, unknown
+//! settings, a wrong passphrase.
+
+use std::fs::{File, TryLockError};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use vestibule_protocol::key::{KeyError, SecretKey};
+use vestibule_protocol::name::Name;
+use vestibule_protocol::token::{Invitation, Role, TOKEN_SECONDS};
+use zeroize::Zeroizing;
+
+use crate::store::{Store, StoreError};
+
+/// `coordinator.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where sites dial: UDP.
+    pub quic: String,
+    /// Where researchers call: TCP.
+    pub api: String,
+    /// How sites reach `quic` from outside; by default the same.
+    pub public_quic: Option<String>,
+    /// How researchers reach `api` from outside; by default the same.
+    pub public_api: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { quic: "127.0.0.1:7443".to_owned(), api: "127.0.0.1:7480".to_owned(), public_quic: None, public_api: None }
+    }
+}
+
+const SETTINGS_TEMPLATE: &str = "\
+# Settings of this coordinator. Port 0 takes any free port; run/addresses.json says which.
+quic = \"127.0.0.1:7443\"   # where sites dial (UDP)
+api  = \"127.0.0.1:7480\"   # where researchers call (HTTP). Beyond this machine, put a TLS proxy before it
+# public_quic = \"coordinator.example.org:7443\"          # what invitations tell sites
+# public_api  = \"https://coordinator.example.org\"       # what invitations tell researchers
+";
+
+/// The addresses that a running daemon listens on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// `host:port` for sites.
+    pub quic: String,
+    /// Base URL for researchers.
+    pub api: String,
+}
+
+/// The folder, opened.
+#[derive(Debug)]
+pub struct Home {
+    path: PathBuf,
+    settings: Settings,
+    key: SecretKey,
+}
+
+/// A folder that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HomeError {
+    /// There is a coordinator already.
+    #[error("{0} holds a coordinator already: choose another folder")]
+    Exists(PathBuf),
+    /// There is none.
+    #[error("{0} holds no coordinator: make one with `vestibule coordinator init`")]
+    Missing(PathBuf),
+    /// Another daemon runs here.
+    #[error("{0}: another `vestibule coordinator run` is using this folder: stop it first")]
+    InUse(PathBuf),
+    /// Reading or writing failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Settings that cannot be read.
+    #[error("{path}: {why}")]
+    Settings {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, with its line.
+        why: String,
+    },
+    /// The key.
+    #[error("{path}: {source}")]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: KeyError,
+    },
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl HomeError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Exists(_) => "coordinator-exists",
+            Self::Missing(_) => "coordinator-missing",
+            Self::InUse(_) => "coordinator-in-use",
+            Self::Io { .. } => "coordinator-io",
+            Self::Settings { .. } => "coordinator-settings",
+            Self::Key { source, .. } => source.code(),
+            Self::Store(error) => error.code(),
+        }
+    }
+}
+
+impl Home {
+    /// Makes a new coordinator in `path`.
+    ///
+    /// # Errors
+    /// There is one already; the folder cannot be written.
+    pub fn init(path: &Path, passphrase: Option<&str>) -> Result<Self, HomeError> {
+        let io = |source| HomeError::Io { path: path.to_owned(), source };
+        if path.join("coordinator.toml").exists() {
+            return Err(HomeError::Exists(path.to_owned()));
+        }
+        for folder in ["keys", "blobs", "run", "code"] {
+            std::fs::create_dir_all(path.join(folder)).map_err(io)?;
+        }
+        let file = path.join("keys/coordinator.pem");
+        let key_error = |source| HomeError::Key { path: file.clone(), source };
+        let pem = fresh_key().and_then(|key| key.to_pem(passphrase)).map_err(key_error)?;
+        write_private(&file, pem.as_bytes()).map_err(io)?;
+        // Last: a folder with settings is a whole coordinator.
+        write_private(&path.join("coordinator.toml"), SETTINGS_TEMPLATE.as_bytes()).map_err(io)?;
+        Self::open(path, passphrase)
+    }
+
+    /// Opens a coordinator's folder.
+    ///
+    /// # Errors
+    /// Missing or malformed files; a passphrase that is missing or wrong.
+    pub fn open(path: &Path, passphrase: Option<&str>) -> Result<Self, HomeError> {
+        let file = path.join("coordinator.toml");
+        if !file.exists() {
+            return Err(HomeError::Missing(path.to_owned()));
+        }
+        let read =
+            |file: &Path| std::fs::read_to_string(file).map_err(|source| HomeError::Io { path: file.to_owned(), source });
+        let settings =
+            toml::from_str(&read(&file)?).map_err(|error| HomeError::Settings { path: file, why: error.to_string() })?;
+        let file = path.join("keys/coordinator.pem");
+        let key = SecretKey::from_pem(&read(&file)?, passphrase).map_err(|source| HomeError::Key { path: file, source })?;
+        Ok(Self { path: path.to_owned(), settings, key })
+    }
+
+    /// Takes the folder for one daemon, until the returned file is dropped.
+    ///
+    /// # Errors
+    /// Another daemon has it.
+    pub fn lock(&self) -> Result<File, HomeError> {
+        let path = self.path.join("lock");
+        let io = |source| HomeError::Io { path: path.clone(), source };
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(HomeError::InUse(self.path.clone())),
+            Err(TryLockError::Error(source)) => Err(io(source)),
+        }
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Its key.
+    #[must_use]
+    pub const fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
+    /// Opens the database.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn store(&self) -> Result<Store, HomeError> {
+        Ok(Store::open(&self.path.join("coordinator.sqlite"))?)
+    }
+
+    /// Where the running daemon listens, if it says so.
+    #[must_use]
+    pub fn addresses(&self) -> Option<Addresses> {
+        serde_json::from_slice(&std::fs::read(self.path.join("run/addresses.json")).ok()?).ok()
+    }
+
+    pub(crate) fn set_addresses(&self, addresses: &Addresses) -> Result<(), HomeError> {
+        let path = self.path.join("run/addresses.json");
+        let text = serde_json::to_vec(addresses).expect("two strings are always JSON");
+        let part = path.with_extension("part");
+        let write = || -> std::io::Result<()> {
+            std::fs::write(&part, text)?;
+            std::fs::rename(&part, &path)
+        };
+        write().map_err(|source| HomeError::Io { path, source })
+    }
+
+    /// Makes a one-time token for a new site or researcher, good for a day from `now`.
+    ///
+    /// # Errors
+    /// The name is taken; the database.
+    pub fn invite(&self, role: Role, name: &Name, now: i64) -> Result<Zeroizing<String>, HomeError> {
+        let key = fresh_key().map_err(|source| HomeError::Key { path: self.path.clone(), source })?;
+        let running = self.addresses();
+        let or = |public: &Option<String>, running: Option<String>, set: String| public.clone().or(running).unwrap_or(set);
+        let invitation = Invitation {
+            role,
+            name: name.clone(),
+            quic: or(&self.settings.public_quic, running.as_ref().map(|at| at.quic.clone()), self.settings.quic.clone()),
+            api: or(&self.settings.public_api, running.map(|at| at.api), format!("http://{}", self.settings.api)),
+            coordinator: self.key.public(),
+            expires: now.saturating_add(TOKEN_SECONDS),
+        };
+        self.store()?.invite(&invitation, key.public())?;
+        Ok(invitation.to_token(&key))
+    }
+}
+
+fn fresh_key() -> Result<SecretKey, KeyError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|_| KeyError::Algorithm)?;
+    SecretKey::from_seed(seed)
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

@@ -1,0 +1,199 @@
+//! Intake: whatever can be checked of a job before any site is asked, so that mistakes cost nothing.
+//!
+//! *In*: a signed manifest, the registered researchers, what the sites say they have. *Out*: a [`Job`] to keep, with the public
+//! [`Shape`] of what it reads. *Trusts*: the database. *Refuses*: with a code, a sentence, and what to do. No site relies on any
+//! of this: each checks again, against keys that it has accepted itself.
+
+use std::sync::Arc;
+
+use vestibule_protocol::catalogue::Catalogue;
+use vestibule_protocol::key::PublicKey;
+use vestibule_protocol::manifest::{Manifest, ManifestError, Signed};
+use vestibule_protocol::message::{DatasetCard, SiteCard};
+use vestibule_protocol::name::Name;
+use vestibule_protocol::round::Plan;
+use vestibule_protocol::shape::{self, ShapeError};
+use vestibule_sandbox::{Analysis, GuestError, LoadError, Sandbox, Shape};
+
+use crate::documents::Documents;
+use crate::store::{Job, JobState};
+
+/// Why a job was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IntakeError {
+    /// The manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The component is not here.
+    #[error("the component {0} is not here: upload it first")]
+    ComponentMissing(String),
+    /// The component's size.
+    #[error("the component has another size than the manifest says")]
+    ComponentSize,
+    /// The component cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// `plan` refused or trapped.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// The plan names what is not there.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A site that nobody knows.
+    #[error("there is no site `{site}`; there are: {known}")]
+    Site {
+        /// What was named.
+        site: Name,
+        /// What there is.
+        known: String,
+    },
+    /// A site without the dataset.
+    #[error("site `{site}` has no dataset `{dataset}`")]
+    Dataset {
+        /// The site.
+        site: Name,
+        /// The dataset.
+        dataset: Name,
+    },
+    /// A site with another dictionary or catalogue.
+    #[error("site `{site}`: its {what} is another version than the manifest names")]
+    Version {
+        /// The site.
+        site: Name,
+        /// What differs.
+        what: String,
+    },
+    /// No site has shown its documents yet.
+    #[error("none of the named sites has connected yet, so the job's columns cannot be checked: try again when one has")]
+    Unknown,
+    /// The plan reads a catalogue that was not signed for.
+    #[error("the plan reads catalogue `{0}`, which the manifest does not name")]
+    CatalogueNotNamed(String),
+}
+
+impl IntakeError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Manifest(error) => error.code(),
+            Self::ComponentMissing(_) => "component-missing",
+            Self::ComponentSize => "component-size",
+            Self::Load(error) => error.code(),
+            Self::Guest(error) => error.code(),
+            Self::Shape(error) => error.code(),
+            Self::Site { .. } => "site-unknown",
+            Self::Dataset { .. } => "dataset-unknown",
+            Self::Version { .. } => "version-differs",
+            Self::Unknown => "sites-not-connected",
+            Self::CatalogueNotNamed(_) => "catalogue-not-named",
+        }
+    }
+}
+
+/// A job that can be driven.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// Its signed terms.
+    pub signed: Signed,
+    /// Its analysis.
+    pub analysis: Analysis,
+    /// What it reads.
+    pub plan: Plan,
+    /// The public shape of that.
+    pub shape: Arc<Shape>,
+}
+
+/// What intake looks at.
+#[derive(Debug)]
+pub struct Desk<'a> {
+    /// Loads components.
+    pub sandbox: &'a Sandbox,
+    /// Components, dictionaries, catalogues.
+    pub documents: &'a Documents,
+    /// Registered researchers' keys.
+    pub researchers: &'a [PublicKey],
+    /// Sites, with what each last said it has.
+    pub sites: &'a [(Name, Option<SiteCard>)],
+}
+
+impl Desk<'_> {
+    /// Takes a job that was submitted at `now`.
+    ///
+    /// # Errors
+    /// See [`IntakeError`].
+    pub fn take(&self, envelope: &[u8], now: i64) -> Result<(Job, Ready), IntakeError> {
+        let signed = Signed::verify(envelope, self.researchers)?;
+        signed.valid_at(now)?;
+        self.check_sites(signed.manifest())?;
+        let ready = self.ready(signed)?;
+        let job = Job {
+            id: ready.signed.manifest().job,
+            envelope: envelope.to_vec(),
+            owner: ready.signed.signer(),
+            submitted: now,
+            state: JobState::Running,
+            error: None,
+            rounds: 0,
+            max_rounds: ready.plan.max_rounds,
+        };
+        Ok((job, ready))
+    }
+
+    /// Everything that is needed to drive a job, from its terms: also used after a restart.
+    ///
+    /// # Errors
+    /// The component, the plan, or the documents.
+    pub fn ready(&self, signed: Signed) -> Result<Ready, IntakeError> {
+        let manifest = signed.manifest();
+        let component = self.documents.get(manifest.component.sha256);
+        let component = component.ok_or_else(|| IntakeError::ComponentMissing(manifest.component.sha256.to_string()))?;
+        if component.len() as u64 != manifest.component.bytes {
+            return Err(IntakeError::ComponentSize);
+        }
+        let analysis = self.sandbox.load(&component)?;
+        let plan = analysis.plan(&manifest.params, manifest.limits)?;
+        let dictionary = self.documents.dictionary(manifest.dictionary).ok_or(IntakeError::Unknown)?;
+        let named = |name: &str| manifest.catalogues.iter().any(|catalogue| catalogue.name.as_str() == name);
+        let catalogues: Vec<Arc<Catalogue>> =
+            manifest.catalogues.iter().filter_map(|catalogue| self.documents.catalogue(catalogue.sha256)).collect();
+        if catalogues.len() != manifest.catalogues.len() {
+            return Err(IntakeError::Unknown);
+        }
+        if let Some(slice) = plan.variants.iter().find(|slice| !named(&slice.catalogue)) {
+            return Err(IntakeError::CatalogueNotNamed(slice.catalogue.clone()));
+        }
+        let (variants, columns) = shape::resolve(&dictionary, &catalogues, &plan.columns, &plan.variants)?;
+        Ok(Ready { signed, analysis, plan, shape: Arc::new(Shape { variants, columns }) })
+    }
+
+    /// The named sites exist, and those that have said what they have, have it.
+    fn check_sites(&self, manifest: &Manifest) -> Result<(), IntakeError> {
+        for site in &manifest.sites {
+            let Some((_, card)) = self.sites.iter().find(|(name, _)| name == site) else {
+                let known: Vec<&str> = self.sites.iter().map(|(name, _)| name.as_str()).collect();
+                return Err(IntakeError::Site { site: site.clone(), known: known.join(", ") });
+            };
+            let Some(card) = card else { continue };
+            let dataset = card.datasets.iter().find(|dataset| dataset.name == manifest.dataset);
+            let dataset =
+                dataset.ok_or_else(|| IntakeError::Dataset { site: site.clone(), dataset: manifest.dataset.clone() })?;
+            check_versions(manifest, dataset).map_err(|what| IntakeError::Version { site: site.clone(), what })?;
+        }
+        Ok(())
+    }
+}
+
+fn check_versions(manifest: &Manifest, dataset: &DatasetCard) -> Result<(), String> {
+    if dataset.dictionary != manifest.dictionary {
+        return Err("dictionary".to_owned());
+    }
+    for wanted in &manifest.catalogues {
+        let same = |ours: &vestibule_protocol::message::CatalogueCard| ours.name == wanted.name && ours.digest == wanted.sha256;
+        if !dataset.catalogues.iter().any(same) {
+            return Err(format!("catalogue `{}`", wanted.name));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The sites' end: accepts connections from registered keys, hears newcomers with an invitation, keeps one session a site.
+//!
+//! *In*: connections. *Out*: [`Sessions`], by which jobs reach sites. *Trusts*: the keys in the store, read anew for every
+//! connection, so a removed key cannot come back. *Refuses*: all other keys, in the handshake; from an invitation's key,
+//! anything but joining. *Stops*: with the endpoint.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use quinn::{Connection, Endpoint};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use vestibule_link::{CLOSE_NOT_ALLOWED, CLOSE_REPLACED, Framed, LinkError, peer_key};
+use vestibule_protocol::catalogue::MAX_CATALOGUE_BYTES;
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::key::PublicKey;
+use vestibule_protocol::message::{Chunk, Close, Document, Done, Fetch, Hello, Join, Joined, SiteCard, join_message};
+use vestibule_protocol::name::Name;
+use vestibule_protocol::tls::Pins;
+use vestibule_protocol::token::Role;
+
+use crate::drive::Shared;
+use crate::run::now;
+
+/// How long a handshake, or the answer to a small question, may take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// Connections that are being served at the same time.
+const MAX_CONNECTIONS: usize = 2_048;
+
+/// The sites that are connected.
+#[derive(Debug)]
+pub struct Sessions {
+    connected: watch::Sender<HashMap<Name, Connection>>,
+    nudges: watch::Sender<u64>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { connected: watch::Sender::new(HashMap::new()), nudges: watch::Sender::new(0) }
+    }
+}
+
+impl Sessions {
+    /// Whether a site is connected.
+    #[must_use]
+    pub fn has(&self, site: &Name) -> bool {
+        self.connected.borrow().contains_key(site)
+    }
+
+    /// The site's connection, as soon as there is one.
+    pub async fn connection(&self, site: &Name) -> Connection {
+        let mut watch = self.connected.subscribe();
+        loop {
+            let found = watch.borrow_and_update().get(site).filter(|connection| connection.close_reason().is_none()).cloned();
+            match found {
+                Some(connection) => return connection,
+                // The sender lives as long as `self`.
+                None => drop(watch.changed().await),
+            }
+        }
+    }
+
+    pub(crate) async fn wait_for(&self, enough: impl Fn(&HashMap<Name, Connection>) -> bool) {
+        let mut watch = self.connected.subscribe();
+        // The sender lives as long as `self`.
+        drop(watch.wait_for(|connected| enough(connected)).await);
+    }
+
+    /// Some jobs have ended: sites are to be told.
+    pub(crate) fn nudge(&self) {
+        self.nudges.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn insert(&self, site: &Name, connection: &Connection) {
+        self.connected.send_modify(|connected| {
+            if let Some(old) = connected.insert(site.clone(), connection.clone()) {
+                old.close(CLOSE_REPLACED, b"");
+            }
+        });
+    }
+
+    fn remove(&self, site: &Name, connection: &Connection) {
+        self.connected.send_if_modified(|connected| {
+            let ours = connected.get(site).is_some_and(|current| current.stable_id() == connection.stable_id());
+            ours && connected.remove(site).is_some()
+        });
+    }
+}
+
+/// Accepts connections until the endpoint is closed.
+pub async fn serve(shared: Arc<Shared>, endpoint: Endpoint, pins: Pins) {
+    let mut tasks = JoinSet::new();
+    while let Some(incoming) = endpoint.accept().await {
+        while tasks.try_join_next().is_some() {}
+        if tasks.len() >= MAX_CONNECTIONS {
+            incoming.refuse();
+            continue;
+        }
+        // An address that was not confirmed may be forged: under load it must confirm itself first.
+        if !incoming.remote_address_validated() && tasks.len() > MAX_CONNECTIONS / 2 {
+            // Cannot fail for an address that is not validated.
+            let _ = incoming.retry();
+            continue;
+        }
+        match keys(&shared) {
+            Ok(keys) => pins.replace(keys),
+            Err(error) => {
+                tracing::error!(%error, "the registered keys cannot be read");
+                incoming.refuse();
+                continue;
+            }
+        }
+        let shared = Arc::clone(&shared);
+        tasks.spawn(async move {
+            let connection = match incoming.accept() {
+                Ok(connecting) => tokio::time::timeout(PATIENCE, connecting).await,
+                Err(error) => Ok(Err(error)),
+            };
+            let Ok(Ok(connection)) = connection else { return };
+            if let Err(error) = converse(&shared, &connection).await {
+                tracing::info!(%error, "a connection ended");
+            }
+        });
+    }
+}
+
+fn keys(shared: &Shared) -> Result<Vec<PublicKey>, crate::store::StoreError> {
+    let mut keys: Vec<PublicKey> = shared.store.members(Role::Site)?.into_iter().map(|(_, key)| key).collect();
+    keys.extend(shared.store.open_invitations(now())?);
+    Ok(keys)
+}
+
+async fn converse(shared: &Arc<Shared>, connection: &Connection) -> Result<(), LinkError> {
+    let closed = |error: &dyn std::fmt::Display| LinkError::Closed(error.to_string());
+    let key = peer_key(connection).ok_or_else(|| closed(&"no key was shown"))?;
+    let members = shared.store.members(Role::Site).map_err(|error| closed(&error))?;
+    match members.into_iter().find(|(_, member)| *member == key) {
+        Some((site, _)) => session(shared, connection, &site).await,
+        None => {
+            let joined = tokio::time::timeout(PATIENCE, join(shared, connection, key)).await;
+            connection.close(CLOSE_NOT_ALLOWED, b"");
+            joined.map_err(|error| closed(&error))?
+        }
+    }
+}
+
+/// A newcomer, who proved the key of an invitation.
+async fn join(shared: &Arc<Shared>, connection: &Connection, invitation: PublicKey) -> Result<(), LinkError> {
+    let mut stream = Framed::accept(connection).await?;
+    let Join { key, proof } = stream.receive().await?;
+    let answer = if key.verify(&join_message(&invitation, &key), &proof) {
+        match shared.store.join(invitation, Role::Site, key, now()) {
+            Ok(name) => {
+                tracing::info!(site = %name, "a site joined");
+                Joined::Welcome { name }
+            }
+            Err(error) => Joined::Refused { why: error.to_string() },
+        }
+    } else {
+        Joined::Refused { why: "the key was not proved".to_owned() }
+    };
+    stream.send(&answer).await?;
+    stream.finish().await
+}
+
+/// A site, for as long as it stays.
+async fn session(shared: &Arc<Shared>, connection: &Connection, site: &Name) -> Result<(), LinkError> {
+    let greeted = tokio::time::timeout(PATIENCE.saturating_mul(6), greet(shared, connection, site)).await;
+    greeted.map_err(|error| LinkError::Closed(error.to_string()))??;
+    shared.sessions.insert(site, connection);
+    tracing::info!(%site, "a site is connected");
+    let mut nudges = shared.sessions.nudges.subscribe();
+    let reason = loop {
+        close_jobs(shared, connection, site).await;
+        tokio::select! {
+            reason = connection.closed() => break reason,
+            _ = nudges.changed() => {}
+        }
+    };
+    shared.sessions.remove(site, connection);
+    Err(LinkError::Closed(format!("{site}: {reason}")))
+}
+
+/// Learns what the site has, and the public documents that go with it.
+async fn greet(shared: &Arc<Shared>, connection: &Connection, site: &Name) -> Result<(), LinkError> {
+    let mut stream = Framed::open(connection).await?;
+    stream.send(&Hello { software: env!("CARGO_PKG_VERSION").to_owned(), site: site.clone() }).await?;
+    let card: SiteCard = stream.receive().await?;
+    let mut documents: Vec<Digest> = Vec::new();
+    for dataset in &card.datasets {
+        documents.push(dataset.dictionary);
+        documents.extend(dataset.catalogues.iter().map(|catalogue| catalogue.digest));
+    }
+    for digest in documents {
+        if !shared.documents.has(digest) {
+            fetch(shared, connection, digest).await?;
+        }
+    }
+    shared.store.set_card(site, &card).map_err(|error| LinkError::Closed(error.to_string()))
+}
+
+async fn fetch(shared: &Arc<Shared>, connection: &Connection, digest: Digest) -> Result<(), LinkError> {
+    let mut stream = Framed::open(connection).await?;
+    stream.send(&Fetch { digest }).await?;
+    let Document { bytes: length } = stream.receive().await?;
+    if length == 0 || length > MAX_CATALOGUE_BYTES {
+        return Err(LinkError::Closed(format!("document {digest} has {length} bytes")));
+    }
+    let mut bytes: Vec<u8> = Vec::new();
+    while (bytes.len() as u64) < length {
+        let chunk: Chunk = stream.receive().await?;
+        bytes.extend(chunk.bytes);
+    }
+    if Digest::of(&bytes) != digest {
+        return Err(LinkError::Closed(format!("document {digest} came with other bytes")));
+    }
+    shared.documents.put(&bytes).map_err(|error| LinkError::Closed(error.to_string()))?;
+    Ok(())
+}
+
+/// Tells the site of jobs that have ended, until it has confirmed each.
+async fn close_jobs(shared: &Arc<Shared>, connection: &Connection, site: &Name) {
+    let Ok(ended) = shared.store.closing(site) else { return };
+    for (job, cancel) in ended {
+        let told = async {
+            let mut stream = Framed::open(connection).await?;
+            stream.send(&Close { job, cancel }).await?;
+            stream.receive::<Done>().await
+        };
+        match tokio::time::timeout(PATIENCE, told).await {
+            Ok(Ok(Done)) => {
+                if let Err(error) = shared.store.closed(job, site) {
+                    tracing::error!(%job, %error, "could not be stored");
+                }
+            }
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The daemon: listens for sites and researchers, drives jobs, until it is told to stop.
+//!
+//! *In*: a [`Home`], and a token that stops it. *Out*: an end. Order of stopping: the API takes no more calls, the endpoint closes
+//! its connections, jobs stop where they are. All they need is in the store.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use vestibule_link::{CLOSE_SHUTDOWN, LinkError};
+use vestibule_protocol::tls::Pins;
+use vestibule_sandbox::{Sandbox, SandboxError, Settings};
+
+use crate::documents::Documents;
+use crate::drive::Shared;
+use crate::home::{Addresses, Home, HomeError};
+use crate::{api, drive, link};
+
+/// The daemon could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The engine.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The link.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// An address.
+    #[error(
+        "`{address}` in coordinator.toml cannot be listened on ({why}): is another program using the port? Choose another, or 0 for any"
+    )]
+    Address {
+        /// As written.
+        address: String,
+        /// What the system says.
+        why: String,
+    },
+    /// The API or the store stopped.
+    #[error("the coordinator had to stop: {0}")]
+    Stopped(String),
+}
+
+impl RunError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Home(error) => error.code(),
+            Self::Sandbox(error) => error.code(),
+            Self::Link(error) => error.code(),
+            Self::Address { .. } => "address-in-use",
+            Self::Stopped(_) => "coordinator-stopped",
+        }
+    }
+}
+
+/// Seconds since 1970, UTC.
+#[must_use]
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Runs the daemon until `stop`.
+///
+/// # Errors
+/// See [`RunError`].
+pub async fn run(home: Home, stop: CancellationToken) -> Result<(), RunError> {
+    let _lock = home.lock()?;
+    let settings = home.settings().clone();
+    let address =
+        |address: &str, why: &dyn std::fmt::Display| RunError::Address { address: address.to_owned(), why: why.to_string() };
+    let quic: SocketAddr = settings.quic.parse().map_err(|error| address(&settings.quic, &error))?;
+    let pins = Pins::default();
+    let config = vestibule_link::server_config(home.key(), pins.clone())?;
+    let endpoint = quinn::Endpoint::server(config, quic).map_err(|error| address(&settings.quic, &error))?;
+    let listener = TcpListener::bind(&settings.api).await.map_err(|error| address(&settings.api, &error))?;
+    let (quic, http) = (endpoint.local_addr(), listener.local_addr());
+    let (quic, http) =
+        (quic.map_err(|error| address(&settings.quic, &error))?, http.map_err(|error| address(&settings.api, &error))?);
+    let sandbox = Sandbox::new(Settings { threads: 2, ..Settings::default() })?;
+    let shared = Arc::new(Shared::new(home.store()?, Documents::new(&home.path().join("blobs")), sandbox));
+    home.set_addresses(&Addresses { quic: quic.to_string(), api: format!("http://{http}") })?;
+    tracing::info!(%quic, %http, "listening");
+    let api = axum::serve(listener, api::router(Arc::clone(&shared))).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        ended = async { api.await } => ended.map_err(|error| RunError::Stopped(error.to_string())),
+        () = link::serve(Arc::clone(&shared), endpoint.clone(), pins) => Ok(()),
+        ended = drive::drive(shared) => ended.map_err(|error| RunError::Stopped(error.to_string())),
+    };
+    endpoint.close(CLOSE_SHUTDOWN, b"");
+    endpoint.wait_idle().await;
+    ended
+}

@@ -1,0 +1,77 @@
+//! Tables, durability settings, and how small enums are written as words.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use rusqlite::types::{Type, Value};
+use rusqlite::{Connection, Row};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::StoreError;
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS invitation(
+  key TEXT PRIMARY KEY, role TEXT NOT NULL, name TEXT NOT NULL, expires INTEGER NOT NULL, used_by TEXT) STRICT;
+CREATE TABLE IF NOT EXISTS member(
+  name TEXT PRIMARY KEY, role TEXT NOT NULL, key TEXT NOT NULL UNIQUE, joined INTEGER NOT NULL, card TEXT) STRICT;
+CREATE TABLE IF NOT EXISTS job(
+  job TEXT PRIMARY KEY, manifest TEXT NOT NULL, envelope BLOB NOT NULL, owner TEXT NOT NULL, submitted INTEGER NOT NULL,
+  state TEXT NOT NULL, max_rounds INTEGER NOT NULL, code TEXT, why TEXT, report BLOB) STRICT;
+CREATE TABLE IF NOT EXISTS job_site(
+  job TEXT NOT NULL REFERENCES job(job), site TEXT NOT NULL, state TEXT NOT NULL, code TEXT, why TEXT,
+  closing INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(job, site)) STRICT;
+CREATE TABLE IF NOT EXISTS round(
+  job TEXT NOT NULL REFERENCES job(job), round INTEGER NOT NULL, request BLOB NOT NULL, deadline INTEGER NOT NULL,
+  PRIMARY KEY(job, round)) STRICT;
+CREATE TABLE IF NOT EXISTS release(
+  job TEXT NOT NULL, round INTEGER NOT NULL, site TEXT NOT NULL, json BLOB NOT NULL, PRIMARY KEY(job, round, site),
+  FOREIGN KEY(job, round) REFERENCES round(job, round)) STRICT;
+";
+
+const PRAGMAS: [(&str, &str, &str); 5] = [
+    ("journal_mode", "WAL", "wal"),
+    ("synchronous", "FULL", "2"),
+    ("foreign_keys", "ON", "1"),
+    ("trusted_schema", "OFF", "0"),
+    ("busy_timeout", "10000", "10000"),
+];
+
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    for (name, value, want) in PRAGMAS {
+        connection.execute_batch(&format!("PRAGMA {name} = {value}"))?;
+        let found = connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, Value>(0))?;
+        let found = match found {
+            Value::Integer(number) => number.to_string(),
+            Value::Text(text) => text,
+            other => format!("{other:?}"),
+        };
+        if found != want {
+            let why = format!("the setting {name} is {found}, where {want} is needed: is the folder on a local disk?");
+            return Err(StoreError::Database(why));
+        }
+    }
+    connection.execute_batch(SCHEMA)?;
+    Ok(connection)
+}
+
+/// An enum without fields, as the word that serde writes.
+pub(super) fn word(value: &impl Serialize) -> String {
+    let json = serde_json::to_string(value).unwrap_or_default();
+    json.trim_matches('"').to_owned()
+}
+
+pub(super) fn unword<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let word: String = row.get(column)?;
+    serde_json::from_value(serde_json::Value::String(word))
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
+pub(super) fn parsed<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}

@@ -1,2 +1,38 @@
-//! stub
-fn main() {}
+//! `vestibule`: the one binary. Each command is a file of [`command`]; its doc comments are its help.
+//!
+//! Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 refused, 2 usage or bad input, 3 peer unreachable or timed out,
+//! 4 our fault. With `--json`, stdout holds one JSON document, also when it is an error.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
+
+mod analysis;
+mod client;
+mod command;
+mod failure;
+mod files;
+mod html;
+mod jobfile;
+mod show;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Compute on people's genomes and health records where they are kept; let only noise-protected sums out.
+#[derive(Debug, Parser)]
+#[command(name = "vestibule", version, max_term_width = 110)]
+struct Arguments {
+    /// Print one JSON document on stdout.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: command::Command,
+}
+
+fn main() -> ExitCode {
+    let Arguments { json, command } = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VESTIBULE_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    match command.run(json) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error, json),
+    }
+}

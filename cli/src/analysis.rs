@@ -1,0 +1,3 @@
+//! Making components of a researcher's crate.
+
+pub(crate) mod build;

@@ -1,0 +1,77 @@
+//! The commands.
+
+mod analysis;
+mod coordinator;
+mod demo;
+mod job;
+mod key;
+mod researcher;
+mod site;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// A whole federation on this machine: a coordinator, five sites, real genotypes, two analyses.
+    Demo(demo::Demo),
+    /// Write, build, look at and try analyses.
+    #[command(subcommand)]
+    Analysis(analysis::Analysis),
+    /// Make and show keys.
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Run a coordinator.
+    #[command(subcommand)]
+    Coordinator(coordinator::Coordinator),
+    /// Run a site.
+    #[command(subcommand)]
+    Site(site::Site),
+    /// Join a coordinator as a researcher.
+    #[command(subcommand)]
+    Researcher(researcher::Researcher),
+    /// Submit jobs, follow them, fetch their results.
+    #[command(subcommand)]
+    Job(job::Job),
+}
+
+impl Command {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        match self {
+            Self::Demo(command) => command.run(json),
+            Self::Analysis(command) => command.run(json),
+            Self::Key(command) => command.run(json),
+            Self::Coordinator(command) => command.run(json),
+            Self::Site(command) => command.run(json),
+            Self::Researcher(command) => command.run(json),
+            Self::Job(command) => command.run(json),
+        }
+    }
+}
+
+/// Runs a daemon until Ctrl-C or SIGTERM.
+fn daemon<E>(
+    run: impl AsyncFnOnce(tokio_util::sync::CancellationToken) -> Result<(), E>,
+    code: impl Fn(&E) -> &'static str,
+) -> Result<()>
+where
+    E: std::fmt::Display,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let stop = tokio_util::sync::CancellationToken::new();
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let token = stop.clone();
+        let signals = tokio::spawn(async move {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            token.cancel();
+        });
+        let ended = run(stop).await;
+        signals.abort();
+        ended.map_err(|error| crate::failure::coded(code(&error), &error))
+    })
+}

@@ -1,0 +1,349 @@
+//! `vestibule analysis`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use vestibule_protocol::calibration::calibrate;
+use vestibule_protocol::catalogue::Catalogue;
+use vestibule_protocol::dictionary::Dictionary;
+use vestibule_protocol::job::{Budget, Limits, Noise};
+use vestibule_protocol::round::{Bound, Plan, Statistic};
+use vestibule_protocol::shape;
+use vestibule_runtime::dataset::{Config, Dataset, StoreKey, ingest};
+use vestibule_runtime::trial::{self, Trial};
+use vestibule_sandbox::{Inspection, Sandbox, Settings, Shape, Step};
+
+use crate::analysis::build;
+use crate::failure::{Exit, Failure, coded};
+use crate::files::{read, read_bytes};
+use crate::show;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Analysis {
+    /// Build a crate into one component that imports nothing.
+    Build {
+        /// The crate's folder.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// Where to; by default NAME.wasm in the crate's folder.
+        #[arg(short, long)]
+        output: Option<PathBuf>,
+    },
+    /// Show what a component is: digest, size, exports, imports; with --params, what it would read.
+    Inspect {
+        /// The component.
+        file: PathBuf,
+        /// The job's parameters, as JSON.
+        #[arg(long)]
+        params: Option<String>,
+    },
+    /// Run a whole job on data of your own, with the sandbox, reducer and noise of a site: exact and noised side by side.
+    Try {
+        /// The component.
+        file: PathBuf,
+        /// The job's parameters, as JSON.
+        #[arg(long, default_value = "{}")]
+        params: String,
+        /// A DATASET.toml, as a site writes it: tables, variant files, dictionary, catalogues.
+        #[arg(long)]
+        data: PathBuf,
+        #[command(flatten)]
+        budget: Amount,
+    },
+    /// Error bars of a job's first round, before any budget is spent.
+    Quote {
+        /// The component.
+        file: PathBuf,
+        /// The job's parameters, as JSON.
+        #[arg(long, default_value = "{}")]
+        params: String,
+        /// The dictionary's file.
+        #[arg(long)]
+        dictionary: PathBuf,
+        /// Catalogue files.
+        #[arg(long)]
+        catalogue: Vec<PathBuf>,
+        /// Individuals at all sites together.
+        #[arg(long)]
+        individuals: u64,
+        /// Sites: each adds noise of its own.
+        #[arg(long, default_value_t = 1)]
+        sites: u32,
+        #[command(flatten)]
+        budget: Amount,
+    },
+}
+
+/// How much privacy the job may spend.
+#[derive(Debug, Args)]
+pub(crate) struct Amount {
+    /// Epsilon of the whole job.
+    #[arg(long, default_value_t = 1.0)]
+    epsilon: f64,
+    /// Delta of the whole job.
+    #[arg(long, default_value_t = 1e-6)]
+    delta: f64,
+    /// Pure-epsilon Laplace noise instead of Gaussian; delta is then 0.
+    #[arg(long)]
+    laplace: bool,
+}
+
+impl Amount {
+    fn budget(&self) -> Result<Budget> {
+        let (noise, delta) = if self.laplace { (Noise::Laplace, 0.0) } else { (Noise::Gaussian, self.delta) };
+        Budget::new(noise, self.epsilon, delta).map_err(|error| coded(error.code(), error))
+    }
+}
+
+fn load(file: &Path) -> Result<(Sandbox, vestibule_sandbox::Analysis)> {
+    let settings = Settings { symbols: true, ..Settings::default() };
+    let sandbox = Sandbox::new(settings).map_err(|error| coded(error.code(), error))?;
+    let analysis =
+        sandbox.load(&read_bytes(file)?).map_err(|error| coded(error.code(), format!("{}: {error}", file.display())))?;
+    Ok((sandbox, analysis))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]
+fn guest(error: vestibule_sandbox::GuestError) -> anyhow::Error {
+    coded(error.code(), &error)
+}
+
+impl Analysis {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        match self {
+            Self::Build { dir, output } => {
+                let built = build::build(&dir, output.as_deref(), &mut |text| eprintln!("{text}"))?;
+                if json {
+                    println!("{}", json!({ "file": built.path, "bytes": built.bytes, "digest": built.digest }));
+                } else {
+                    println!("{}  {} bytes  {}", built.path.display(), built.bytes, built.digest);
+                }
+                Ok(())
+            }
+            Self::Inspect { file, params } => inspect(&file, params.as_deref(), json),
+            Self::Try { file, params, data, budget } => {
+                let trial = try_out(&file, &params, &data, budget.budget()?)?;
+                if json {
+                    println!("{}", document(&trial));
+                } else {
+                    println!("{}", text(&trial));
+                }
+                Ok(())
+            }
+            Self::Quote { file, params, dictionary, catalogue, individuals, sites, budget } => {
+                let (_, analysis) = load(&file)?;
+                let shape_of = |plan: &Plan| public_shape(plan, &dictionary, &catalogue);
+                quote(&analysis, &params, shape_of, individuals, sites, budget.budget()?, json)
+            }
+        }
+    }
+}
+
+fn inspect(file: &Path, params: Option<&str>, json: bool) -> Result<()> {
+    let bytes = read_bytes(file)?;
+    let inspection =
+        vestibule_sandbox::inspect(&bytes).map_err(|error| coded(error.code(), format!("{}: {error}", file.display())))?;
+    let refused = inspection.imports.first().cloned();
+    let plan = match (params, &refused) {
+        (Some(params), None) => Some(load(file)?.1.plan(params, Limits::default()).map_err(guest)?),
+        _ => None,
+    };
+    if json {
+        let mut document = serde_json::to_value(&inspection)?;
+        if let (Some(object), Some(plan)) = (document.as_object_mut(), &plan) {
+            object.insert("plan".to_owned(), serde_json::to_value(plan)?);
+        }
+        println!("{document}");
+    } else {
+        println!("{}", receipt(&inspection, plan.as_ref()));
+    }
+    match refused {
+        None => Ok(()),
+        Some(import) if json => {
+            eprintln!("refused: it imports `{import}`");
+            std::process::exit(Exit::Refused as i32)
+        }
+        Some(import) => {
+            let error = vestibule_sandbox::LoadError::Import { import };
+            Err(Failure::of(Exit::Refused, error.code(), error))
+        }
+    }
+}
+
+/// The capability receipt: what a committee needs to know.
+fn receipt(inspection: &Inspection, plan: Option<&Plan>) -> String {
+    let mut lines = vec![
+        format!("digest   {}", inspection.digest),
+        format!("size     {} bytes", inspection.bytes),
+        format!("exports  {}", inspection.exports.join(", ")),
+    ];
+    if inspection.imports.is_empty() {
+        lines.push(
+            "imports  no function: it cannot read a file, see the time, draw a random number, use a network or write a log"
+                .to_owned(),
+        );
+    } else {
+        lines.push(format!("imports  {}: refused", inspection.imports.join(", ")));
+    }
+    if let Some(plan) = plan {
+        let columns =
+            if plan.columns.is_empty() { "no column".to_owned() } else { format!("the columns {}", plan.columns.join(", ")) };
+        lines.push(format!("reads    of each individual {columns}"));
+        for slice in &plan.variants {
+            lines.push(format!(
+                "         and the dosages of catalogue `{}` on {} from {} to {}",
+                slice.catalogue, slice.contig, slice.start, slice.end
+            ));
+        }
+        lines.push(format!(
+            "returns  in at most {} rounds, sums over all individuals that the site has clamped and noised",
+            plan.max_rounds
+        ));
+        lines.push("         `vestibule analysis quote` lists them with their bounds and error bars".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn try_out(file: &Path, params: &str, recipe: &Path, budget: Budget) -> Result<Trial> {
+    let (_, analysis) = load(file)?;
+    let recipe_text = read(recipe)?;
+    let folder = recipe.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let open = |path: &Path| {
+        Dir::open_ambient_dir(path, ambient_authority())
+            .map_err(|error| Failure::input("file-unreadable", format!("{}: {error}", path.display())))
+    };
+    let name = Config::parse(&recipe_text).map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?.name;
+    let temp = tempfile::tempdir()?;
+    let data = open(temp.path())?;
+    let key = StoreKey::from_bytes(crate::files::random()?);
+    let report = ingest(&open(folder)?, &recipe_text, &data, &key, &mut |_| {});
+    let report = report.map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?;
+    eprintln!("{report}");
+    let dataset = Dataset::open(&data, &name, &key).map_err(|error| coded(error.code(), error))?;
+    trial::run(&analysis, params, &dataset, budget, Limits::default()).map_err(|error| coded(error.code(), error))
+}
+
+/// How many entries of a long statistic a terminal shows.
+const ENTRIES: usize = 8;
+
+fn text(trial: &Trial) -> String {
+    let mut parts = Vec::new();
+    for (index, round) in trial.rounds.iter().enumerate() {
+        let rows = round.released.iter().zip(&round.exact).flat_map(|(released, exact)| {
+            let entries = released.values.iter().zip(exact).enumerate().take(ENTRIES);
+            entries.map(|(entry, (noised, exact))| {
+                let name =
+                    if released.values.len() == 1 { released.name.clone() } else { format!("{}[{entry}]", released.name) };
+                vec![name, show::number(*exact), show::number(*noised), format!("± {}", show::number(1.96 * released.noise_sd))]
+            })
+        });
+        let heads = ["statistic", "exact", "noised", "95 %"];
+        parts.push(format!(
+            "round {}: {:.1} % of the budget\n{}",
+            index + 1,
+            share(round.round.share_ppb()),
+            show::grid(&heads, rows)
+        ));
+    }
+    parts.push(show::report(&trial.report));
+    if trial.fault_count > 0 {
+        let faults = trial.faults.iter().map(|(individual, what)| format!("  individual {individual}: {what}"));
+        let faults: Vec<String> = faults.collect();
+        parts.push(format!(
+            "{} individuals made the analysis fail; each counted as nothing:\n{}",
+            trial.fault_count,
+            faults.join("\n")
+        ));
+    }
+    parts.join("\n\n")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share is at most 1e9")]
+fn share(ppb: u64) -> f64 {
+    ppb as f64 / 1e7
+}
+
+fn document(trial: &Trial) -> serde_json::Value {
+    let rounds = trial.rounds.iter().map(|round| {
+        let statistics = round.released.iter().zip(&round.exact).map(|(released, exact)| {
+            json!({ "name": released.name, "exact": exact, "noised": released.values, "noise_sd": released.noise_sd })
+        });
+        json!({ "budget_share": share(round.round.share_ppb()) / 100.0, "statistics": statistics.collect::<Vec<_>>() })
+    });
+    let faults = trial.faults.iter().map(|(individual, message)| json!({ "individual": individual, "message": message }));
+    json!({ "rounds": rounds.collect::<Vec<_>>(), "report": trial.report, "fault_count": trial.fault_count, "faults": faults.collect::<Vec<_>>() })
+}
+
+fn public_shape(plan: &Plan, dictionary: &Path, catalogues: &[PathBuf]) -> Result<Shape> {
+    let of = |path: &Path, code: &str, error: &dyn std::fmt::Display| coded(code, format!("{}: {error}", path.display()));
+    let parsed = Dictionary::parse(&read(dictionary)?).map_err(|error| of(dictionary, error.code(), &error))?;
+    let mut known = Vec::new();
+    for path in catalogues {
+        known.push(Arc::new(Catalogue::parse(&read_bytes(path)?).map_err(|error| of(path, error.code(), &error))?));
+    }
+    let (variants, columns) =
+        shape::resolve(&parsed, &known, &plan.columns, &plan.variants).map_err(|error| coded(error.code(), error))?;
+    Ok(Shape { variants, columns })
+}
+
+fn quote(
+    analysis: &vestibule_sandbox::Analysis,
+    params: &str,
+    shape_of: impl Fn(&Plan) -> Result<Shape>,
+    individuals: u64,
+    sites: u32,
+    budget: Budget,
+    json: bool,
+) -> Result<()> {
+    let plan = analysis.plan(params, Limits::default()).map_err(guest)?;
+    let step = analysis.next(params, &shape_of(&plan)?, &[], Limits::default()).map_err(guest)?;
+    let Step::Round(round) = step else {
+        return Err(Failure::input("no-round", "the analysis asks for no round at all: there is nothing to quote"));
+    };
+    let calibrated = calibrate(&round, budget.round(round.share_ppb())).map_err(|error| coded(error.code(), error))?;
+    #[expect(clippy::cast_precision_loss, reason = "numbers of people are far below 2^53")]
+    let people = individuals.max(1) as f64;
+    let sd = |calibrated: &vestibule_protocol::calibration::Calibrated| calibrated.noise_sd() * f64::from(sites).sqrt();
+    if json {
+        let statistics = round.statistics().iter().zip(&calibrated).map(|(statistic, calibrated)| {
+            json!({ "name": statistic.name, "length": statistic.length, "bound": statistic.bound, "noise_sd": sd(calibrated),
+                "noise_sd_per_individual": sd(calibrated) / people })
+        });
+        println!(
+            "{}",
+            json!({ "rounds": plan.max_rounds, "budget_share": share(round.share_ppb()) / 100.0, "statistics": statistics.collect::<Vec<_>>() })
+        );
+        return Ok(());
+    }
+    let rows = round.statistics().iter().zip(&calibrated).map(|(statistic, calibrated)| {
+        let sd = sd(calibrated);
+        vec![
+            statistic.name.clone(),
+            statistic.length.to_string(),
+            bound(statistic),
+            format!("± {}", show::number(1.96 * sd)),
+            format!("± {}", show::number(1.96 * sd / people)),
+        ]
+    });
+    println!(
+        "round 1 of at most {}, {:.1} % of the budget; {individuals} individuals at {sites} sites\n{}",
+        plan.max_rounds,
+        share(round.share_ppb()),
+        show::grid(&["statistic", "entries", "one individual gives", "95 % of a sum", "95 % of a mean"], rows)
+    );
+    Ok(())
+}
+
+fn bound(statistic: &Statistic) -> String {
+    match statistic.bound {
+        Bound::Range { lower, upper } => format!("{lower} to {upper} an entry"),
+        Bound::OneCell => "1 in one cell".to_owned(),
+        Bound::L2 { radius } => format!("norm up to {}", show::number(radius)),
+        Bound::L1 { radius } => format!("sum up to {}", show::number(radius)),
+    }
+}

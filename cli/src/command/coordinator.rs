@@ -1,0 +1,86 @@
+//! `vestibule coordinator`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{Subcommand, ValueEnum};
+use vestibule_coordinator::{Home, HomeError, RunError};
+use vestibule_protocol::name::Name;
+use vestibule_protocol::token::Role;
+
+use super::daemon;
+use crate::failure::coded;
+use crate::files::{now, passphrase, with_passphrase};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Coordinator {
+    /// Make a coordinator in DIR. Its key is protected by the passphrase in VESTIBULE_PASSPHRASE, if there is one.
+    Init {
+        /// A new folder.
+        dir: PathBuf,
+    },
+    /// Run it until Ctrl-C or SIGTERM.
+    Run {
+        /// Its folder.
+        dir: PathBuf,
+    },
+    /// Make a one-time token, good for 24 hours, with which a site or researcher joins under NAME.
+    Invite {
+        /// Its folder.
+        dir: PathBuf,
+        /// Who is invited.
+        role: Who,
+        /// The name that the newcomer will have.
+        name: Name,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Who {
+    /// A site.
+    Site,
+    /// A researcher.
+    Researcher,
+}
+
+impl Coordinator {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        match self {
+            Self::Init { dir } => {
+                let passphrase = passphrase();
+                let home =
+                    Home::init(&dir, passphrase.as_deref().map(String::as_str)).map_err(|error| coded(error.code(), error))?;
+                let key = home.key().public().to_string();
+                if json {
+                    println!("{}", serde_json::json!({ "dir": dir, "key": key }));
+                } else {
+                    println!("{key}");
+                    eprintln!("made a coordinator in {}; its settings are in coordinator.toml", dir.display());
+                }
+                Ok(())
+            }
+            Self::Run { dir } => {
+                let home = open(&dir)?;
+                daemon(async |stop| vestibule_coordinator::run(home, stop).await, RunError::code)
+            }
+            Self::Invite { dir, role, name } => {
+                let role = match role {
+                    Who::Site => Role::Site,
+                    Who::Researcher => Role::Researcher,
+                };
+                let token = open(&dir)?.invite(role, &name, now()).map_err(|error| coded(error.code(), error))?;
+                if json {
+                    println!("{}", serde_json::json!({ "token": *token }));
+                } else {
+                    println!("{}", *token);
+                    eprintln!("good for 24 hours, once: hand it over in confidence");
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn open(dir: &Path) -> Result<Home> {
+    with_passphrase(|passphrase| Home::open(dir, passphrase), HomeError::code)
+}

@@ -1,0 +1,417 @@
+//! `vestibule demo`: the whole of it on one machine.
+//!
+//! *In*: the data that ship with the project, and its example analyses. *Out*: what two jobs found, beside the truth. Coordinator
+//! and sites are processes of this same binary, with folders and keys of their own, and talk QUIC on loopback. *Stops*: all of
+//! them when it ends, however it ends.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use vestibule_protocol::report::{Cells, Report, Table};
+
+use crate::analysis::build;
+use crate::failure::{Exit, Failure};
+use crate::show;
+
+/// The five sites, and who is there.
+const SITES: [(&str, &str); 5] =
+    [("accra", "African"), ("bogota", "American"), ("kyoto", "East Asian"), ("leiden", "European"), ("pune", "South Asian")];
+/// How long anything that normally takes a second may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// How many of the five sites.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=5))]
+    sites: u8,
+    /// Where to keep everything; by default a temporary folder.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Keep the temporary folder.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// A daemon that ends with this value.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself; there is nothing more to do about it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The running federation.
+struct Federation {
+    dir: PathBuf,
+    log: std::fs::File,
+    daemons: Vec<Daemon>,
+    api: String,
+}
+
+impl Demo {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        let start = Instant::now();
+        let root = source_root()?;
+        let temp = tempfile::Builder::new().prefix("vestibule-demo-").tempdir()?;
+        let dir = match &self.dir {
+            Some(dir) => {
+                std::fs::create_dir_all(dir)?;
+                dir.canonicalize()?
+            }
+            None => temp.path().to_owned(),
+        };
+        // With --keep, the folder outlives this process.
+        let temp = if self.keep { Err(temp.keep()) } else { Ok(temp) };
+        say(json, "building the analyses");
+        for name in ["allele-frequency", "linear-association"] {
+            build::build(&root.join("guest-examples").join(name), Some(&dir.join(format!("{name}.wasm"))), &mut |_| {})?;
+        }
+        say(json, "starting a coordinator and its sites");
+        let sites: Vec<&str> = SITES.iter().take(usize::from(self.sites)).map(|(site, _)| *site).collect();
+        let mut federation = Federation::start(&dir, &root.join("cli/demo-data"), &sites)?;
+        let truth = truth(&root.join("cli/demo-data/truth.tsv"))?;
+        say(json, "job 1: allele frequencies of 60 variants on chromosome 21 to 11");
+        let frequency = federation.job("allele-frequency", FREQUENCY, sites.len())?;
+        say(json, "job 2: association of 31 variants with the trait");
+        let association = federation.job("linear-association", ASSOCIATION, sites.len())?;
+        let budgets = sites.iter().map(|site| Ok((*site, federation.vestibule(&["--json", "site", "budget", site])?)));
+        let budgets: Vec<(&str, Value)> = budgets.collect::<Result<_>>()?;
+        let everyone = usize::from(self.sites) == SITES.len();
+        let found = Findings::of(&frequency, &association, &truth, everyone)?;
+        if json {
+            let document = json!({ "dir": dir, "allele_frequency": frequency, "association": association, "findings": found.document(),
+                "budgets": budgets.iter().map(|(site, budget)| json!({ "site": site, "accounts": budget })).collect::<Vec<_>>() });
+            println!("{document}");
+        } else {
+            found.print();
+            for (site, budget) in &budgets {
+                let of =
+                    |key: &str| budget.get(0).and_then(|account| account.get(key)).and_then(Value::as_f64).unwrap_or_default();
+                println!("{site:10} spent epsilon {:.2} of {:.2}, for good", of("spent_epsilon"), of("cap_epsilon"));
+            }
+            println!("\nthe whole of it took {:.1} s", start.elapsed().as_secs_f64());
+        }
+        if self.keep || self.dir.is_some() {
+            say(json, &format!("reports with plots: {0}/allele-frequency.html and {0}/linear-association.html", dir.display()));
+        } else {
+            let kept = keep_reports(&dir)?;
+            say(
+                json,
+                &format!("reports with plots: {0}/allele-frequency.html and {0}/linear-association.html", kept.display()),
+            );
+        }
+        federation.daemons.clear();
+        drop(temp);
+        if found.good() {
+            Ok(())
+        } else {
+            Err(Failure::of(Exit::Ours, "demo-failed", "what was found is not what was planted"))
+        }
+    }
+}
+
+const FREQUENCY: &str = r#"
+analysis  = "allele-frequency.wasm"
+title     = "Allele frequencies of five continents"
+dataset   = "cohort"
+epsilon   = 3.0
+delta     = 1e-6
+sites     = ["*"]
+min_sites = MIN
+[params]
+catalogue = "panel"
+slices = [{ contig = "19", start = 1, end = 60_000_000 }]
+"#;
+
+const ASSOCIATION: &str = r#"
+analysis  = "linear-association.wasm"
+title     = "Which variants move the trait"
+dataset   = "cohort"
+epsilon   = 4.0
+delta     = 1e-6
+sites     = ["*"]
+min_sites = MIN
+[params]
+outcome = "trait"
+covariates = ["age", "sex"]
+catalogue = "panel"
+slices = [{ contig = "8", start = 1, end = 150_000_000 }, { contig = "15", start = 1, end = 110_000_000 }, { contig = "19", start = 1, end = 60_000_000 }]
+"#;
+
+fn say(json: bool, text: &str) {
+    if json {
+        eprintln!("{text}");
+    } else {
+        println!("{text}");
+    }
+}
+
+/// The project's folder: where this binary was built from, or the current one.
+fn source_root() -> Result<PathBuf> {
+    let candidates =
+        [std::env::var_os("CARGO_MANIFEST_DIR").map(|dir| PathBuf::from(dir).join("..")), std::env::current_dir().ok()];
+    let found = candidates.into_iter().flatten().find(|dir| dir.join("cli/demo-data/truth.tsv").exists());
+    found.ok_or_else(|| Failure::input("demo-data-missing", "run the demo from the project's folder: `cargo demo`"))
+}
+
+/// Copies the two pages out of a folder that is about to go.
+fn keep_reports(dir: &Path) -> Result<PathBuf> {
+    let kept = std::env::temp_dir().join(format!("vestibule-demo-reports-{}", std::process::id()));
+    std::fs::create_dir_all(&kept)?;
+    for name in ["allele-frequency.html", "linear-association.html"] {
+        std::fs::copy(dir.join(name), kept.join(name))?;
+    }
+    Ok(kept)
+}
+
+impl Federation {
+    fn start(dir: &Path, data: &Path, sites: &[&str]) -> Result<Self> {
+        let log = std::fs::File::create(dir.join("log.txt"))?;
+        let mut federation = Self { dir: dir.to_owned(), log, daemons: vec![], api: String::new() };
+        federation.vestibule(&["--json", "coordinator", "init", "coordinator"])?;
+        let settings = federation.dir.join("coordinator/coordinator.toml");
+        std::fs::write(&settings, "quic = \"127.0.0.1:0\"\napi = \"127.0.0.1:0\"\n")?;
+        federation.daemon(&["coordinator", "run", "coordinator"])?;
+        federation.api = federation.addresses()?;
+        federation.vestibule(&["--json", "key", "new", "researcher.pem"])?;
+        let token = federation.token("researcher", "ada")?;
+        federation.vestibule(&["--json", "researcher", "join", &token, "--key", "researcher.pem"])?;
+        for site in sites {
+            let source = federation.dir.join(format!("{site}-source"));
+            std::fs::create_dir_all(&source)?;
+            for file in ["DATASET.toml", "dictionary.toml", "panel.catalogue.tsv"] {
+                std::fs::copy(data.join(file), source.join(file))?;
+            }
+            for file in ["people.csv", "genotypes.vcf.gz"] {
+                std::fs::copy(data.join(site).join(file), source.join(file))?;
+            }
+            federation.vestibule(&["--json", "site", "init", site])?;
+            federation.vestibule(&["--json", "site", "ingest", site, &format!("{site}-source/DATASET.toml")])?;
+            federation.vestibule(&["--json", "site", "researcher", "add", site, "ada", "researcher.pem.pub"])?;
+            let token = federation.token("site", site)?;
+            federation.vestibule(&["--json", "site", "join", site, &token])?;
+            federation.daemon(&["site", "run", site])?;
+        }
+        federation.connected(sites.len())?;
+        Ok(federation)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments).current_dir(&self.dir).stdin(Stdio::null()).stderr(self.log.try_clone()?);
+        Ok(command)
+    }
+
+    /// Runs a command of this binary; its document.
+    fn vestibule(&self, arguments: &[&str]) -> Result<Value> {
+        let output = self.command(arguments)?.output()?;
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        if !output.status.success() {
+            bail!("`vestibule {}` failed: {document}; see {}", arguments.join(" "), self.dir.join("log.txt").display());
+        }
+        Ok(document)
+    }
+
+    fn daemon(&mut self, arguments: &[&str]) -> Result<()> {
+        let child = self.command(arguments)?.stdout(Stdio::null()).spawn()?;
+        self.daemons.push(Daemon(child));
+        Ok(())
+    }
+
+    fn token(&self, role: &str, name: &str) -> Result<String> {
+        let document = self.vestibule(&["--json", "coordinator", "invite", "coordinator", role, name])?;
+        Ok(document.get("token").and_then(Value::as_str).context("an invitation without a token")?.to_owned())
+    }
+
+    /// The API's URL, once the coordinator says it.
+    fn addresses(&self) -> Result<String> {
+        let path = self.dir.join("coordinator/run/addresses.json");
+        wait("the coordinator", || {
+            let document: Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+            Some(document.get("api")?.as_str()?.to_owned())
+        })
+    }
+
+    fn client(&self) -> Result<crate::client::Client> {
+        Ok(crate::client::Client::new(&self.api, crate::files::secret_key(&self.dir.join("researcher.pem"))?))
+    }
+
+    fn connected(&self, sites: usize) -> Result<()> {
+        let client = self.client()?;
+        wait("the sites", || {
+            let found = client.sites().ok()?;
+            (found.iter().filter(|site| site.connected).count() == sites).then_some(())
+        })
+    }
+
+    /// Submits a job, waits for its end, writes its page; its result.
+    fn job(&self, name: &str, file: &str, sites: usize) -> Result<Value> {
+        std::fs::write(self.dir.join(format!("{name}.toml")), file.replace("MIN", &sites.to_string()))?;
+        let caller = ["--key", "researcher.pem", "--coordinator", &self.api];
+        let toml = format!("{name}.toml");
+        let result = self.vestibule(&[&["--json", "job", "submit", "--wait", &toml], caller.as_slice()].concat())?;
+        let id = result.pointer("/status/job").and_then(Value::as_str).context("a result without a job")?.to_owned();
+        let page = format!("{name}.html");
+        self.vestibule(&[&["--json", "job", "result", &id, "--html", &page], caller.as_slice()].concat())?;
+        Ok(result)
+    }
+}
+
+/// Asks again and again, with small pauses, until there is an answer.
+fn wait<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if let Some(found) = ask() {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!("{what} did not start within {} s", PATIENCE.as_secs())
+}
+
+/// One variant of the truth.
+struct True {
+    position: f64,
+    contig: String,
+    frequency: f64,
+    effect: f64,
+}
+
+fn truth(path: &Path) -> Result<Vec<True>> {
+    let text = crate::files::read(path)?;
+    let row = |line: &str| {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [contig, position, _, _, frequency, effect] = fields.as_slice() else {
+            bail!("{}: a line of the truth is malformed", path.display())
+        };
+        Ok(True {
+            contig: (*contig).to_owned(),
+            position: position.parse()?,
+            frequency: frequency.parse()?,
+            effect: effect.parse()?,
+        })
+    };
+    text.lines().skip(1).map(row).collect()
+}
+
+/// What the jobs found, beside the truth.
+struct Findings {
+    /// Contig, position, estimate, half width of the 95 % interval, truth.
+    frequencies: Vec<(String, f64, f64, f64, f64)>,
+    /// Contig, position, z, planted effect.
+    associations: Vec<(String, f64, f64, f64)>,
+    everyone: bool,
+}
+
+fn column<'a>(table: &'a Table, name: &str) -> Result<&'a Cells> {
+    let known = || table.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+    let found = table.columns.iter().find(|column| column.name == name);
+    found
+        .map(|column| &column.values)
+        .with_context(|| format!("table `{}` has no column `{name}`, but {}", table.title, known()))
+}
+
+fn numbers(table: &Table, name: &str) -> Result<Vec<f64>> {
+    match column(table, name)? {
+        Cells::Numbers(values) => Ok(values.clone()),
+        Cells::Texts(_) => bail!("column `{name}` holds texts"),
+    }
+}
+
+fn texts(table: &Table, name: &str) -> Result<Vec<String>> {
+    match column(table, name)? {
+        Cells::Texts(values) => Ok(values.clone()),
+        Cells::Numbers(_) => bail!("column `{name}` holds numbers"),
+    }
+}
+
+fn first_table(result: &Value) -> Result<Table> {
+    let report: Report = serde_json::from_value(result.get("report").cloned().unwrap_or_default())?;
+    report.tables.into_iter().next().context("the report has no table")
+}
+
+impl Findings {
+    fn of(frequency: &Value, association: &Value, truth: &[True], everyone: bool) -> Result<Self> {
+        let known = |contig: &str, position: f64| {
+            truth
+                .iter()
+                .find(|row| row.contig == contig && (row.position - position).abs() < 0.5)
+                .context("a variant that is not in the truth")
+        };
+        let table = first_table(frequency)?;
+        let (contigs, positions) = (texts(&table, "contig")?, numbers(&table, "position")?);
+        let (estimates, errors) = (numbers(&table, "frequency")?, numbers(&table, "frequency sd")?);
+        let mut frequencies = Vec::new();
+        for (((contig, position), estimate), sd) in contigs.into_iter().zip(positions).zip(estimates).zip(errors) {
+            let true_value = known(&contig, position)?.frequency;
+            frequencies.push((contig, position, estimate, 1.96 * sd, true_value));
+        }
+        let table = first_table(association)?;
+        let (contigs, positions, z) = (texts(&table, "contig")?, numbers(&table, "position")?, numbers(&table, "z")?);
+        let mut associations = Vec::new();
+        for ((contig, position), z) in contigs.into_iter().zip(positions).zip(z) {
+            let effect = known(&contig, position)?.effect;
+            associations.push((contig, position, z, effect));
+        }
+        associations.sort_by(|a, b| b.2.abs().total_cmp(&a.2.abs()));
+        Ok(Self { frequencies, associations, everyone })
+    }
+
+    fn within(&self) -> usize {
+        self.frequencies.iter().filter(|(.., estimate, half, truth)| (estimate - truth).abs() <= *half).count()
+    }
+
+    /// Planted variants among as many of the strongest as were planted.
+    fn planted_found(&self) -> (usize, usize) {
+        let planted = self.associations.iter().filter(|(.., effect)| *effect > 0.0).count();
+        (self.associations.iter().take(planted).filter(|(.., effect)| *effect > 0.0).count(), planted)
+    }
+
+    /// With all five sites: 95 % intervals that hold the truth at least about 85 times of 100, and all planted effects on top.
+    fn good(&self) -> bool {
+        let (found, planted) = self.planted_found();
+        !self.everyone || (found == planted && self.within() * 100 >= self.frequencies.len() * 85)
+    }
+
+    fn print(&self) {
+        let rows = self.frequencies.iter().take(8).map(|(contig, position, estimate, half, truth)| {
+            let inside = if (estimate - truth).abs() <= *half { "" } else { "outside" };
+            vec![
+                format!("{contig}:{position}"),
+                show::number(*estimate),
+                format!("± {}", show::number(*half)),
+                show::number(*truth),
+                inside.to_owned(),
+            ]
+        });
+        println!("\n{}", show::grid(&["variant", "frequency", "95 %", "public truth", ""], rows));
+        if self.everyone {
+            println!(
+                "{} of {} frequencies lie within their 95 % error bars of the truth\n",
+                self.within(),
+                self.frequencies.len()
+            );
+        } else {
+            println!("(with fewer than five sites the people are others than the truth's)\n");
+        }
+        let rows = self.associations.iter().take(6).map(|(contig, position, z, effect)| {
+            let planted = if *effect > 0.0 { format!("planted, {effect} sd an allele") } else { String::new() };
+            vec![format!("{contig}:{position}"), format!("{z:.1}"), planted]
+        });
+        println!("{}", show::grid(&["strongest variants", "z", ""], rows));
+        let (found, planted) = self.planted_found();
+        println!("{found} of {planted} planted effects are the strongest of {} variants\n", self.associations.len());
+    }
+
+    fn document(&self) -> Value {
+        let (found, planted) = self.planted_found();
+        json!({ "frequencies": self.frequencies.len(), "within_95_percent": self.within(), "planted": planted, "planted_found": found })
+    }
+}

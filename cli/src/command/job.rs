@@ -1,0 +1,177 @@
+//! `vestibule job`.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use vestibule_coordinator::api::types::{JobResult, JobStatus};
+
+use crate::client::Client;
+use crate::failure::{Exit, Failure, coded};
+use crate::files::{secret_key, write};
+use crate::{html, jobfile, show};
+
+/// Who calls whom.
+#[derive(Debug, Args)]
+pub(crate) struct Caller {
+    /// Your secret key's file.
+    #[arg(long, env = "VESTIBULE_KEY")]
+    key: PathBuf,
+    /// The coordinator's URL.
+    #[arg(long, env = "VESTIBULE_COORDINATOR")]
+    coordinator: String,
+}
+
+impl Caller {
+    fn client(&self) -> Result<Client> {
+        Ok(Client::new(&self.coordinator, secret_key(&self.key)?))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Job {
+    /// Sign and submit the job that a JOB.toml describes.
+    Submit {
+        /// The job file.
+        file: PathBuf,
+        #[command(flatten)]
+        caller: Caller,
+        /// Wait for its end and print its result.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Your jobs, newest first.
+    List {
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// How a job stands.
+    Status {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// Follow a job to its end.
+    Watch {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// A finished job's result.
+    Result {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        caller: Caller,
+        /// Also write a page with tables and charts.
+        #[arg(long)]
+        html: Option<PathBuf>,
+    },
+    /// Stop a job. What its rounds were charged stays charged.
+    Cancel {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        caller: Caller,
+    },
+}
+
+impl Job {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        match self {
+            Self::Submit { file, caller, wait } => {
+                let client = caller.client()?;
+                let job = jobfile::Job::read(&file)?;
+                let manifest = job.manifest(&client.sites()?)?;
+                let envelope = manifest.sign(&secret_key(&caller.key)?).map_err(|error| coded(error.code(), error))?;
+                client.put_component(&job.component)?;
+                let id = client.submit(&envelope)?.job;
+                if wait {
+                    eprintln!("job {id}");
+                    let status = follow(&client, &id)?;
+                    return finish(&client, &status, json);
+                }
+                print_json_or(json, &serde_json::json!({ "job": id }), || id.clone())
+            }
+            Self::List { caller } => {
+                let jobs = caller.client()?.jobs()?;
+                print_json_or(json, &jobs, || jobs.iter().map(show::status).collect::<Vec<_>>().join("\n"))
+            }
+            Self::Status { id, caller } => {
+                let status = caller.client()?.status(&id)?;
+                print_json_or(json, &status, || show::status(&status))
+            }
+            Self::Watch { id, caller } => {
+                let status = follow(&caller.client()?, &id)?;
+                print_json_or(json, &status, || show::status(&status))
+            }
+            Self::Result { id, caller, html } => {
+                let result = caller.client()?.result(&id)?;
+                if let Some(path) = html {
+                    write(&path, html::page(&result))?;
+                    eprintln!("wrote {}", path.display());
+                }
+                print_result(&result, json)
+            }
+            Self::Cancel { id, caller } => {
+                let status = caller.client()?.cancel(&id)?;
+                print_json_or(json, &status, || show::status(&status))
+            }
+        }
+    }
+}
+
+fn print_json_or<T: serde::Serialize>(json: bool, document: &T, text: impl FnOnce() -> String) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(document)?);
+    } else {
+        println!("{}", text());
+    }
+    Ok(())
+}
+
+fn print_result(result: &JobResult, json: bool) -> Result<()> {
+    print_json_or(json, result, || format!("{}\n\n{}", show::status(&result.status), show::report(&result.report)))
+}
+
+/// What `submit --wait` ends with.
+fn finish(client: &Client, status: &JobStatus, json: bool) -> Result<()> {
+    if status.state == "finished" {
+        return print_result(&client.result(&status.job)?, json);
+    }
+    let (code, why) = status
+        .error
+        .as_ref()
+        .map_or(("job-ended", "no reason was given"), |error| (error.code.as_str(), error.message.as_str()));
+    Err(Failure::of(Exit::Refused, code, format!("the job ended as {}: {why}\n{}", status.state, show::status(status))))
+}
+
+/// Follows a job with a bar for each site, on a terminal.
+fn follow(client: &Client, id: &str) -> Result<JobStatus> {
+    let bars = MultiProgress::new();
+    let style = ProgressStyle::with_template("{prefix:20} {spinner} {msg}")?;
+    let mut sites: Vec<(String, ProgressBar)> = Vec::new();
+    let draw = std::io::stderr().is_terminal();
+    let seen = |status: &JobStatus| {
+        if !draw {
+            return;
+        }
+        for site in &status.sites {
+            if !sites.iter().any(|(name, _)| *name == site.site) {
+                let bar = bars.add(ProgressBar::new_spinner().with_style(style.clone()).with_prefix(site.site.clone()));
+                bar.enable_steady_tick(std::time::Duration::from_millis(120));
+                sites.push((site.site.clone(), bar));
+            }
+            if let Some((_, bar)) = sites.iter().find(|(name, _)| *name == site.site) {
+                bar.set_message(format!("round {}: {}", status.rounds, site.state));
+            }
+        }
+    };
+    let status = client.watch(id, seen)?;
+    bars.clear()?;
+    Ok(status)
+}

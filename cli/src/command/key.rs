@@ -1,0 +1,61 @@
+//! `vestibule key`: Ed25519 keys of people.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Subcommand;
+use vestibule_protocol::key::SecretKey;
+
+use crate::failure::{Failure, coded};
+use crate::files::{passphrase, random, secret_key, write};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make a key in FILE, and its public half in FILE.pub.
+    ///
+    /// Protected by the passphrase in VESTIBULE_PASSPHRASE, or by one that is asked for with --passphrase.
+    New {
+        /// Where to.
+        file: PathBuf,
+        /// Ask for a passphrase.
+        #[arg(long)]
+        passphrase: bool,
+    },
+    /// Show a key's public half.
+    Show {
+        /// The secret key's file.
+        file: PathBuf,
+    },
+}
+
+impl Key {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        match self {
+            Self::New { file, passphrase: ask } => {
+                let passphrase = if ask { Some(rpassword::prompt_password("New passphrase: ")?.into()) } else { passphrase() };
+                let key = SecretKey::from_seed(random()?).map_err(|error| coded(error.code(), error))?;
+                let pem = key.to_pem(passphrase.as_deref().map(String::as_str)).map_err(|error| coded(error.code(), error))?;
+                let mut out =
+                    std::fs::File::options().write(true).create_new(true).mode(0o600).open(&file).map_err(|error| {
+                        Failure::input("file-unwritable", format!("{}: {error}; keys are never written over", file.display()))
+                    })?;
+                std::io::Write::write_all(&mut out, pem.as_bytes())?;
+                let public = PathBuf::from(format!("{}.pub", file.display()));
+                write(&public, key.public().to_pem())?;
+                show(&key, json);
+            }
+            Self::Show { file } => show(&secret_key(&file)?, json),
+        }
+        Ok(())
+    }
+}
+
+fn show(key: &SecretKey, json: bool) {
+    let public = key.public();
+    if json {
+        println!("{}", serde_json::json!({ "public": public.to_string(), "id": public.id().to_string() }));
+    } else {
+        println!("{public}\n{}", public.id());
+    }
+}

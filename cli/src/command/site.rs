@@ -1,0 +1,248 @@
+//! `vestibule site`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use vestibule_protocol::name::Name;
+use vestibule_runtime::dataset::{self, Dataset, ingest};
+use vestibule_runtime::home::{Home, HomeError};
+use vestibule_runtime::site::SiteError;
+
+use super::daemon;
+use crate::failure::{Failure, coded};
+use crate::files::{now, passphrase, public_key, read, with_passphrase};
+use crate::show;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Site {
+    /// Make a site in DIR. Its keys are protected by the passphrase in VESTIBULE_PASSPHRASE, if there is one.
+    Init {
+        /// A new folder.
+        dir: PathBuf,
+    },
+    /// Join a coordinator with the token that you were given.
+    Join {
+        /// The site's folder.
+        dir: PathBuf,
+        /// The token.
+        token: String,
+    },
+    /// Run it until Ctrl-C or SIGTERM. It dials out; nothing listens.
+    Run {
+        /// The site's folder.
+        dir: PathBuf,
+    },
+    /// Take in the data that a DATASET.toml describes. The dataset that served before serves until the new one is whole.
+    Ingest {
+        /// The site's folder.
+        dir: PathBuf,
+        /// The recipe; its files lie beside it.
+        dataset: PathBuf,
+    },
+    /// The datasets, as the coordinator sees them.
+    Datasets {
+        /// The site's folder.
+        dir: PathBuf,
+    },
+    /// What was spent of each dataset's budget, and by whom.
+    Budget {
+        /// The site's folder.
+        dir: PathBuf,
+    },
+    /// Whose jobs this site considers.
+    #[command(subcommand)]
+    Researcher(Researcher),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Researcher {
+    /// Accept a researcher's key: check by phone or in person that it is theirs.
+    Add {
+        /// The site's folder.
+        dir: PathBuf,
+        /// The name that you give them.
+        name: Name,
+        /// Their public key's file.
+        key: PathBuf,
+    },
+    /// The keys that are accepted.
+    List {
+        /// The site's folder.
+        dir: PathBuf,
+    },
+    /// No longer accept a key. Holds at once.
+    Remove {
+        /// The site's folder.
+        dir: PathBuf,
+        /// Whose.
+        name: Name,
+    },
+}
+
+fn open(dir: &Path) -> Result<Home> {
+    with_passphrase(|passphrase| Home::open(dir, passphrase), HomeError::code)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]
+fn home(error: HomeError) -> anyhow::Error {
+    coded(error.code(), &error)
+}
+
+impl Site {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        match self {
+            Self::Init { dir } => {
+                let passphrase = passphrase();
+                let made = Home::init(&dir, passphrase.as_deref().map(String::as_str)).map_err(home)?;
+                let key = made.link_key().public().to_string();
+                print(
+                    json,
+                    &json!({ "dir": dir, "key": key }),
+                    &format!("made a site in {}; its settings are in site.toml", dir.display()),
+                );
+                Ok(())
+            }
+            Self::Join { dir, token } => {
+                let site = open(&dir)?;
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let joined = runtime.block_on(vestibule_runtime::link::join(&site, &token, now()));
+                let name = joined.map_err(|error| coded(error.code(), error))?;
+                print(json, &json!({ "name": name }), &format!("joined as {name}"));
+                Ok(())
+            }
+            Self::Run { dir } => {
+                let site = open(&dir)?;
+                daemon(async |stop| vestibule_runtime::site::run(site, stop).await, SiteError::code)
+            }
+            Self::Ingest { dir, dataset } => take_in(&open(&dir)?, &dataset, json),
+            Self::Datasets { dir } => datasets(&open(&dir)?, json),
+            Self::Budget { dir } => budget(&open(&dir)?, json),
+            Self::Researcher(Researcher::Add { dir, name, key }) => {
+                let key = public_key(&key)?;
+                open(&dir)?.accept(&name, &key).map_err(home)?;
+                print(json, &json!({ "name": name, "key": key.to_string() }), &format!("{name} is accepted, with {key}"));
+                Ok(())
+            }
+            Self::Researcher(Researcher::Remove { dir, name }) => {
+                open(&dir)?.forget(&name).map_err(home)?;
+                print(json, &json!({ "name": name }), &format!("{name} is no longer accepted"));
+                Ok(())
+            }
+            Self::Researcher(Researcher::List { dir }) => {
+                let found = open(&dir)?.researchers().map_err(home)?;
+                let list: Vec<_> = found.iter().map(|(name, key)| json!({ "name": name, "key": key.to_string() })).collect();
+                let text: Vec<String> = found.iter().map(|(name, key)| format!("{name}  {key}")).collect();
+                print(json, &json!(list), &text.join("\n"));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn print(json: bool, document: &serde_json::Value, text: &str) {
+    if json {
+        println!("{document}");
+    } else {
+        println!("{text}");
+    }
+}
+
+fn take_in(site: &Home, recipe: &Path, json: bool) -> Result<()> {
+    let text = read(recipe)?;
+    let folder = recipe.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let source = Dir::open_ambient_dir(folder, ambient_authority())
+        .map_err(|error| Failure::input("file-unreadable", format!("{}: {error}", folder.display())))?;
+    let data = site.folder("data").map_err(home)?;
+    let style = ProgressStyle::with_template("{msg:40} {bar:30} {bytes}/{total_bytes} {eta}")?;
+    let bar = ProgressBar::new(0).with_style(style);
+    let mut progress = |progress: dataset::Progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+        bar.set_message(progress.stage);
+    };
+    let report = ingest(&source, &text, &data, &site.store_key(), &mut progress);
+    bar.finish_and_clear();
+    let report = report.map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?;
+    print(json, &serde_json::to_value(&report)?, &report.to_string());
+    Ok(())
+}
+
+fn datasets(site: &Home, json: bool) -> Result<()> {
+    let data = site.folder("data").map_err(home)?;
+    let failed = |error: dataset::DatasetError| coded(error.code(), error);
+    let mut found = Vec::new();
+    for name in dataset::list(&data).map_err(failed)? {
+        found.extend(Dataset::info_of(&data, &name).map_err(failed)?);
+    }
+    let documents = found.iter().map(|info| {
+        let catalogues = info.catalogues.iter().map(|catalogue| {
+            json!({ "name": catalogue.name, "digest": catalogue.digest, "build": catalogue.build, "variants": catalogue.variants.len() })
+        });
+        json!({ "name": info.name, "about": info.about, "approximate_size": info.approximate_size, "dictionary": info.dictionary.digest,
+            "columns": info.dictionary.columns, "catalogues": catalogues.collect::<Vec<_>>(), "duo": info.duo, "budget": info.budget })
+    });
+    let document = json!(documents.collect::<Vec<_>>());
+    let rows = found.iter().map(|info| {
+        let catalogues: Vec<String> = info
+            .catalogues
+            .iter()
+            .map(|catalogue| format!("{} ({} variants)", catalogue.name, catalogue.variants.len()))
+            .collect();
+        vec![info.name.to_string(), info.about.clone(), info.dictionary.columns.len().to_string(), catalogues.join(", ")]
+    });
+    print(json, &document, &show::grid(&["dataset", "about", "columns", "catalogues"], rows));
+    Ok(())
+}
+
+fn budget(site: &Home, json: bool) -> Result<()> {
+    let accounts = site.ledger().map_err(home)?.accounts().map_err(|error| coded(error.code(), error))?;
+    let of = |rho: vestibule_protocol::privacy::Rho, delta: f64| rho.epsilon(delta);
+    let document: Vec<_> = accounts
+        .iter()
+        .map(|account| {
+            let jobs = account.jobs.iter().map(|job| {
+                json!({ "job": job.job, "researcher": job.researcher, "title": job.title, "reserved_rho": job.reserved.value(),
+                    "spent_rho": job.spent.value(), "rounds": job.rounds, "ended": job.ended })
+            });
+            json!({ "dataset": account.dataset, "delta": account.cap_delta,
+                "cap_rho": account.cap.value(), "cap_epsilon": of(account.cap, account.cap_delta),
+                "spent_rho": account.spent.value(), "spent_epsilon": of(account.spent, account.cap_delta),
+                "reserved_rho": account.reserved.value(), "jobs": jobs.collect::<Vec<_>>() })
+        })
+        .collect();
+    let mut text = Vec::new();
+    for account in &accounts {
+        let delta = account.cap_delta;
+        text.push(format!(
+            "{}: spent epsilon {:.3} of {:.3} at delta {delta:e} (rho {:.6} of {:.6}; {:.6} reserved)",
+            account.dataset,
+            of(account.spent, delta),
+            of(account.cap, delta),
+            account.spent.value(),
+            account.cap.value(),
+            account.reserved.value()
+        ));
+        let rows = account.jobs.iter().map(|job| {
+            let state = if job.ended { "ended" } else { "open" };
+            vec![
+                job.job.to_string(),
+                job.researcher.to_string(),
+                job.title.clone(),
+                job.rounds.to_string(),
+                format!("{:.6}", job.spent.value()),
+                state.to_owned(),
+            ]
+        });
+        text.push(show::grid(&["job", "researcher", "title", "rounds", "rho", ""], rows));
+    }
+    if accounts.is_empty() {
+        text.push("nothing was spent".to_owned());
+    }
+    print(json, &json!(document), &text.join("\n"));
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Tables on a terminal: a report's own, and lists of things.
+//!
+//! *In*: a report; rows. *Out*: text. Numbers get the digits that mean something; long tables are cut, and say so.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
+use vestibule_coordinator::api::types::JobStatus;
+use vestibule_protocol::report::{Cells, Report, Table};
+
+/// Rows of a table that a terminal shows.
+const ROWS: usize = 20;
+
+/// A list with heads.
+pub(crate) fn grid(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut grid = Grid::new();
+    grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(heads.iter().copied());
+    grid.add_rows(rows);
+    grid.to_string()
+}
+
+/// A number with the digits that mean something.
+pub(crate) fn number(value: f64) -> String {
+    let size = value.abs();
+    if !value.is_finite() {
+        "-".to_owned()
+    } else if value == value.trunc() && size < 1e12 {
+        format!("{value}")
+    } else if (0.001..1e6).contains(&size) {
+        let digits = if size < 0.1 {
+            5
+        } else if size < 10.0 {
+            4
+        } else if size < 1000.0 {
+            2
+        } else {
+            1
+        };
+        format!("{value:.digits$}")
+    } else {
+        format!("{value:.3e}")
+    }
+}
+
+fn table(table: &Table) -> String {
+    let mut grid = Grid::new();
+    grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    grid.set_header(table.columns.iter().map(|column| printable(&column.name)));
+    let rows = table.columns.first().map_or(0, |column| column.values.len());
+    for row in 0..rows.min(ROWS) {
+        grid.add_row(table.columns.iter().map(|column| match &column.values {
+            Cells::Numbers(values) => values.get(row).map(|value| number(*value)).unwrap_or_default(),
+            Cells::Texts(values) => values.get(row).map(|text| printable(text)).unwrap_or_default(),
+        }));
+    }
+    for (index, column) in table.columns.iter().enumerate() {
+        if let (Cells::Numbers(_), Some(column)) = (&column.values, grid.column_mut(index)) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let more = rows.saturating_sub(ROWS);
+    let more = if more > 0 { format!("\n  ... {more} more rows: use --json or --html") } else { String::new() };
+    format!("{}\n{grid}{more}", printable(&table.title))
+}
+
+/// A report as text.
+pub(crate) fn report(report: &Report) -> String {
+    let mut parts = vec![printable(&report.summary)];
+    parts.extend(report.tables.iter().map(table));
+    parts.join("\n\n")
+}
+
+/// A guest's text may hold anything: terminal control is taken out.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}
+
+/// One line for a job, and one for each of its sites that is out.
+pub(crate) fn status(status: &JobStatus) -> String {
+    let mut lines = vec![format!(
+        "{}  {}  round {} of at most {}  epsilon {}  {}",
+        status.job,
+        status.state,
+        status.rounds,
+        status.max_rounds,
+        status.epsilon,
+        printable(&status.title)
+    )];
+    for site in &status.sites {
+        let reason = site.reason.as_ref().map(|reason| format!(": {} ({})", printable(&reason.message), reason.code));
+        lines.push(format!("  {:20} {}{}", site.site, site.state, reason.unwrap_or_default()));
+    }
+    if let Some(error) = &status.error {
+        lines.push(format!("  {} ({})", printable(&error.message), error.code));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn numbers_keep_the_digits_that_mean_something() {
+        for (value, want) in [
+            (0.0, "0"),
+            (3.0, "3"),
+            (0.123_456, "0.1235"),
+            (0.012_345_6, "0.01235"),
+            (12.345_6, "12.35"),
+            (123_456.78, "123456.8"),
+            (1e-9, "1.000e-9"),
+            (f64::NAN, "-"),
+        ] {
+            assert_eq!(number(value), want);
+        }
+    }
+}

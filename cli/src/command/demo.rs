@@ -77,9 +77,9 @@ impl Demo {
         let sites: Vec<&str> = SITES.iter().take(usize::from(self.sites)).map(|(site, _)| *site).collect();
         let mut federation = Federation::start(&dir, &root.join("cli/demo-data"), &sites)?;
         let truth = truth(&root.join("cli/demo-data/truth.tsv"))?;
-        say(json, "job 1: allele frequencies of 60 variants on chromosome 21 to 11");
+        say(json, "job 1: allele frequencies on chromosome 19");
         let frequency = federation.job("allele-frequency", FREQUENCY, sites.len())?;
-        say(json, "job 2: association of 31 variants with the trait");
+        say(json, "job 2: which variants of chromosomes 8, 15 and 19 move the trait");
         let association = federation.job("linear-association", ASSOCIATION, sites.len())?;
         let budgets = sites.iter().map(|site| Ok((*site, federation.vestibule(&["--json", "site", "budget", site])?)));
         let budgets: Vec<(&str, Value)> = budgets.collect::<Result<_>>()?;
@@ -142,7 +142,7 @@ min_sites = MIN
 outcome = "trait"
 covariates = ["age", "sex"]
 catalogue = "panel"
-slices = [{ contig = "8", start = 1, end = 150_000_000 }, { contig = "15", start = 1, end = 110_000_000 }, { contig = "19", start = 1, end = 60_000_000 }]
+slices = [["8", 1, 150_000_000], ["15", 1, 110_000_000], ["19", 1, 60_000_000]]
 "#;
 
 fn say(json: bool, text: &str) {

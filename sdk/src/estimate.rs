@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::{Add, Div, Mul, Sub};
 
 use crate::contract::ColumnInfo;
+use crate::error::{Error, Result};
 
 /// How many standard deviations an error bar spans on each side: 95 % of a normal distribution.
 pub const Z95: f64 = 1.959_963_984_540_054;
@@ -77,18 +78,25 @@ impl Estimate {
         self.value + Z95 * self.sd
     }
 
-    /// Mean and variance of a column in its own unit, from the count, the sum and the sum of squares of its scaled values
-    /// ([`ColumnInfo::scaled`]). The variance is at least 0. The errors are those of the noise alone.
-    #[must_use]
-    pub fn mean_and_variance(column: &ColumnInfo, n: Self, sum: Self, squares: Self) -> (Self, Self) {
+    /// Count, mean and variance of a number column in its own unit, from the three released sums of [`Individual::moments`].
+    /// The variance is at least 0. The errors are those of the noise alone.
+    ///
+    /// # Errors
+    /// Not three sums.
+    ///
+    /// [`Individual::moments`]: crate::Individual::moments
+    pub fn moments(column: &ColumnInfo, sums: &[Self]) -> Result<[Self; 3]> {
+        let &[n, sum, squares] = sums else {
+            return Err(Error::new(format!("moments are 3 sums, found {}", sums.len())));
+        };
         let mean = sum / n;
-        // var = q/n - (s/n)^2; its derivative by n is -q/n^2 + 2 s^2/n^3, taken as one, since both terms share n.
-        let value = squares.value / n.value - mean.value * mean.value;
+        // The variance is q/n + 1 - (s/n)^2 with q the sum of v^2 - 1; by n its derivative is (2 (s/n)^2 - q/n) / n.
+        let value = squares.value / n.value + 1.0 - mean.value * mean.value;
         let by_n = (2.0 * mean.value * mean.value - squares.value / n.value) * n.sd;
         let sd = squares.sd.hypot(2.0 * mean.value * sum.sd).hypot(by_n) / n.value;
         let sd = if mean.sd.is_finite() { sd } else { f64::INFINITY };
         let scale = column.half_width() * column.half_width();
-        (column.unscaled(mean), Self { value: value.max(0.0), sd } * scale)
+        Ok([n, column.unscaled(mean), Self { value: value.max(0.0), sd } * scale])
     }
 }
 
@@ -159,29 +167,27 @@ mod tests {
     }
 
     #[test]
-    fn mean_and_variance_come_back_in_the_columns_unit() {
+    fn moments_come_back_in_the_columns_unit() {
         let column = ColumnInfo::number("age", 0.0, 100.0);
-        let ages = [20.0, 40.0, 60.0, 80.0];
-        let scaled: Vec<f64> = ages.iter().map(|&age| column.scaled(age)).collect();
-        let sum = scaled.iter().sum();
-        let squares = scaled.iter().map(|x| x * x).sum();
-        let (mean, variance) =
-            Estimate::mean_and_variance(&column, Estimate::exact(4.0), Estimate::exact(sum), Estimate::exact(squares));
-        assert!((mean.value - 50.0).abs() < 1e-9 && (variance.value - 500.0).abs() < 1e-9);
+        let scaled = [20.0, 40.0, 60.0, 80.0].map(|age| column.scaled(age));
+        let sums = [4.0, scaled.iter().sum(), scaled.iter().map(|v| v * v - 1.0).sum()].map(Estimate::exact);
+        let [n, mean, variance] = Estimate::moments(&column, &sums).unwrap();
+        assert!(n.value == 4.0 && (mean.value - 50.0).abs() < 1e-9 && (variance.value - 500.0).abs() < 1e-9);
+        assert!(Estimate::moments(&column, &sums[..2]).is_err());
     }
 
     /// The delta method against a simulation with a plain generator.
     #[test]
     fn the_errors_are_those_of_a_simulation() {
         let column = ColumnInfo::number("x", -1.0, 1.0);
-        let (n, s, q) = (Estimate::new(500.0, 6.0), Estimate::new(150.0, 5.0), Estimate::new(100.0, 4.0));
-        let (mean, variance) = Estimate::mean_and_variance(&column, n, s, q);
+        let sums = [(500.0, 6.0), (150.0, 5.0), (-400.0, 4.0)].map(|(value, sd)| Estimate::new(value, sd));
+        let [_, mean, variance] = Estimate::moments(&column, &sums).unwrap();
         let mut noise = crate::testing::Gauss::new(7);
         let mut moments = [[0.0; 2]; 2];
         const TIMES: u32 = 20_000;
         for _ in 0..TIMES {
-            let [n, s, q] = [n, s, q].map(|e| Estimate::exact(e.value + e.sd * noise.draw()));
-            let (m, v) = Estimate::mean_and_variance(&column, n, s, q);
+            let drawn = sums.map(|e| Estimate::exact(e.value + e.sd * noise.draw()));
+            let [_, m, v] = Estimate::moments(&column, &drawn).unwrap();
             for (sum, x) in moments.iter_mut().zip([m.value - mean.value, v.value - variance.value]) {
                 sum[0] += x;
                 sum[1] += x * x;

@@ -50,6 +50,13 @@ impl Individual {
         self.number(name).map(|x| self.column(name).scaled(x))
     }
 
+    /// `[1, v, v^2 - 1]` of a number on that scale, for [`Round::moments`](crate::Round::moments): from their sums
+    /// [`Estimate::moments`](crate::Estimate::moments) has count, mean and variance.
+    #[must_use]
+    pub fn moments(&self, name: &str) -> Option<[f64; 3]> {
+        self.scaled(name).map(|v| [1.0, v, v * v - 1.0])
+    }
+
     /// The histogram bin of a number, of `bins` equal ones over the column's bounds.
     #[must_use]
     pub fn bin(&self, name: &str, bins: u32) -> Option<u32> {

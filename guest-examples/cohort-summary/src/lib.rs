@@ -35,8 +35,7 @@ impl Analysis for CohortSummary {
             for column in &shape.columns {
                 let name = &column.name;
                 round = match &column.kind {
-                    // For v scaled to -1..1: 1, v and v^2 - 1/2 together have a norm of at most 1.5.
-                    Kind::Number(_) => round.l2(format!("{name} moments"), 3, 1.5).weight(2.0).histogram(name, params.bins),
+                    Kind::Number(_) => round.moments(format!("{name} moments")).histogram(name, params.bins),
                     Kind::Levels(_) | Kind::Flag => round.histogram(name, column.categories().len() as u32),
                     Kind::Day => return Err(format!("params: `columns`: `{name}` holds days, which are not summarised").into()),
                 };
@@ -49,9 +48,7 @@ impl Analysis for CohortSummary {
         for column in &shape.columns {
             let (name, mut labels) = (&column.name, column.categories());
             if let Kind::Number(_) = column.kind {
-                let sums = done.values(&format!("{name} moments"))?;
-                let (n, squares) = (sums[0], sums[2] + sums[0] * 0.5);
-                let (mean, variance) = Estimate::mean_and_variance(column, n, sums[1], squares);
+                let [n, mean, variance] = Estimate::moments(column, &done.values(&format!("{name} moments"))?)?;
                 names.push(column.to_string());
                 // The mean's error as an estimate of the population's: noise, and who happened to be there.
                 let sampled = mean.with_error((variance.value / n.value.max(1.0)).sqrt());
@@ -77,8 +74,8 @@ impl Analysis for CohortSummary {
             let cell = if number { individual.bin(name, params.bins) } else { individual.category(name) };
             let Some(cell) = cell else { continue };
             out.cell(name, cell);
-            if let Some(v) = number.then(|| individual.scaled(name)).flatten() {
-                out.vector(&format!("{name} moments"), &[1.0, v, v * v - 0.5]);
+            if let Some(moments) = number.then(|| individual.moments(name)).flatten() {
+                out.vector(&format!("{name} moments"), &moments);
             }
         }
     }

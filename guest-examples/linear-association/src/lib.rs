@@ -47,9 +47,11 @@ impl Analysis for LinearAssociation {
             return Ok(round.sums("dosages", d, -1.0..=1.0).into());
         };
         let moments = Symmetric::from_packed(width, first.values("moments")?.iter().map(|entry| entry.value).collect());
-        let xx = moments.leading(width - 1).plus_ridge(1.0);
+        // Directions that the noise hides are damped: fewer covariates, or a larger epsilon, shows more.
+        let noise = first.get("moments")?.noise_sd * (width as f64).sqrt();
+        let (xx, _) = moments.leading(width - 1).damped(noise.max(1e-3));
         let xy: Vec<f64> = (0..width - 1).map(|k| moments.at(k, width - 1)).collect();
-        let beta = xx.solve(&xy).ok_or("the covariates cannot be told apart at this noise: fewer, or a larger epsilon")?;
+        let beta = xx.solve(&xy).ok_or("the covariates cannot be told apart")?;
         let people = moments.at(0, 0).max(2.0);
         let explained: f64 = beta.iter().zip(&xy).map(|(b, xy)| b * xy).sum();
         let variance = ((moments.at(width - 1, width - 1) - explained) / people).clamp(1e-6, 1.0);

@@ -118,6 +118,20 @@ pub struct VariantsConfig {
     pub build: String,
     /// Catalogue files.
     pub catalogue: Vec<String>,
+    /// Whose genotypes are taken: everybody's in the files, or only theirs who are in a table too.
+    #[serde(default)]
+    pub individuals: Individuals,
+}
+
+/// Whose genotypes are taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Individuals {
+    /// Everybody's in the variant files.
+    #[default]
+    All,
+    /// Only theirs who are in a table: a file often holds more people than a study.
+    Table,
 }
 
 /// A recipe that cannot be used.

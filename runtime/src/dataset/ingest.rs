@@ -18,7 +18,7 @@ use vestibule_protocol::dictionary::Dictionary;
 use vestibule_protocol::digest::hex;
 use vestibule_protocol::name::Name;
 
-use super::config::{Config, ConfigError, Mapping};
+use super::config::{Config, ConfigError, Individuals, Mapping};
 use super::report::IngestReport;
 use super::store::{self, RowWriter};
 use super::table::{self, People};
@@ -312,6 +312,13 @@ fn write(
     let mut with_genotypes = BTreeSet::new();
     for file in &sources.variant_files {
         with_genotypes.extend(variants::samples(file, open(source, file)?)?);
+    }
+    if config.variants.as_ref().is_some_and(|variants| variants.individuals == Individuals::Table) {
+        let before = with_genotypes.len();
+        with_genotypes.retain(|id| people.contains_key(id));
+        let left_out = before.saturating_sub(with_genotypes.len());
+        let why = || "`individuals = \"table\"` in [variants]".to_owned();
+        report.note_many("individuals in a variant file and in no table, left out", left_out as u64, why);
     }
     let both = with_genotypes.iter().filter(|id| people.contains_key(*id)).count();
     report.with_table = people.len() as u64;

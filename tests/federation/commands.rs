@@ -1,0 +1,97 @@
+//! What commands say when something is wrong.
+
+use std::path::Path;
+
+use crate::world::{component, run};
+
+fn fails(dir: &Path, arguments: &[&str], exit: i32, code: &str, says: &str) {
+    let output = run(dir, &[&["--json"], arguments].concat());
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    assert_eq!(output.status.code(), Some(exit), "{arguments:?}: {document} {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(document["error"]["code"], code, "{arguments:?}: {document}");
+    assert!(document["error"]["message"].as_str().unwrap().contains(says), "{arguments:?}: {document}");
+}
+
+#[test]
+fn errors_name_what_is_wrong() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    fails(dir, &["site", "run", "nowhere"], 2, "site-io", "nowhere");
+    fails(dir, &["coordinator", "run", "nowhere"], 2, "coordinator-missing", "coordinator init");
+    assert!(run(dir, &["site", "init", "site"]).status.success());
+    fails(dir, &["site", "init", "site"], 2, "site-exists", "another folder");
+    fails(dir, &["site", "run", "site"], 2, "site-not-joined", "site join");
+    fails(dir, &["site", "join", "site", "rubbish"], 2, "token-malformed", "vestibule-invitation-1");
+    fails(dir, &["site", "ingest", "site", "DATASET.toml"], 2, "file-unreadable", "DATASET.toml");
+    std::fs::write(dir.join("DATASET.toml"), "name = \"c\"\nsize = 1\n").unwrap();
+    fails(dir, &["site", "ingest", "site", "DATASET.toml"], 2, "dataset-config", "line 2");
+    fails(dir, &["key", "show", "nokey.pem"], 2, "file-unreadable", "nokey.pem");
+    assert!(run(dir, &["key", "new", "key.pem"]).status.success());
+    fails(dir, &["key", "new", "key.pem"], 2, "file-unwritable", "never written over");
+    fails(dir, &["key", "show", "key.pem.pub"], 2, "key-not-pem", "PRIVATE KEY");
+    fails(
+        dir,
+        &["job", "list", "--key", "key.pem", "--coordinator", "http://127.0.0.1:9"],
+        3,
+        "coordinator-unreachable",
+        "127.0.0.1:9",
+    );
+    std::fs::write(dir.join("not.wasm"), b"\0asm rubbish").unwrap();
+    fails(dir, &["analysis", "inspect", "not.wasm"], 2, "component-unreadable", "not.wasm");
+    assert_eq!(run(dir, &["no-such-command"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_busy_port_is_named() {
+    let temp = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    assert!(run(temp.path(), &["coordinator", "init", "c"]).status.success());
+    let address = taken.local_addr().unwrap().to_string();
+    std::fs::write(temp.path().join("c/coordinator.toml"), format!("quic = \"127.0.0.1:0\"\napi = \"{address}\"\n")).unwrap();
+    fails(temp.path(), &["coordinator", "run", "c"], 2, "address-in-use", &address);
+}
+
+#[test]
+fn inspect_shows_no_imports_of_a_good_component() {
+    let temp = tempfile::tempdir().unwrap();
+    for name in ["cohort-summary", "allele-frequency", "linear-association", "logistic-regression"] {
+        let output = run(temp.path(), &["--json", "analysis", "inspect", component(name).to_str().unwrap()]);
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["imports"], serde_json::json!([]), "{name}: {document}");
+        assert_eq!(document["exports"], serde_json::json!(["plan", "next", "prepare", "contribute"]), "{name}");
+    }
+}
+
+#[test]
+fn a_quote_and_a_dry_run_agree_on_the_noise() {
+    let data = crate::world::root().join("cli/demo-data");
+    let temp = tempfile::tempdir().unwrap();
+    for file in ["DATASET.toml", "dictionary.toml", "panel.catalogue.tsv", "leiden/people.csv", "leiden/genotypes.vcf.gz"] {
+        std::fs::copy(data.join(file), temp.path().join(Path::new(file).file_name().unwrap())).unwrap();
+    }
+    let (component, params) = (component("cohort-summary"), r#"{"columns":["age"]}"#);
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let output = run(temp.path(), arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let file = component.to_str().unwrap();
+    let quoted = json(&[
+        "--json",
+        "analysis",
+        "quote",
+        file,
+        "--params",
+        params,
+        "--dictionary",
+        "dictionary.toml",
+        "--individuals",
+        "503",
+    ]);
+    let tried = json(&["--json", "analysis", "try", file, "--params", params, "--data", "DATASET.toml"]);
+    let (quoted, tried) = (quoted["statistics"].as_array().unwrap(), tried["rounds"][0]["statistics"].as_array().unwrap());
+    for (quoted, tried) in quoted.iter().zip(tried) {
+        assert_eq!((&quoted["name"], &quoted["noise_sd"]), (&tried["name"], &tried["noise_sd"]));
+    }
+    assert_eq!(tried[0]["exact"][0], 503.0);
+}

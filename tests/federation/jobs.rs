@@ -1,0 +1,107 @@
+//! Jobs and refusals over two sites.
+
+use serde_json::Value;
+
+use crate::world::World;
+
+const SUMMARY: &str = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 2\n[params]\ncolumns = [\"age\", \"sex\"]\n";
+
+fn column<'a>(result: &'a Value, table: &str, column: &str) -> &'a Vec<Value> {
+    let tables = result["report"]["tables"].as_array().unwrap();
+    let table = tables.iter().find(|found| found["title"] == table).unwrap();
+    let column = table["columns"].as_array().unwrap().iter().find(|found| found["name"] == column).unwrap();
+    column["values"]["numbers"].as_array().unwrap()
+}
+
+#[test]
+fn two_sites_answer_and_every_refusal_says_why() {
+    let mut world = World::new(&["kyoto", "leiden"]);
+
+    // The job itself: the sums of 504 + 503 people, within 6 standard deviations of their noise (a false alarm in 10^8 runs).
+    let job = world.submitted("cohort-summary", SUMMARY);
+    let status = world.ended(&job);
+    assert_eq!(status["state"], "finished", "{status}");
+    let (code, result) = world.job(&["result", &job, "--html", "page.html"]);
+    assert_eq!(code, 0);
+    let (people, sd) = (column(&result, "sex", "people"), column(&result, "sex", "people sd"));
+    let total: f64 = people.iter().map(|n| n.as_f64().unwrap()).sum();
+    assert!((total - 1007.0).abs() < 6.0 * 2.0_f64.sqrt() * sd[0].as_f64().unwrap(), "{total}");
+    assert!(std::fs::read_to_string(world.dir().join("page.html")).unwrap().contains("vegaLite"));
+
+    // The same budget at both sites: the whole job's, and nothing held back once it has ended.
+    for site in ["kyoto", "leiden"] {
+        let budget = crate::world::wait("the job's end at the site", || {
+            let budget = world.ok(&["site", "budget", site]);
+            (budget[0]["jobs"][0]["ended"] == true).then_some(budget)
+        });
+        assert_eq!(budget[0]["jobs"][0]["rounds"], 1, "{budget}");
+        assert!((budget[0]["spent_epsilon"].as_f64().unwrap() - 1.0).abs() < 0.001, "{budget}");
+        assert_eq!(budget[0]["reserved_rho"], 0.0, "{budget}");
+    }
+
+    let refused = |toml: &str, code: &str, says: &str| {
+        let (exit, document) = world.submit("cohort-summary", toml);
+        assert_eq!(document["error"]["code"], code, "{document}");
+        assert!(document["error"]["message"].as_str().unwrap().contains(says), "{document}");
+        assert!(exit == 1 || exit == 2, "{exit}");
+    };
+    refused(&SUMMARY.replace("\"sex\"", "\"height\""), "column-unknown", "age, sex, trait");
+    refused(
+        &SUMMARY.replace("[\"*\"]", "[\"paris\"]").replace("min_sites = 2", "min_sites = 1"),
+        "site-unknown",
+        "kyoto, leiden",
+    );
+    refused(&SUMMARY.replace("epsilon = 1.0", "epsilon = 0.0"), "epsilon-impossible", "epsilon");
+    refused(&SUMMARY.replace("delta = 1e-6", "delta = 0.5"), "delta-impossible", "delta");
+    refused(&SUMMARY.replace("min_sites = 2", "min_sites = 3"), "manifest-field", "min_sites");
+    refused(&SUMMARY.replace("columns", "column"), "analysis-refused", "column");
+    refused(&format!("epsilons = 1\n{SUMMARY}"), "job-file", "epsilons");
+    refused(
+        &SUMMARY.replace("[params]", "[limits]\nfuel_per_partition = 10\nmemory_mib = 64\n[params]"),
+        "analysis-trapped",
+        "fuel",
+    );
+
+    // Over a site's own cap: decided there, before any data is touched.
+    let job = world.submitted("cohort-summary", &SUMMARY.replace("epsilon = 1.0", "epsilon = 4.5"));
+    let status = world.ended(&job);
+    assert_eq!((&status["state"], &status["error"]["code"]), (&"failed".into(), &"too-few-sites".into()), "{status}");
+    assert_eq!(status["sites"][0]["reason"]["code"], "epsilon-over-site-cap", "{status}");
+
+    // A researcher whom a site does not accept, or no longer.
+    world.ok(&["site", "researcher", "remove", "leiden", "ada"]);
+    let job = world.submitted("cohort-summary", &SUMMARY.replace("min_sites = 2", "min_sites = 1"));
+    let status = world.ended(&job);
+    assert_eq!(status["state"], "finished", "{status}");
+    assert_eq!(status["sites"][1]["reason"]["code"], "signature-refused", "{status}");
+    world.ok(&["site", "researcher", "add", "leiden", "ada", "ada.pem.pub"]);
+
+    // What is left of kyoto's epsilon 10 does not hold this many jobs: the last are refused, and never run.
+    for _ in 0..40 {
+        let job = world.submitted("cohort-summary", &SUMMARY.replace("epsilon = 1.0", "epsilon = 4.0"));
+        let status = world.ended(&job);
+        if status["state"] == "failed" {
+            assert_eq!(status["sites"][0]["reason"]["code"], "budget-exhausted", "{status}");
+            let budget = world.ok(&["site", "budget", "kyoto"]);
+            assert!(budget[0]["spent_rho"].as_f64().unwrap() <= budget[0]["cap_rho"].as_f64().unwrap(), "{budget}");
+            break;
+        }
+    }
+
+    // A site that is not there: nothing is charged at the other one.
+    let before = world.ok(&["site", "budget", "leiden"])[0]["spent_rho"].clone();
+    world.kill_site("kyoto");
+    let late = SUMMARY.replace("[params]", "round_deadline_seconds = 1\n[params]");
+    let status = world.ended(&world.submitted("cohort-summary", &late));
+    assert_eq!(status["state"], "failed", "{status}");
+    // The link needs a moment to notice a dead peer; only then is a site known to be absent.
+    let after = world.ok(&["site", "budget", "leiden"])[0]["spent_rho"].clone();
+    assert!(after.as_f64() <= before.as_f64().map(|spent| spent + 0.03), "{before} {after}");
+
+    // A job that waits can be cancelled, once.
+    let job = world.submitted("cohort-summary", SUMMARY);
+    assert_eq!(world.job(&["cancel", &job]).1["state"], "cancelled");
+    assert_eq!(world.ended(&job)["error"]["code"], "cancelled");
+    let (code, document) = world.job(&["result", &job]);
+    assert_eq!((code, &document["error"]["code"]), (2, &"job-without-result".into()));
+}

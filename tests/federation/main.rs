@@ -1,0 +1,23 @@
+//! The whole of Vestibule, as its users run it: processes of the built binary, real QUIC, real files.
+//!
+//! | module | what it shows |
+//! |---|---|
+//! | `jobs` | two sites answer a job; refusals say why; a component with imports is refused everywhere |
+//! | `crashes` | killed daemons lose no job, charge no round twice, send no second release |
+//! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
+//! | `commands` | exit codes, JSON, and what errors say |
+//! | `world` | the fixture |
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+#![allow(
+    missing_docs,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
+mod commands;
+mod crashes;
+mod jobs;
+mod real;
+mod world;

@@ -1,0 +1,215 @@
+//! A federation in a temporary folder. Everything is asked of the built binary, and its daemons are its processes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_vestibule");
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// An example analysis, built once for all tests.
+pub(crate) fn component(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let dir = BUILT.get_or_init(|| {
+        let dir = root().join("target/test-components");
+        std::fs::create_dir_all(&dir).unwrap();
+        for name in ["cohort-summary", "allele-frequency", "linear-association", "logistic-regression"] {
+            let (source, out) = (root().join("guest-examples").join(name), dir.join(format!("{name}.wasm")));
+            let built = run(Path::new("."), &["analysis", "build", source.to_str().unwrap(), "-o", out.to_str().unwrap()]);
+            assert!(built.status.success(), "{name}: {}", String::from_utf8_lossy(&built.stderr));
+        }
+        dir
+    });
+    dir.join(format!("{name}.wasm"))
+}
+
+pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(BINARY).args(arguments).current_dir(dir).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Asks again and again until there is an answer.
+pub(crate) fn wait<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if let Some(found) = ask() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("waited {} s for {what}", PATIENCE.as_secs());
+}
+
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) struct World {
+    temp: tempfile::TempDir,
+    coordinator: Option<Daemon>,
+    sites: Vec<(String, Option<Daemon>)>,
+    api: String,
+}
+
+impl World {
+    /// A coordinator, a researcher `ada` whom all sites accept, and sites with the demo's data.
+    pub(crate) fn new(sites: &[&str]) -> Self {
+        let mut world = Self { temp: tempfile::tempdir().unwrap(), coordinator: None, sites: vec![], api: String::new() };
+        world.ok(&["coordinator", "init", "coordinator"]);
+        world.settings("127.0.0.1:0", "127.0.0.1:0");
+        world.start_coordinator();
+        // From now on the same ports: a coordinator that comes back is found where it was.
+        let addresses = world.addresses().unwrap();
+        let (quic, api) = (addresses["quic"].as_str().unwrap(), addresses["api"].as_str().unwrap());
+        world.settings(quic, api.trim_start_matches("http://"));
+        world.api = api.to_owned();
+        world.ok(&["key", "new", "ada.pem"]);
+        let token = world.ok(&["coordinator", "invite", "coordinator", "researcher", "ada"]);
+        world.ok(&["researcher", "join", token["token"].as_str().unwrap(), "--key", "ada.pem"]);
+        for site in sites {
+            world.add_site(site);
+        }
+        world.all_connected();
+        world
+    }
+
+    pub(crate) fn add_site(&mut self, site: &str) {
+        let source = self.dir().join(format!("{site}-source"));
+        std::fs::create_dir_all(&source).unwrap();
+        let data = root().join("cli/demo-data");
+        for file in ["DATASET.toml", "dictionary.toml", "panel.catalogue.tsv"] {
+            std::fs::copy(data.join(file), source.join(file)).unwrap();
+        }
+        for file in ["people.csv", "genotypes.vcf.gz"] {
+            std::fs::copy(data.join(site).join(file), source.join(file)).unwrap();
+        }
+        self.ok(&["site", "init", site]);
+        self.ok(&["site", "ingest", site, &format!("{site}-source/DATASET.toml")]);
+        self.ok(&["site", "researcher", "add", site, "ada", "ada.pem.pub"]);
+        let token = self.ok(&["coordinator", "invite", "coordinator", "site", site]);
+        self.ok(&["site", "join", site, token["token"].as_str().unwrap()]);
+        self.sites.push((site.to_owned(), None));
+        self.start_site(site);
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.temp.path()
+    }
+
+    fn settings(&self, quic: &str, api: &str) {
+        let text = format!("quic = \"{quic}\"\napi = \"{api}\"\n");
+        std::fs::write(self.dir().join("coordinator/coordinator.toml"), text).unwrap();
+    }
+
+    fn addresses(&self) -> Option<Value> {
+        serde_json::from_slice(&std::fs::read(self.dir().join("coordinator/run/addresses.json")).ok()?).ok()
+    }
+
+    fn daemon(&self, arguments: &[&str]) -> Daemon {
+        let log = std::fs::File::options().create(true).append(true).open(self.dir().join("log.txt")).unwrap();
+        let command = Command::new(BINARY)
+            .args(arguments)
+            .current_dir(self.dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        Daemon(command.unwrap())
+    }
+
+    pub(crate) fn start_coordinator(&mut self) {
+        let _ = std::fs::remove_file(self.dir().join("coordinator/run/addresses.json"));
+        self.coordinator = Some(self.daemon(&["coordinator", "run", "coordinator"]));
+        wait("the coordinator", || self.addresses());
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill_coordinator(&mut self) {
+        self.coordinator = None;
+    }
+
+    pub(crate) fn start_site(&mut self, site: &str) {
+        let daemon = self.daemon(&["site", "run", site]);
+        self.sites.iter_mut().find(|(name, _)| name == site).unwrap().1 = Some(daemon);
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill_site(&mut self, site: &str) {
+        self.sites.iter_mut().find(|(name, _)| name == site).unwrap().1 = None;
+    }
+
+    pub(crate) fn all_connected(&self) {
+        // Sites are listed to researchers; a job that is refused for an unknown site would say so.
+        let key = vestibule_key(self.dir());
+        wait("the sites", || {
+            let header = vestibule_protocol::request::authorize("GET", "/v1/sites", b"", now(), &key);
+            let answer = ureq::get(format!("{}/v1/sites", self.api)).header("authorization", header).call().ok()?;
+            let sites: Value = serde_json::from_str(&answer.into_body().read_to_string().ok()?).ok()?;
+            let connected = sites.as_array()?.iter().filter(|site| site["connected"] == true).count();
+            (connected == self.sites.len()).then_some(())
+        });
+    }
+
+    /// Runs a command with `--json`: its exit code and document.
+    pub(crate) fn json(&self, arguments: &[&str]) -> (i32, Value) {
+        let output = run(self.dir(), &[&["--json"], arguments].concat());
+        let document = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        (output.status.code().unwrap(), document)
+    }
+
+    pub(crate) fn ok(&self, arguments: &[&str]) -> Value {
+        let (code, document) = self.json(arguments);
+        assert_eq!(code, 0, "{arguments:?}: {document}\n{}", self.log());
+        document
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir().join("log.txt")).unwrap_or_default()
+    }
+
+    pub(crate) fn job(&self, arguments: &[&str]) -> (i32, Value) {
+        self.json(&[&["job"], arguments, &["--key", "ada.pem", "--coordinator", &self.api]].concat())
+    }
+
+    /// Writes a job file beside its component and submits it.
+    pub(crate) fn submit(&self, analysis: &str, toml: &str) -> (i32, Value) {
+        std::fs::copy(component(analysis), self.dir().join(format!("{analysis}.wasm"))).unwrap();
+        let text = format!("analysis = \"{analysis}.wasm\"\ndataset = \"cohort\"\n{toml}");
+        std::fs::write(self.dir().join("job.toml"), text).unwrap();
+        self.job(&["submit", "job.toml"])
+    }
+
+    pub(crate) fn submitted(&self, analysis: &str, toml: &str) -> String {
+        let (code, document) = self.submit(analysis, toml);
+        assert_eq!(code, 0, "{document}\n{}", self.log());
+        document["job"].as_str().unwrap().to_owned()
+    }
+
+    /// The job's status once it has ended.
+    pub(crate) fn ended(&self, job: &str) -> Value {
+        wait("the job's end", || {
+            let (code, status) = self.job(&["status", job]);
+            (code == 0 && status["state"] != "running").then_some(status)
+        })
+    }
+}
+
+pub(crate) fn vestibule_key(dir: &Path) -> vestibule_protocol::key::SecretKey {
+    vestibule_protocol::key::SecretKey::from_pem(&std::fs::read_to_string(dir.join("ada.pem")).unwrap(), None).unwrap()
+}
+
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_secs()).unwrap()
+}

@@ -78,8 +78,7 @@ pub async fn run(home: Home, stop: CancellationToken) -> Result<(), RunError> {
         |address: &str, why: &dyn std::fmt::Display| RunError::Address { address: address.to_owned(), why: why.to_string() };
     let quic: SocketAddr = settings.quic.parse().map_err(|error| address(&settings.quic, &error))?;
     let pins = Pins::default();
-    let config = vestibule_link::server_config(home.key(), pins.clone())?;
-    let endpoint = quinn::Endpoint::server(config, quic).map_err(|error| address(&settings.quic, &error))?;
+    let endpoint = vestibule_link::listen(quic, home.key(), pins.clone()).map_err(|error| address(&settings.quic, &error))?;
     let listener = TcpListener::bind(&settings.api).await.map_err(|error| address(&settings.api, &error))?;
     let (quic, http) = (endpoint.local_addr(), listener.local_addr());
     let (quic, http) =

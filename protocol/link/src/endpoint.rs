@@ -3,11 +3,15 @@
 //! *In*: our key and the pins. *Out*: quinn configurations in which every default that matters was replaced: quinn's own allow
 //! 200 streams of 1.25 MB each with no connection limit, 65,536 half-open handshakes, 0-RTT, and no keep-alive.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Connection, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
 use rustls::pki_types::CertificateDer;
 use vestibule_protocol::key::{PublicKey, SecretKey};
 use vestibule_protocol::tls::{self, Pins};
@@ -22,9 +26,9 @@ pub const CLOSE_REPLACED: VarInt = VarInt::from_u32(2);
 pub const CLOSE_SHUTDOWN: VarInt = VarInt::from_u32(3);
 
 /// NAT bindings of 30 s are common: a ping well below that keeps them.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// A peer that is silent for this long is gone.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(20);
 /// Streams that a peer may have open at once: one per job and round, and a few questions.
 const STREAMS: u32 = 64;
 /// Bytes in flight per stream, and per connection.
@@ -35,11 +39,8 @@ const INCOMING: usize = 256;
 const INCOMING_BYTES: u64 = 64 << 10;
 const INCOMING_TOTAL_BYTES: u64 = 8 << 20;
 
-/// The coordinator's listener.
-///
-/// # Errors
-/// The TLS library's refusal of the key.
-pub fn server_config(key: &SecretKey, sites: Pins) -> Result<ServerConfig, LinkError> {
+/// The coordinator's side of a connection.
+fn server_config(key: &SecretKey, sites: Pins) -> Result<ServerConfig, LinkError> {
     let tls = tls::server(key, sites).map_err(|error| LinkError::Setup(error.to_string()))?;
     let crypto = QuicServerConfig::try_from(tls).map_err(|error| LinkError::Setup(error.to_string()))?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
@@ -50,6 +51,20 @@ pub fn server_config(key: &SecretKey, sites: Pins) -> Result<ServerConfig, LinkE
     config.migration(true);
     config.transport_config(Arc::new(transport()));
     Ok(config)
+}
+
+/// A listening endpoint whose stateless resets (RFC 9000, section 10.3) are keyed from `key`: sites that still talk to a
+/// coordinator that died learn it from the one that took its place, at once and not by silence.
+///
+/// # Errors
+/// The address cannot be listened on; the TLS library's refusal of the key.
+pub fn listen(address: SocketAddr, key: &SecretKey, sites: Pins) -> Result<Endpoint, LinkError> {
+    let setup = |error: &dyn std::fmt::Display| LinkError::Setup(error.to_string());
+    let seed = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.seed()), b"vestibule/stateless-reset/1");
+    let config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, seed.as_ref())));
+    let socket = UdpSocket::bind(address).map_err(|error| setup(&error))?;
+    let runtime = Arc::new(TokioRuntime);
+    Endpoint::new(config, Some(server_config(key, sites)?), socket, runtime).map_err(|error| setup(&error))
 }
 
 /// A site's dialler.

@@ -7,5 +7,5 @@
 mod endpoint;
 mod framed;
 
-pub use endpoint::{CLOSE_NOT_ALLOWED, CLOSE_REPLACED, CLOSE_SHUTDOWN, client_config, peer_key, server_config};
+pub use endpoint::{CLOSE_NOT_ALLOWED, CLOSE_REPLACED, CLOSE_SHUTDOWN, client_config, listen, peer_key};
 pub use framed::{Framed, LinkError};

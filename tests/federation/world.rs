@@ -1,5 +1,7 @@
 //! A federation in a temporary folder. Everything is asked of the built binary, and its daemons are its processes.
 
+#![allow(dead_code, reason = "tests and benches each use a part of it")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -188,6 +190,18 @@ impl World {
         let text = format!("analysis = \"{analysis}.wasm\"\ndataset = \"cohort\"\n{toml}");
         std::fs::write(self.dir().join("job.toml"), text).unwrap();
         self.job(&["submit", "job.toml"])
+    }
+
+    /// Submits the last job file once more and waits for its result.
+    pub(crate) fn submit_and_wait(&self) -> (i32, Value) {
+        self.job(&["submit", "job.toml", "--wait"])
+    }
+
+    /// The daemons' process ids.
+    pub(crate) fn pids(&self) -> Vec<(String, u32)> {
+        let coordinator = self.coordinator.iter().map(|daemon| ("coordinator".to_owned(), daemon.0.id()));
+        let sites = self.sites.iter().filter_map(|(name, daemon)| Some((format!("site {name}"), daemon.as_ref()?.0.id())));
+        coordinator.chain(sites).collect()
     }
 
     pub(crate) fn submitted(&self, analysis: &str, toml: &str) -> String {

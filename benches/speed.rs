@@ -1,0 +1,198 @@
+//! The README's table: `cargo speed`. Medians; ratios are of the same run. With `VESTIBULE_DATA`, on 2,504 people x 13,154 variants; else
+//! on the demo's data.
+#![allow(missing_docs, dead_code, reason = "a bench; the fixture is shared with the tests")]
+#![allow(
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a bench stops at the first surprise"
+)]
+
+#[path = "../tests/federation/world.rs"]
+mod world;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use vestibule_protocol::calibration::calibrate;
+use vestibule_protocol::job::{Budget, Limits, Noise};
+use vestibule_protocol::round::Round;
+use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
+use vestibule_runtime::round;
+use vestibule_sandbox::{Analysis, Sandbox, Settings, Shape, Step};
+
+fn main() {
+    println!("| what | median |\n|---|---|");
+    let data = Data::ingest();
+    instances(&data);
+    scan(&data);
+    federation();
+}
+
+fn row(what: &str, value: String) {
+    println!("| {what} | {value} |");
+}
+
+/// The median of `runs` timings, in seconds.
+fn median(runs: usize, mut work: impl FnMut()) -> f64 {
+    let mut times: Vec<f64> = (0..runs)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[runs / 2]
+}
+
+struct Data {
+    _temp: tempfile::TempDir,
+    dataset: Dataset,
+    analysis: Analysis,
+    params: String,
+    round: Round,
+    genotypes: f64,
+}
+
+impl Data {
+    fn ingest() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let demo = world::root().join("cli/demo-data");
+        let real =
+            std::env::var_os("VESTIBULE_DATA").map(|dir| PathBuf::from(dir).join("1kg-genomewide/1kg.odd-chroms.grch37.bcf"));
+        let (name, source) = match &real {
+            Some(bcf) => ("all.bcf", bcf.clone()),
+            None => ("all.vcf.gz", demo.join("accra/genotypes.vcf.gz")),
+        };
+        std::fs::copy(source, temp.path().join(name)).unwrap();
+        std::fs::write(temp.path().join("dictionary.toml"), "name = \"d\"\n[[column]]\nname = \"x\"\ntype = \"flag\"\n")
+            .unwrap();
+        let catalogue = match &real {
+            Some(bcf) => from_reference(&bcf.with_file_name("reference/freq.afreq.gz")),
+            None => std::fs::read_to_string(demo.join("panel.catalogue.tsv")).unwrap(),
+        };
+        std::fs::write(temp.path().join("c.tsv"), &catalogue).unwrap();
+        let config = format!(
+            "name = \"c\"\napproximate_size = 1\ndictionary = \"dictionary.toml\"\nbudget = {{ epsilon = 1.0, delta = 1e-6 }}\n\
+             [variants]\nfiles = [\"{name}\"]\nbuild = \"GRCh37\"\ncatalogue = [\"c.tsv\"]\n"
+        );
+        let source = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
+        let key = StoreKey::from_bytes([1; 32]);
+        let mut people = 0;
+        let mut attempt = 0;
+        let seconds = median(3, || {
+            // A comment makes it another recipe, so that it is not skipped as done.
+            attempt += 1;
+            people = ingest(&source, &format!("# {attempt}\n{config}"), &source, &key, &mut |_| {}).unwrap().individuals;
+        });
+        let dataset = Dataset::open(&source, &"c".parse().unwrap(), &key).unwrap();
+        let variants = dataset.info().catalogues[0].variants.len();
+        let genotypes = people as f64 * variants as f64;
+        row(
+            &format!("ingest of {people} people x {variants} variants, {}", if real.is_some() { "BCF" } else { "VCF" }),
+            format!("{:.1} M genotypes/s", genotypes / seconds / 1e6),
+        );
+        let analysis = Sandbox::new(Settings::default())
+            .unwrap()
+            .load(&std::fs::read(world::component("allele-frequency")).unwrap())
+            .unwrap();
+        let catalogue = &dataset.info().catalogues[0];
+        let slices: Vec<_> =
+            catalogue.contigs().map(|contig| serde_json::json!({"contig": contig, "start": 1, "end": 400_000_000})).collect();
+        let params = serde_json::json!({"catalogue": catalogue.name, "slices": slices}).to_string();
+        let plan = analysis.plan(&params, Limits::default()).unwrap();
+        let (variants, columns) = dataset.info().shape(&plan.columns, &plan.variants).unwrap();
+        let Step::Round(round) = analysis.next(&params, &Shape { variants, columns }, &[], Limits::default()).unwrap() else {
+            panic!("a round")
+        };
+        Self { _temp: temp, dataset, analysis, params, round, genotypes }
+    }
+}
+
+fn from_reference(path: &std::path::Path) -> String {
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap()), &mut text)
+        .unwrap();
+    let mut rows: Vec<(String, u64, String, String)> = text
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let id: Vec<&str> = line.split('\t').nth(1).unwrap().split(':').collect();
+            (id[0].to_owned(), id[1].parse().unwrap(), id[2].to_owned(), id[3].to_owned())
+        })
+        .collect();
+    rows.sort();
+    let head = "#catalogue\tall\n#build\tGRCh37\ncontig\tposition\tref\talt\n".to_owned();
+    rows.iter().fold(head, |text, (contig, position, a, b)| text + &format!("{contig}\t{position}\t{a}\t{b}\n"))
+}
+
+/// An instance made, prepared, called with no dosages, and thrown away.
+fn instances(data: &Data) {
+    let runner = data.analysis.runner(&data.round, Limits::default()).unwrap();
+    let calls = 2_000;
+    let seconds = median(7, || {
+        for _ in 0..calls {
+            runner.contribute(&[], &[]).unwrap();
+        }
+    });
+    row(
+        "fresh instances, one core (allele frequency, state of all variants decoded in each)",
+        format!("{:.0} /s", f64::from(calls) / seconds),
+    );
+}
+
+/// The same sums by the sandbox and by a native loop over the same rows.
+fn scan(data: &Data) {
+    let plan = data.analysis.plan(&data.params, Limits::default()).unwrap();
+    let selection = data.dataset.select(&plan.columns, &plan.variants).unwrap();
+    let runner = data.analysis.runner(&data.round, Limits::default()).unwrap();
+    let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap();
+    let calibrated = calibrate(&data.round, budget.round(data.round.share_ppb())).unwrap();
+    let sandboxed = median(5, || {
+        round::run(&data.dataset, &selection, &runner, &calibrated, 1, &AtomicBool::new(false)).unwrap();
+    });
+    let native = median(5, || {
+        let mut sums = vec![[0_i64; 2]; data.round.statistics()[1].length as usize / 2];
+        let (mut values, mut dosages) = (vec![], vec![]);
+        for group in 0..data.dataset.row_groups() {
+            let rows = data.dataset.read(&selection, group).unwrap();
+            for index in 0..rows.len() {
+                rows.fill(index, &mut values, &mut dosages);
+                for (sum, dosage) in sums.iter_mut().zip(&dosages) {
+                    sum[0] += i64::from(*dosage) - 1;
+                    sum[1] += i64::from(*dosage == 1);
+                }
+            }
+        }
+        std::hint::black_box(sums);
+    });
+    row(
+        "a whole round, one core: decrypt, decode, fresh instances, clamp, sum",
+        format!("{:.1} M genotypes/s", data.genotypes / sandboxed / 1e6),
+    );
+    row("the same rows and sums in native Rust", format!("{:.1} M genotypes/s", data.genotypes / native / 1e6));
+    row("ratio", format!("{:.1}", sandboxed / native));
+}
+
+/// Three sites as processes: submit to result, and what idle daemons hold.
+fn federation() {
+    let world = world::World::new(&["bogota", "kyoto", "leiden"]);
+    for (what, pid) in world.pids() {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        row(&format!("idle memory, {what}"), format!("{:.0} MB", kib / 1024.0));
+    }
+    let job = "epsilon = 0.1\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 3\n[params]\ncolumns = [\"sex\"]\n";
+    assert_eq!(world.ended(&world.submitted("cohort-summary", job))["state"], "finished");
+    let seconds = median(9, || {
+        let (code, result) = world.submit_and_wait();
+        assert_eq!(code, 0, "{result}");
+    });
+    row("warm submit to result, 3 sites, the whole command", format!("{seconds:.2} s"));
+}

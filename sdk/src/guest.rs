@@ -1,4 +1,4 @@
-//! The component's exports, in front of the [`driver`](crate::driver).
+//! The component's exports, in front of the [`driver`].
 //!
 //! *In*: calls from the host. *Out*: what the contract promises. Each call first sets the panic hook, so that a dry run can show
 //! a message. What `prepare` decodes is kept for `contribute`, in the one instance that lives for one partition.

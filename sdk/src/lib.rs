@@ -67,7 +67,7 @@
 //! * what comes back: [`History`], [`Estimate`], [`pvalue`], [`matrix`], [`Design`]
 //! * what it reports: [`Report`], [`Table`], [`Chart`]
 //! * how it is tested: [`testing`]
-//! * beneath: [`contract`] (the WIT's types), [`driver`], [`guest`], [`panic`], the allocator of components
+//! * beneath: [`contract`] (the WIT's types), [`driver`], [`guest`], [`mod@panic`], the allocator of components
 
 mod analysis;
 #[doc(hidden)]

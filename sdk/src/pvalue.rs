@@ -33,7 +33,7 @@ pub fn normal_minus_log10(z: f64) -> f64 {
 /// Probability that a chi-square with `degrees` degrees of freedom is at least `x`. 1 for `x` at or below 0; NaN for no degrees.
 #[must_use]
 pub fn chi_square(x: f64, degrees: f64) -> f64 {
-    if !(degrees > 0.0) || x.is_nan() {
+    if degrees.is_nan() || degrees <= 0.0 || x.is_nan() {
         return f64::NAN;
     }
     if x <= 0.0 {

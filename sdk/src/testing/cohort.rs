@@ -129,7 +129,7 @@ impl Cohort {
 fn shown_value(info: &ColumnInfo, value: &Value) -> Value {
     match (&info.kind, value) {
         (Kind::Levels(levels), Value::Level(index)) if *index as usize >= levels.len() => Value::Missing,
-        _ => value.clone(),
+        _ => *value,
     }
 }
 

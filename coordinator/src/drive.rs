@@ -246,7 +246,8 @@ async fn collect(shared: &Arc<Shared>, ready: &Arc<Ready>, index: u32, round: Ro
     let stored = shared.store.rounds(job)?;
     let deadline = stored.get(index as usize).map_or(deadline, |stored| stored.deadline);
     let ask = Arc::new(Ask { shared: Arc::clone(shared), ready: Arc::clone(ready), index, round, calibrated, deadline });
-    if index == 0 {
+    let untouched = shared.store.job_sites(job)?.iter().all(|site| site.state == SiteState::Waiting);
+    if index == 0 && untouched {
         ask.enough_connected().await?;
     }
     let mut asked = JoinSet::new();

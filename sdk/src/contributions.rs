@@ -35,6 +35,12 @@ impl Contributions {
         self.slots
     }
 
+    /// Whether this round has the statistic.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.declared.iter().any(|statistic| statistic.name == name)
+    }
+
     /// Adds `x` to a statistic of length 1.
     pub fn add(&mut self, name: &str, x: f64) {
         match self.values(name) {

@@ -21,7 +21,7 @@ pub const Z95: f64 = 1.959_963_984_540_054;
 /// let mean = sum / n;
 /// assert_eq!(mean.value, 0.25);
 /// assert!((mean.sd - (0.01_f64.powi(2) + (0.25 * 0.01_f64).powi(2)).sqrt()).abs() < 1e-12);
-/// assert_eq!(format!("{mean}"), "0.25 ± 0.02");
+/// assert_eq!(format!("{mean}"), "0.250 ± 0.020");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {

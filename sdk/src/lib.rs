@@ -103,6 +103,7 @@ pub use error::{Error, Result};
 pub use estimate::{Estimate, Z95};
 pub use history::{Finished, History};
 pub use individual::Individual;
+pub use plan::Slice;
 pub use report::Chart;
 pub use round::{Round, Step};
 
@@ -118,6 +119,6 @@ pub mod prelude {
 
     pub use crate::{
         Analysis, Bins, Chart, ColumnInfo, Contributions, Design, Error, Estimate, History, Individual, Kind, Plan, Report,
-        Result, Round, Shape, Step, Table, Variant, VariantSlice, kernels, matrix, pvalue,
+        Result, Round, Shape, Slice, Step, Table, Variant, VariantSlice, kernels, matrix, pvalue,
     };
 }

@@ -16,6 +16,13 @@ pub const fn packed_len(order: usize) -> usize {
     order * (order + 1) / 2
 }
 
+/// The largest Euclidean norm of the packed triangle of `x x'`, for x with entries within -1..1 and a squared norm of at most
+/// `norm_squared`: the triangle's squared norm is (|x|^4 + sum of x_i^4) / 2, and x_i^4 is at most x_i^2.
+#[must_use]
+pub fn outer_norm(norm_squared: f64) -> f64 {
+    ((norm_squared * norm_squared + norm_squared) / 2.0).sqrt()
+}
+
 /// Adds `weight * x x'` to a packed triangle.
 ///
 /// # Panics
@@ -77,6 +84,12 @@ impl Symmetric {
         (0..self.order).map(|row| x.iter().enumerate().map(|(column, x)| self.at(row, column) * x).sum()).collect()
     }
 
+    /// The matrix times itself.
+    #[must_use]
+    pub fn squared(&self) -> Self {
+        Self::build(self.order, |row, column| (0..self.order).map(|k| self.at(row, k) * self.at(k, column)).sum())
+    }
+
     /// The matrix with `ridge` added to its diagonal.
     #[must_use]
     pub fn plus_ridge(&self, ridge: f64) -> Self {
@@ -102,6 +115,17 @@ impl Symmetric {
             x[row] /= lower[row * n + row];
         }
         Some(x)
+    }
+
+    /// Of a moment matrix of `[x, y]`, y last: the coefficients of the least squares fit of y on x, and the sum of squares left.
+    /// Where the noise hides directions of x (`floor`, see [`Symmetric::damped`]) they are damped. `None` if nothing helps.
+    #[must_use]
+    pub fn least_squares(&self, floor: f64) -> Option<(Vec<f64>, f64)> {
+        let last = self.order.checked_sub(1)?;
+        let xy: Vec<f64> = (0..last).map(|row| self.at(row, last)).collect();
+        let beta = self.leading(last).damped(floor.max(1e-9)).0.solve(&xy)?;
+        let explained: f64 = beta.iter().zip(&xy).map(|(b, xy)| b * xy).sum();
+        Some((beta, self.at(last, last) - explained))
     }
 
     /// The inverse; `None` unless positive definite.
@@ -168,7 +192,34 @@ mod tests {
         for row in 0..3 {
             let unit: Vec<f64> = (0..3).map(|k| f64::from(k == row)).collect();
             let back = matrix.times(&inverse.times(&unit));
+            assert_eq!(matrix.squared().times(&unit)[0], matrix.times(&matrix.times(&unit))[0]);
             back.iter().zip(&unit).for_each(|(got, want)| assert!((got - want).abs() < 1e-9));
+        }
+    }
+
+    #[test]
+    fn least_squares_finds_a_line() {
+        let mut packed = vec![0.0; packed_len(3)];
+        for (x, off) in [(-1.0, 0.1), (-0.5, -0.1), (0.5, -0.1), (1.0, 0.1)] {
+            add_outer(&mut packed, &[1.0, x, 0.25 + 0.5 * x + off], 1.0); // the offsets are orthogonal to 1 and x
+        }
+        let (beta, squares) = Symmetric::from_packed(3, packed).least_squares(0.0).unwrap();
+        assert!((beta[0] - 0.25).abs() < 1e-9 && (beta[1] - 0.5).abs() < 1e-9 && (squares - 0.04).abs() < 1e-9);
+    }
+
+    #[test]
+    fn no_triangle_is_longer_than_the_bound() {
+        let mut uniform = crate::testing::Gauss::new(3);
+        for order in 1..6_u32 {
+            for times in 0..200 {
+                // Corners now and then: there the bound is met.
+                let mut entry = || if times % 7 == 0 { 1.0 } else { 2.0 * uniform.uniform() - 1.0 };
+                let x: Vec<f64> = (0..order).map(|_| entry()).collect();
+                let mut packed = vec![0.0; packed_len(x.len())];
+                add_outer(&mut packed, &x, 1.0);
+                let norm = packed.iter().map(|p| p * p).sum::<f64>().sqrt();
+                assert!(norm <= outer_norm(x.iter().map(|x| x * x).sum()) * (1.0 + 1e-12));
+            }
         }
     }
 

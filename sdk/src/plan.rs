@@ -3,6 +3,8 @@
 //! *In*: column names, catalogue slices. *Out*: the plan that `plan` returns. *Refuses*: nothing here; the host checks names
 //! against the dataset's public description before any data is read.
 
+use serde::{Deserialize, Serialize};
+
 use crate::contract::{Partitioning, Plan, VariantSlice};
 
 impl Plan {
@@ -35,6 +37,13 @@ impl Plan {
         self
     }
 
+    /// Also shows the dosages of these slices of a catalogue, in this order.
+    #[must_use]
+    pub fn slices(self, catalogue: &str, slices: &[Slice]) -> Self {
+        let named = |slice: &Slice| VariantSlice::new(catalogue, &slice.contig, slice.start, slice.end);
+        slices.iter().map(named).fold(self, Self::variants)
+    }
+
     /// At most this many passes over the data.
     #[must_use]
     pub fn rounds(mut self, at_most: u32) -> Self {
@@ -55,6 +64,18 @@ impl Default for Plan {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A slice of a catalogue as parameters name it: `{"contig": "22", "start": 1, "end": 60000000}`, or `["22", 1, 60000000]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slice {
+    /// In the catalogue's own spelling.
+    pub contig: String,
+    /// First position, 1-based.
+    pub start: u64,
+    /// First position after the slice.
+    pub end: u64,
 }
 
 impl VariantSlice {

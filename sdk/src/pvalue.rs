@@ -30,6 +30,15 @@ pub fn normal_minus_log10(z: f64) -> f64 {
     -ln / LN_10
 }
 
+/// What clipping a standard normal number to `-at..=at` leaves: of its slope (the covariance with the unclipped one), and of its
+/// variance. Both are 1 for no clipping.
+#[must_use]
+pub fn clipped_normal(at: f64) -> (f64, f64) {
+    let inside = 1.0 - normal(at);
+    let density = (-at * at / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    (inside, inside - 2.0 * at * density + at * at * (1.0 - inside))
+}
+
 /// Probability that a chi-square with `degrees` degrees of freedom is at least `x`. 1 for `x` at or below 0; NaN for no degrees.
 #[must_use]
 pub fn chi_square(x: f64, degrees: f64) -> f64 {
@@ -102,6 +111,21 @@ mod tests {
         near(chi_square(18.307_038_053_275_146, 10.0), 0.05);
         assert_eq!((chi_square(-1.0, 3.0), chi_square(0.0, 3.0)), (1.0, 1.0));
         assert!(chi_square(1.0, 0.0).is_nan());
+    }
+
+    #[test]
+    fn clipping_leaves_what_a_simulation_says() {
+        let mut gauss = crate::testing::Gauss::new(11);
+        let (mut slope, mut square) = (0.0, 0.0);
+        for _ in 0..200_000 {
+            let x = gauss.draw();
+            let clipped = x.clamp(-1.0, 1.0);
+            slope += x * clipped / 200_000.0;
+            square += clipped * clipped / 200_000.0;
+        }
+        let want = clipped_normal(1.0);
+        assert!((slope - want.0).abs() < 0.01 && (square - want.1).abs() < 0.01, "{slope} {square} {want:?}");
+        assert_eq!(clipped_normal(40.0), (1.0, 1.0));
     }
 
     #[test]

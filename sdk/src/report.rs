@@ -5,7 +5,7 @@
 
 pub(crate) mod chart;
 
-use crate::contract::{Cells, Column, Report, Table};
+use crate::contract::{Cells, Column, Report, Table, Variant};
 use crate::error::{Error, Result};
 use crate::estimate::Estimate;
 pub use chart::Chart;
@@ -61,6 +61,15 @@ impl Table {
     /// A table without columns.
     pub fn new(title: impl Into<String>) -> Self {
         Self { title: title.into(), columns: Vec::new() }
+    }
+
+    /// A table with a row for each variant: `contig`, `position`, `ref`, `alt`.
+    pub fn of_variants(title: impl Into<String>, variants: &[Variant]) -> Self {
+        Self::new(title)
+            .texts("contig", variants.iter().map(|variant| &variant.contig))
+            .numbers("position", variants.iter().map(|variant| variant.position as f64))
+            .texts("ref", variants.iter().map(|variant| &variant.reference))
+            .texts("alt", variants.iter().map(|variant| &variant.alternate))
     }
 
     /// Adds a column of numbers.

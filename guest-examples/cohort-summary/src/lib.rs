@@ -7,13 +7,8 @@ use vestibule_sdk::prelude::*;
 pub struct Params {
     /// Dictionary columns: numbers, levels or flags.
     pub columns: Vec<String>,
-    /// Histogram bins of a number column.
-    #[serde(default = "ten")]
-    pub bins: u32,
-}
-
-fn ten() -> u32 {
-    10
+    /// Histogram bins of a number column; 10 unless said.
+    pub bins: Option<u32>,
 }
 
 pub struct CohortSummary;
@@ -35,7 +30,7 @@ impl Analysis for CohortSummary {
             for column in &shape.columns {
                 let name = &column.name;
                 round = match &column.kind {
-                    Kind::Number(_) => round.moments(format!("{name} moments")).histogram(name, params.bins),
+                    Kind::Number(_) => round.moments(format!("{name} moments")).histogram(name, params.bins.unwrap_or(10)),
                     Kind::Levels(_) | Kind::Flag => round.histogram(name, column.categories().len() as u32),
                     Kind::Day => return Err(format!("params: `columns`: `{name}` holds days, which are not summarised").into()),
                 };
@@ -53,7 +48,7 @@ impl Analysis for CohortSummary {
                 // The mean's error as an estimate of the population's: noise, and who happened to be there.
                 let sampled = mean.with_error((variance.value / n.value.max(1.0)).sqrt());
                 [n, mean, sampled, variance].into_iter().zip(&mut moments).for_each(|(value, list)| list.push(value));
-                labels = Bins::of(column, params.bins)?.labels();
+                labels = Bins::of(column, params.bins.unwrap_or(10))?.labels();
             }
             let table = Table::new(name).texts("value", labels).estimates("people", &done.values(name)?);
             report = report.table(table).chart(Chart::bars(column.to_string(), name, "value", "people").error_bars());
@@ -71,7 +66,7 @@ impl Analysis for CohortSummary {
         out.add("people", 1.0);
         for name in &params.columns {
             let number = matches!(individual.column(name).kind, Kind::Number(_));
-            let cell = if number { individual.bin(name, params.bins) } else { individual.category(name) };
+            let cell = if number { individual.bin(name, params.bins.unwrap_or(10)) } else { individual.category(name) };
             let Some(cell) = cell else { continue };
             out.cell(name, cell);
             if let Some(moments) = number.then(|| individual.moments(name)).flatten() {

@@ -400,3 +400,17 @@ fn four_real_hospitals_are_read_as_their_readme_counts_them() {
         assert_eq!(rows.iter().filter(|(values, _)| values[0] == Value::Missing).count(), no_chol, "{site}");
     }
 }
+
+/// The examples of docs/DATASETS.md are what a site copies: they must be right.
+#[test]
+fn the_examples_of_the_guide_are_read() {
+    let guide = include_str!("../../../docs/DATASETS.md");
+    let blocks: Vec<&str> = guide.split("```").skip(1).step_by(2).collect();
+    let of = |language: &str| blocks.iter().filter_map(|block| block.strip_prefix(language)).collect::<Vec<_>>();
+    let [dictionary, recipe] = of("toml\n")[..] else { panic!("two TOML examples") };
+    let dictionary = Dictionary::parse(dictionary).unwrap();
+    let config = Config::parse(recipe).unwrap();
+    assert_eq!(config.mappings(&dictionary).unwrap().iter().flatten().count(), 2);
+    let [catalogue] = of("text\n")[..] else { panic!("one catalogue") };
+    assert_eq!(Catalogue::parse(catalogue.as_bytes()).unwrap().variants.len(), 1);
+}

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `jobs` | two sites answer a job; refusals say why; a component with imports is refused everywhere |
 //! | `crashes` | killed daemons lose no job, charge no round twice, send no second release |
+//! | `hostile` | hostile guests move nothing but their own bounded contribution |
 //! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
 //! | `commands` | exit codes, JSON, and what errors say |
 //! | `world` | the fixture |
@@ -18,6 +19,7 @@
 
 mod commands;
 mod crashes;
+mod hostile;
 mod jobs;
 mod real;
 mod world;

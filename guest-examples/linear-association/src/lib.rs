@@ -35,9 +35,8 @@ impl Analysis for LinearAssociation {
             let public = variants.iter().all(|variant| variant.frequency.is_some());
             return Ok(if public { round } else { round.sums("dosages", d, -1.0..=1.0) }.into());
         };
-        let sums = first.values("moments")?;
-        let moments = Symmetric::from_packed(k + 1, sums.iter().map(|entry| entry.value).collect());
-        let (people, noise) = (moments.at(0, 0).max(2.0), sums[0].sd);
+        let moments = Symmetric::from_packed(k + 1, first.get("moments")?.values.clone());
+        let (people, noise) = (moments.at(0, 0).max(2.0), first.get("moments")?.noise_sd);
         let (beta, squares) = moments.least_squares(noise * (k as f64).sqrt()).ok_or("the covariates cannot be told apart")?;
         let sd = (squares / people).clamp((noise / people).clamp(1e-6, 1.0), 1.0).sqrt();
         let means: Vec<f64> = match first.values("dosages") {
@@ -58,9 +57,9 @@ impl Analysis for LinearAssociation {
         let z = betas.iter().map(|beta| beta.value / beta.sd);
         let table = Table::of_variants("Associations", variants).estimates("beta", &betas).numbers("z", z.clone());
         let table = table.numbers("-log10 p", z.map(pvalue::normal_minus_log10));
-        let chart = Chart::manhattan("Manhattan plot", "Associations", "contig", "position", "-log10 p");
-        let report = Report::new(format!("{d} variants, about {people:.0} people, residual sd {scale:.3}."));
-        Ok(report.table(table).chart(chart.level(-(0.05 / d as f64).log10())).into())
+        let chart = Chart::manhattan("Manhattan", "Associations", "contig", "position", "-log10 p");
+        let (chart, summary) = (chart.level(-(0.05 / d as f64).log10()), format!("{d} variants, about {people:.0} people."));
+        Ok(Report::new(summary).table(table).chart(chart).into())
     }
 
     fn contribute(params: &Params, (design, null): &Self::State, individual: &Individual, out: &mut Contributions) {

@@ -32,7 +32,7 @@ fn main() {
     let glm = [1.593_747, 0.027_714, 1.312_464, -0.028_026, -0.679_689, 2.114_207, 0.352_086];
     let se = [0.994_127, 0.010_657, 0.209_506, 0.004_055, 0.209_935, 0.406_551, 0.262_729];
     println!("| epsilon | largest distance, in standard errors | sex (glm 1.31) | thalach (glm -0.0280) |\n|---|---|---|---|");
-    for epsilon in [Some(1.0), Some(3.0), Some(10.0), Some(30.0), None] {
+    for epsilon in [Some(1.0), Some(3.0), Some(10.0), Some(30.0), Some(100.0), None] {
         let runs: Vec<Vec<f64>> = (1..=21)
             .map(|seed| {
                 let noise = epsilon.map_or(Noise::Exact, |epsilon| Noise::Gaussian { rho: rho(epsilon, 1e-6), sites: 4, seed });
@@ -47,7 +47,7 @@ fn main() {
         let largest =
             median(&|run| run.iter().zip(glm).zip(se).map(|((b, glm), se)| ((b - glm) / se).abs()).fold(0.0, f64::max));
         let (sex, thalach) = (median(&|run| (run[2] - glm[2]).abs()), median(&|run| (run[3] - glm[3]).abs()));
-        let epsilon = epsilon.map_or("no noise, 8 steps".to_owned(), |epsilon| epsilon.to_string());
-        println!("| {epsilon} | {largest:.1} | ± {sex:.2} | ± {thalach:.4} |");
+        let epsilon = epsilon.map_or("no noise".to_owned(), |epsilon| epsilon.to_string());
+        println!("| {epsilon} | {largest:.2} | ± {sex:.2} | ± {thalach:.5} |");
     }
 }

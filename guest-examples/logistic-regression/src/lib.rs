@@ -40,8 +40,8 @@ impl Analysis for LogisticRegression {
 
     fn plan(params: &Params) -> Result<Plan> {
         let steps = params.steps.unwrap_or(4);
-        if !(1..=30).contains(&steps) || params.clip.is_some_and(|clip| !(clip > 0.0 && clip.is_finite())) {
-            return Err("params: `steps` must be 1 to 30, and `clip` above 0".into());
+        if !(1..=20).contains(&steps) || params.clip.is_some_and(|clip| !(clip > 0.0 && clip.is_finite())) {
+            return Err("params: `steps` must be 1 to 20, and `clip` above 0".into());
         }
         Ok(Plan::new().columns(&params.covariates).column(&params.outcome).rounds(steps))
     }

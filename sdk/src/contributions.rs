@@ -42,6 +42,7 @@ impl Contributions {
     }
 
     /// Adds `x` to a statistic of length 1.
+    #[track_caller]
     pub fn add(&mut self, name: &str, x: f64) {
         match self.values(name) {
             [only] => *only += x,
@@ -50,6 +51,7 @@ impl Contributions {
     }
 
     /// Adds `x` to entry `index`.
+    #[track_caller]
     pub fn add_at(&mut self, name: &str, index: usize, x: f64) {
         let entries = self.values(name);
         let length = entries.len();
@@ -60,6 +62,7 @@ impl Contributions {
     }
 
     /// Adds `values` entry by entry.
+    #[track_caller]
     pub fn vector(&mut self, name: &str, values: &[f64]) {
         let entries = self.values(name);
         assert!(entries.len() == values.len(), "statistic `{name}` has {} entries, {} were given", entries.len(), values.len());
@@ -67,6 +70,7 @@ impl Contributions {
     }
 
     /// The statistic's entries, zeros at first, to be written in place.
+    #[track_caller]
     pub fn values(&mut self, name: &str) -> &mut [f64] {
         let at = self.find(name);
         let length = self.declared[at].length as usize;
@@ -81,6 +85,7 @@ impl Contributions {
     }
 
     /// One, in this cell of a histogram. A partition has one cell per histogram: the last call counts.
+    #[track_caller]
     pub fn cell(&mut self, name: &str, cell: u32) {
         let at = self.find(name);
         let length = self.declared[at].length;
@@ -89,23 +94,27 @@ impl Contributions {
     }
 
     /// The whole statistic as reals, without a copy. Replaces what was there.
+    #[track_caller]
     pub fn reals(&mut self, name: &str, values: Vec<f64>) {
         let at = self.checked(name, values.len());
         self.slots[at] = Contribution::Reals(values);
     }
 
     /// The whole statistic as integers, without a copy. Replaces what was there.
+    #[track_caller]
     pub fn integers(&mut self, name: &str, values: Vec<i64>) {
         let at = self.checked(name, values.len());
         self.slots[at] = Contribution::Integers(values);
     }
 
     /// The whole statistic as bytes 0..=255, without a copy: an eighth of the memory of reals. Replaces what was there.
+    #[track_caller]
     pub fn bytes(&mut self, name: &str, values: Vec<u8>) {
         let at = self.checked(name, values.len());
         self.slots[at] = Contribution::Bytes(values);
     }
 
+    #[track_caller]
     fn checked(&self, name: &str, given: usize) -> usize {
         let at = self.find(name);
         let length = self.declared[at].length;
@@ -113,6 +122,7 @@ impl Contributions {
         at
     }
 
+    #[track_caller]
     fn find(&self, name: &str) -> usize {
         match self.declared.iter().position(|statistic| statistic.name == name) {
             Some(at) => at,

@@ -29,12 +29,14 @@ impl Individual {
 
     /// The public description of a column.
     #[must_use]
+    #[track_caller]
     pub fn column(&self, name: &str) -> &ColumnInfo {
         self.find(name).0
     }
 
     /// A number, clamped to the column's public bounds.
     #[must_use]
+    #[track_caller]
     pub fn number(&self, name: &str) -> Option<f64> {
         let (column, value) = self.find(name);
         match (&column.kind, value) {
@@ -46,19 +48,24 @@ impl Individual {
 
     /// A number on the scale where the column's bounds are -1 and 1.
     #[must_use]
+    #[track_caller]
     pub fn scaled(&self, name: &str) -> Option<f64> {
-        self.number(name).map(|x| self.column(name).scaled(x))
+        let x = self.number(name)?;
+        Some(self.column(name).scaled(x))
     }
 
     /// `[1, v, v^2 - 1]` of a number on that scale, for [`Round::moments`](crate::Round::moments): from their sums
     /// [`Estimate::moments`](crate::Estimate::moments) has count, mean and variance.
     #[must_use]
+    #[track_caller]
     pub fn moments(&self, name: &str) -> Option<[f64; 3]> {
-        self.scaled(name).map(|v| [1.0, v, v * v - 1.0])
+        let v = self.scaled(name)?;
+        Some([1.0, v, v * v - 1.0])
     }
 
     /// The histogram bin of a number, of `bins` equal ones over the column's bounds.
     #[must_use]
+    #[track_caller]
     pub fn bin(&self, name: &str, bins: u32) -> Option<u32> {
         let x = self.number(name)?;
         Bins::of(self.column(name), bins).ok().map(|bins| bins.cell(x))
@@ -66,6 +73,7 @@ impl Individual {
 
     /// The index of a level.
     #[must_use]
+    #[track_caller]
     pub fn level(&self, name: &str) -> Option<u32> {
         let (column, value) = self.find(name);
         match value {
@@ -77,6 +85,7 @@ impl Individual {
 
     /// Yes or no.
     #[must_use]
+    #[track_caller]
     pub fn flag(&self, name: &str) -> Option<bool> {
         let (column, value) = self.find(name);
         match value {
@@ -88,6 +97,7 @@ impl Individual {
 
     /// The index into [`ColumnInfo::categories`]: a level's index, or 0 and 1 for no and yes.
     #[must_use]
+    #[track_caller]
     pub fn category(&self, name: &str) -> Option<u32> {
         match self.find(name) {
             (_, Value::Flag(yes)) => Some(u32::from(*yes)),
@@ -97,6 +107,7 @@ impl Individual {
 
     /// Days since 1970-01-01.
     #[must_use]
+    #[track_caller]
     pub fn day(&self, name: &str) -> Option<i32> {
         let (column, value) = self.find(name);
         match value {
@@ -106,6 +117,7 @@ impl Individual {
         }
     }
 
+    #[track_caller]
     fn find(&self, name: &str) -> (&ColumnInfo, &Value) {
         let cells = self.columns.iter().zip(&self.row.values);
         match cells.into_iter().find(|(column, _)| column.name == name) {
@@ -116,11 +128,13 @@ impl Individual {
 }
 
 #[cold]
+#[track_caller]
 fn wrong(column: &ColumnInfo, asked: &str) -> ! {
     panic!("column `{}` holds {}, {asked} was asked for", column.name, column.holds())
 }
 
 #[cold]
+#[track_caller]
 pub(crate) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> ! {
     panic!("no {what} `{name}`; there are: {}", known.collect::<Vec<_>>().join(", "))
 }

@@ -18,13 +18,21 @@ use vestibule_runtime::dataset::{Config, Dataset, StoreKey, ingest};
 use vestibule_runtime::trial::{self, Trial};
 use vestibule_sandbox::{Inspection, Sandbox, Settings, Shape, Step};
 
-use crate::analysis::build;
+use crate::analysis::{build, scaffold};
 use crate::failure::{Exit, Failure, coded};
 use crate::files::{read, read_bytes};
 use crate::show;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Analysis {
+    /// Write a crate to start from, with its own test and the SDK beside it.
+    New {
+        /// The new folder; its name becomes the crate's.
+        dir: PathBuf,
+        /// The example to start from: cohort-summary, allele-frequency, linear-association or logistic-regression.
+        #[arg(long, default_value = "cohort-summary")]
+        template: String,
+    },
     /// Build a crate into one component that imports nothing.
     Build {
         /// The crate's folder.
@@ -116,6 +124,16 @@ fn guest(error: vestibule_sandbox::GuestError) -> anyhow::Error {
 impl Analysis {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
+            Self::New { dir, template } => {
+                let name = scaffold::new(&dir, &template)?;
+                if json {
+                    println!("{}", json!({ "folder": dir, "crate": name, "template": template }));
+                } else {
+                    let dir = dir.display();
+                    println!("{dir}  crate {name}, from {template}\nnext: vestibule analysis build {dir}");
+                }
+                Ok(())
+            }
             Self::Build { dir, output } => {
                 let built = build::build(&dir, output.as_deref(), &mut |text| eprintln!("{text}"))?;
                 if json {

@@ -66,7 +66,9 @@ fn two_sites_answer_and_every_refusal_says_why() {
     let job = world.submitted("cohort-summary", &SUMMARY.replace("epsilon = 1.0", "epsilon = 4.5"));
     let status = world.ended(&job);
     assert_eq!((&status["state"], &status["error"]["code"]), (&"failed".into(), &"too-few-sites".into()), "{status}");
-    assert_eq!(status["sites"][0]["reason"]["code"], "epsilon-over-site-cap", "{status}");
+    // The first refusal ends the job: the other site may not have answered yet.
+    let over = |site: &Value| site["reason"]["code"] == "epsilon-over-site-cap";
+    assert!(status["sites"].as_array().unwrap().iter().any(over), "{status}");
 
     // A researcher whom a site does not accept, or no longer.
     world.ok(&["site", "researcher", "remove", "leiden", "ada"]);

@@ -27,8 +27,10 @@ impl Analysis for AlleleFrequency {
         let (variants, d) = (&shape.variants, shape.variants.len() as f64);
         let Some(done) = history.last() else {
             // A genotype 0, 1, 2 is (g - 1, het) = (-1, 0), (0, 1) or (1, 0): norm 1, so the heterozygotes cost no extra noise.
+            // A millionth more, so that the grid's rounding of the bound clips nobody.
             let round = Round::with(variants.iter().map(|variant| variant.frequency.unwrap_or(0.5)).collect());
-            let round = round.count("people").l2("genotypes", 2 * variants.len(), d.sqrt()).weight(d.sqrt().max(4.0));
+            let round =
+                round.count("people").l2("genotypes", 2 * variants.len(), d.sqrt() * 1.000_001).weight(d.sqrt().max(4.0));
             return Ok(round.into());
         };
         let (people, sums) = (done.value("people")?, done.values("genotypes")?);

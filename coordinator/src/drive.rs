@@ -359,12 +359,7 @@ impl Ask {
         }
         let job = self.manifest().job;
         let envelope = self.shared.store.job(job)?.map(|job| job.envelope).unwrap_or_default();
-        let offer = Offer {
-            manifest: envelope,
-            round: self.index,
-            request: self.round.request().clone(),
-            wait_seconds: u32::try_from(self.left().as_secs()).unwrap_or(u32::MAX),
-        };
+        let offer = Offer { manifest: envelope, round: self.index, request: self.round.request().clone() };
         let mut stream = link!(Framed::open(connection).await);
         link!(stream.send(&offer).await);
         self.shared.set_site(job, site, SiteState::Waiting.after(Event::Offer), None)?;

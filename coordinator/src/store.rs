@@ -396,9 +396,8 @@ impl Store {
     /// The database.
     pub fn closing(&self, site: &Name) -> Result<Vec<(JobId, bool)>> {
         self.with(|tx| {
-            let sql = "SELECT job, state = ?2 FROM job_site JOIN job USING(job) WHERE site = ?1 AND closing = 1";
-            let sql = sql.replace("state = ?2", "job.state = ?2");
-            let mut query = tx.prepare_cached(&sql)?;
+            let sql = "SELECT job, job.state = ?2 FROM job_site JOIN job USING(job) WHERE site = ?1 AND closing = 1";
+            let mut query = tx.prepare_cached(sql)?;
             let rows = query
                 .query_map(params![site.as_str(), word(&JobState::Cancelled)], |row| Ok((parsed(row, 0)?, row.get(1)?)))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)

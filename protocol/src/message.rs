@@ -122,8 +122,6 @@ pub struct Offer {
     pub round: u32,
     /// What is asked.
     pub request: RoundRequest,
-    /// Seconds that the coordinator will wait for the last answer.
-    pub wait_seconds: u32,
 }
 message!(Offer, 6, 40 << 20);
 

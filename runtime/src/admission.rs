@@ -146,7 +146,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn offer(manifest: &Manifest, round: u32) -> Offer {
-        Offer { manifest: manifest.sign(&researcher()).unwrap(), round, request: request(), wait_seconds: 60 }
+        Offer { manifest: manifest.sign(&researcher()).unwrap(), round, request: request() }
     }
 
     pub(crate) fn verified(manifest: &Manifest, round: u32) -> Verified {

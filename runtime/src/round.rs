@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use vestibule_protocol::calibration::Calibrated;
-use vestibule_sandbox::{Detail, Failure, Runner, Value as GuestValue};
+use vestibule_sandbox::{Contributions, Detail, Failure, Runner, Value as GuestValue};
 
 use crate::dataset::{Dataset, Selection, Value};
 use crate::reduce::Sums;
@@ -95,7 +95,7 @@ pub(crate) fn run_with(
                     }
                     Err(Failure::Refused(_) | Failure::Host(_)) => return Err(RoundFailure::Host),
                 };
-                sums.add(calibrated, found.as_deref()).map_err(|_| RoundFailure::Host)?;
+                sums.add(calibrated, found.as_ref().map(Contributions::as_slice)).map_err(|_| RoundFailure::Host)?;
             }
             first += rows.len();
         }

@@ -2,7 +2,8 @@
 //!
 //! | module | what it shows |
 //! |---|---|
-//! | `jobs` | two sites answer a job; refusals say why; a component with imports is refused everywhere |
+//! | `jobs` | two sites answer a job; refusals say why |
+//! | `components` | a component with imports is refused everywhere; compiled code is trusted only with our seal |
 //! | `crashes` | killed daemons lose no job, charge no round twice, send no second release |
 //! | `hostile` | hostile guests move nothing but their own bounded contribution |
 //! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
@@ -18,6 +19,7 @@
 )]
 
 mod commands;
+mod components;
 mod crashes;
 mod hostile;
 mod jobs;

@@ -152,14 +152,19 @@ impl World {
     }
 
     pub(crate) fn all_connected(&self) {
+        self.connected(self.sites.len());
+    }
+
+    /// Waits until the coordinator knows that many sites to be connected.
+    pub(crate) fn connected(&self, wanted: usize) {
         // Sites are listed to researchers; a job that is refused for an unknown site would say so.
         let key = vestibule_key(self.dir());
         wait("the sites", || {
             let header = vestibule_protocol::request::authorize("GET", "/v1/sites", b"", now(), &key);
             let answer = ureq::get(format!("{}/v1/sites", self.api)).header("authorization", header).call().ok()?;
-            let sites: Value = serde_json::from_str(&answer.into_body().read_to_string().ok()?).ok()?;
-            let connected = sites.as_array()?.iter().filter(|site| site["connected"] == true).count();
-            (connected == self.sites.len()).then_some(())
+            let found: Value = serde_json::from_str(&answer.into_body().read_to_string().ok()?).ok()?;
+            let connected = found.as_array()?.iter().filter(|site| site["connected"] == true).count();
+            (connected == wanted).then_some(())
         });
     }
 
@@ -178,6 +183,15 @@ impl World {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir().join("log.txt")).unwrap_or_default()
+    }
+
+    /// A call of the API that the command line would not make: its status and document.
+    pub(crate) fn put(&self, path: &str, body: &[u8]) -> (u16, Value) {
+        let header = vestibule_protocol::request::authorize("PUT", path, body, now(), &vestibule_key(self.dir()));
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let answer = agent.put(format!("{}{path}", self.api)).header("authorization", header).send(body).unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_str(&answer.into_body().read_to_string().unwrap()).unwrap())
     }
 
     pub(crate) fn job(&self, arguments: &[&str]) -> (i32, Value) {

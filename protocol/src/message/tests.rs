@@ -59,8 +59,8 @@ fn golden_bytes() {
     let bound = Bound::Range { lower: 0.0, upper: 2.0 };
     let statistic = Statistic { name: "n".into(), length: 1, bound, weight: 1.0 };
     let request = RoundRequest { statistics: vec![statistic], budget_share: 0.5, state: vec![9] };
-    let offer = Offer { manifest: vec![0x7b, 0x7d], round: 1, request, wait_seconds: 60 };
-    let want = "0000002c00060001027b7d0101016e010000000000000000000000000000000040000000000000f03f000000000000e03f01093c";
+    let offer = Offer { manifest: vec![0x7b, 0x7d], round: 1, request };
+    let want = "0000002b00060001027b7d0101016e010000000000000000000000000000000040000000000000f03f000000000000e03f0109";
     golden(&offer, want);
     golden(&Answer::Need { from: 5 }, "00000002000700010005");
     golden(&Answer::Accepted, "000000010007000101");

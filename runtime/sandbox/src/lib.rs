@@ -33,4 +33,4 @@ pub use bindings::vestibule::analysis::types::{Contribution, Value};
 pub use cache::{CodeCache, CodeStore};
 pub use engine::{Sandbox, SandboxError, Settings};
 pub use inspect::{Inspection, inspect};
-pub use runner::{Detail, Failure, Runner};
+pub use runner::{Contributions, Detail, Failure, Runner};

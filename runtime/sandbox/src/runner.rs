@@ -36,6 +36,23 @@ pub struct Runner {
     lifted: usize,
 }
 
+/// What one partition contributed: for the reducer, which clamps it. Shows its size only.
+pub struct Contributions(Vec<Contribution>);
+
+impl Contributions {
+    /// One for each statistic, if the guest kept to its contract.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Contribution] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Contributions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Contributions(withheld)")
+    }
+}
+
 /// Why there is no contribution.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Failure {
@@ -73,12 +90,12 @@ impl Runner {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub fn contribute(&self, values: &[Value], dosages: &[u8]) -> Result<Vec<Contribution>, Failure> {
+    pub fn contribute(&self, values: &[Value], dosages: &[u8]) -> Result<Contributions, Failure> {
         let (mut store, instance) = self.prepared()?;
         let guest = |error: &wasmtime::Error, store: &Store<Guard>| self.guest(error, store);
         store.set_fuel(self.limits.fuel_per_partition).map_err(|error| Failure::Host(error.to_string()))?;
         let individual = Individual { values, dosages };
-        instance.call_contribute(&mut store, &[individual]).map_err(|error| guest(&error, &store))
+        instance.call_contribute(&mut store, &[individual]).map(Contributions).map_err(|error| guest(&error, &store))
     }
 
     fn prepared(&self) -> Result<(Store<Guard>, crate::bindings::Analysis), Failure> {

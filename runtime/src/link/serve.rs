@@ -1,8 +1,8 @@
 //! Serving: one connection at a time, one task for each stream that the coordinator opens.
 //!
-//! *In*: streams. *Out*: what each asks for. *Stops*: with the token it is given: no new streams, then the connection is closed;
-//! a round that is running is stopped at the next partition and will run again under the same charge. *Refuses*: frames of any
-//! kind that is not a question to a site.
+//! *In*: streams. *Out*: what each asks for. *Stops*: with the token it is given: no new streams, then the connection is closed. A
+//! round that is running runs to its end, and its release is stored; the coordinator has it when it asks again. *Refuses*:
+//! frames of any kind that is not a question to a site.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

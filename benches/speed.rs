@@ -90,6 +90,7 @@ impl Data {
             attempt += 1;
             people = ingest(&source, &format!("# {attempt}\n{config}"), &source, &key, &mut |_| {}).unwrap().individuals;
         });
+        peers(&temp.path().join(name), seconds);
         let dataset = Dataset::open(&source, &"c".parse().unwrap(), &key).unwrap();
         let variants = dataset.info().catalogues[0].variants.len();
         let genotypes = people as f64 * variants as f64;
@@ -111,6 +112,32 @@ impl Data {
             panic!("a round")
         };
         Self { _temp: temp, dataset, analysis, params, round, genotypes }
+    }
+}
+
+/// The same file read and written by tools of the field, where they are installed, as ratios to our `seconds`.
+fn peers(file: &std::path::Path, seconds: f64) {
+    let file = file.to_str().unwrap();
+    let (out, threads) = (format!("{file}.peer"), std::thread::available_parallelism().unwrap().to_string());
+    let input = if file.ends_with("bcf") { "--bcf" } else { "--vcf" };
+    for (what, command) in [
+        ("plink2 --make-pgen", vec!["plink2", input, file, "--make-pgen", "--threads", &threads, "--out", &out]),
+        ("bcftools view -Ob", vec!["bcftools", "view", "--threads", &threads, "-Ob", "-o", &out, file]),
+    ] {
+        let run = || {
+            std::process::Command::new(command[0])
+                .args(&command[1..])
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .status()
+        };
+        match run() {
+            Ok(status) if status.success() => {
+                let peer = median(3, || assert!(run().unwrap().success()));
+                row(&format!("that ingest's time, over `{what}` of the same file"), format!("{:.2}", seconds / peer));
+            }
+            _ => row(&format!("that ingest's time, over `{what}`"), "not installed".to_owned()),
+        }
     }
 }
 

@@ -12,12 +12,14 @@
 
 mod config;
 mod days;
+mod genotypes;
 mod ingest;
 mod pack;
 mod report;
 mod seal;
 mod store;
 mod table;
+mod tiles;
 mod variants;
 
 use std::sync::Arc;

@@ -47,6 +47,14 @@ impl IngestReport {
         self.note_many(kind, 1, example);
     }
 
+    /// Notes a number of a kind that has no place in a file.
+    pub(super) fn count(&mut self, kind: &str, count: u64) {
+        if count > 0 {
+            let note = self.notes.entry(kind.to_owned()).or_default();
+            note.count = note.count.saturating_add(count);
+        }
+    }
+
     pub(super) fn note_many(&mut self, kind: &str, count: u64, example: impl FnOnce() -> String) {
         if count == 0 {
             return;

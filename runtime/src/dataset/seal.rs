@@ -75,6 +75,12 @@ impl StoreKey {
         RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map_err(|error| error.to_string())
     }
 
+    /// The key of a version's scratch file.
+    pub(super) fn scratch(&self, version: &str) -> Result<RandomizedNonceKey, String> {
+        let key = self.mac("vestibule/dataset/scratch/1", &[version.as_bytes()]);
+        RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map_err(|error| error.to_string())
+    }
+
     /// Where a person's row goes: an order that does not depend on what the person's data are.
     pub(super) fn order(&self, id: &str) -> [u8; 16] {
         let tag = self.mac("vestibule/dataset/order/1", &[id.as_bytes()]);

@@ -12,9 +12,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use arrow_array::builder::{
-    BooleanBuilder, FixedSizeBinaryBuilder, Float64Builder, Int32Builder, StringBuilder, UInt32Builder,
-};
+use arrow_array::builder::{BooleanBuilder, Float64Builder, Int32Builder, StringBuilder, UInt32Builder};
 use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, RecordBatch, UInt32Array};
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
@@ -35,7 +33,7 @@ use super::{DatasetInfo, Value};
 
 pub(super) const FILE: &str = "people.parquet";
 /// Individuals of a row group: the unit of parallel work. 1,024 individuals x 100 blocks are 100 MB, which a thread can hold.
-const GROUP_ROWS: usize = 1_024;
+pub(super) const GROUP_ROWS: usize = 1_024;
 
 /// What a round reads: resolved against one dataset's description.
 #[derive(Debug, Clone)]
@@ -233,7 +231,6 @@ pub(super) struct RowWriter<W: Write + Send> {
     writer: ArrowWriter<W>,
     schema: Arc<Schema>,
     kinds: Vec<Kind>,
-    rows: Vec<(String, Vec<Value>, Vec<u8>)>,
 }
 
 impl<W: Write + Send> RowWriter<W> {
@@ -250,8 +247,7 @@ impl<W: Write + Send> RowWriter<W> {
             fields.push(Field::new(format!("c.{}", column.name), kind, true));
         }
         for (index, &variants) in catalogues.iter().enumerate() {
-            let width = i32::try_from(BLOCK_BYTES).unwrap_or(i32::MAX);
-            let block = |block| Field::new(block_name(index, block), DataType::FixedSizeBinary(width), false);
+            let block = |block| Field::new(block_name(index, block), DataType::FixedSizeBinary(BLOCK_WIDTH), false);
             fields.extend((0..blocks(variants)).map(block));
         }
         let schema = Arc::new(Schema::new(fields));
@@ -264,48 +260,35 @@ impl<W: Write + Send> RowWriter<W> {
             .build();
         let writer = ArrowWriter::try_new(sink, Arc::clone(&schema), Some(properties))?;
         let kinds = dictionary.columns.iter().map(|column| column.kind.clone()).collect();
-        Ok(Self { writer, schema, kinds, rows: Vec::with_capacity(GROUP_ROWS) })
+        Ok(Self { writer, schema, kinds })
     }
 
-    /// Adds an individual: values in the dictionary's order, and all blocks of all catalogues one after the other.
-    pub(super) fn push(&mut self, id: String, values: Vec<Value>, blocks: Vec<u8>) -> ParquetResult<()> {
-        self.rows.push((id, values, blocks));
-        if self.rows.len() == GROUP_ROWS { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> ParquetResult<()> {
-        if self.rows.is_empty() {
-            return Ok(());
-        }
+    /// Adds a row group: ids with values in the dictionary's order, and for each block of each catalogue everybody's bytes, one
+    /// individual after the other.
+    pub(super) fn group(&mut self, rows: &[(&String, Vec<Value>)], blocks: Vec<Vec<u8>>) -> ParquetResult<()> {
         let mut ids = StringBuilder::new();
-        self.rows.iter().for_each(|(id, ..)| ids.append_value(id));
+        rows.iter().for_each(|(id, _)| ids.append_value(id));
         let mut arrays: Vec<ArrayRef> = vec![Arc::new(ids.finish())];
         for (place, kind) in self.kinds.iter().enumerate() {
-            let values = self.rows.iter().map(|(_, values, _)| values.get(place).copied().unwrap_or(Value::Missing));
+            let values = rows.iter().map(|(_, values)| values.get(place).copied().unwrap_or(Value::Missing));
             arrays.push(column(kind, values));
         }
-        let first = arrays.len();
-        for index in 0..self.schema.fields().len().saturating_sub(first) {
-            let width = i32::try_from(BLOCK_BYTES).unwrap_or(i32::MAX);
-            let mut builder = FixedSizeBinaryBuilder::with_capacity(self.rows.len(), width);
-            let start = index.saturating_mul(BLOCK_BYTES);
-            for (_, _, blocks) in &self.rows {
-                let block = blocks.get(start..start.saturating_add(BLOCK_BYTES));
-                builder.append_value(block.ok_or_else(|| ParquetError::General("a block is missing".to_owned()))?)?;
-            }
-            arrays.push(Arc::new(builder.finish()));
+        for block in blocks {
+            arrays.push(Arc::new(FixedSizeBinaryArray::try_new(BLOCK_WIDTH, block.into(), None)?));
         }
-        self.rows.clear();
         self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), arrays)?)?;
         self.writer.flush()
     }
 
-    /// Writes what is left, and the footer. Returns the sink.
-    pub(super) fn finish(mut self) -> ParquetResult<W> {
-        self.flush()?;
+    /// Writes the footer. Returns the sink.
+    pub(super) fn finish(self) -> ParquetResult<W> {
         self.writer.into_inner()
     }
 }
+
+/// Bytes of a block, as Arrow counts.
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "1,024")]
+const BLOCK_WIDTH: i32 = BLOCK_BYTES as i32;
 
 fn column(kind: &Kind, values: impl Iterator<Item = Value>) -> ArrayRef {
     match kind {

@@ -1,9 +1,10 @@
 //! Ingest and scan: made files for every case, real files for whole datasets.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use super::*;
-use crate::dataset::ingest::ingest_within;
+use crate::dataset::ingest::{Tuning, ingest_tuned};
 use cap_std::ambient_authority;
 
 const DICTIONARY: &str = r#"
@@ -64,12 +65,17 @@ impl Case {
     }
 
     fn ingest(&self, config: &str) -> Result<IngestReport, IngestError> {
-        self.ingest_within(config, 256 << 20)
+        self.ingest_tuned(config, Tuning::default(), &mut |_| {})
     }
 
-    fn ingest_within(&self, config: &str, bytes: usize) -> Result<IngestReport, IngestError> {
+    fn ingest_tuned(
+        &self,
+        config: &str,
+        tuning: Tuning,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<IngestReport, IngestError> {
         let source = Dir::open_ambient_dir(self.temp.path(), ambient_authority()).unwrap();
-        ingest_within(&source, config, &self.data(), &key(), &mut |_| {}, bytes)
+        ingest_tuned(&source, config, &self.data(), &key(), progress, tuning)
     }
 
     fn open(&self) -> Dataset {
@@ -216,9 +222,9 @@ fn tables_and_variant_files_are_joined_and_a_small_memory_gives_the_same() {
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let config = format!("{HEAD}{}{VARIANTS}", TABLE);
     let mut results = Vec::new();
-    for bytes in [256 << 20, 1] {
+    for tuning in [Tuning::default(), Tuning { memory: 1, checkpoint: 0 }] {
         let case = Case::new(&files);
-        let report = case.ingest_within(&config, bytes).unwrap();
+        let report = case.ingest_tuned(&config, tuning, &mut |_| {}).unwrap();
         assert_eq!((report.individuals, report.with_table, report.with_genotypes), (4, 3, 3));
         assert_eq!(report.notes.values().map(|note| note.count).collect::<Vec<_>>(), [1, 1]);
         let mut found: Vec<String> = Vec::new();
@@ -249,6 +255,121 @@ fn damaged_variant_files_are_refused_by_file_and_record() {
     bad("\u{1f}", &["a.vcf", "neither VCF nor BCF"]);
     bad("##fileformat=VCFv4.2\nrubbish\n", &["a.vcf", "header"]);
     bad(&whole.replace("GT\t0/1", "GT\t0/z"), &["a.vcf, record 1"]);
+    bad(&whole.replace("GT\t0/1", "GT\t0/1\t0/1"), &["a.vcf, record 1", "number of samples"]);
+    bad(&vcf("A\tB", &["1 100 . A C . . . GT 0/1"]), &["a.vcf, record 1", "number of samples"]);
+}
+
+/// The same records as BCF.
+fn bcf(vcf: &str) -> Vec<u8> {
+    use noodles_vcf::variant::io::Write as _;
+    let mut reader = noodles_vcf::io::Reader::new(vcf.as_bytes());
+    let header = reader.read_header().unwrap();
+    let mut writer = noodles_bcf::io::Writer::new(vec![]);
+    writer.write_header(&header).unwrap();
+    for record in reader.record_bufs(&header) {
+        writer.write_variant_record(&header, &record.unwrap()).unwrap();
+    }
+    writer.try_finish().unwrap();
+    writer.into_inner().into_inner()
+}
+
+#[test]
+fn bcf_gives_what_vcf_gives_and_damage_anywhere_in_it_is_an_error_not_a_panic() {
+    let text = vcf(
+        "A\tB\tC",
+        &["1 100 . A C . . . GT 0/0 0|1 1/1", "1 200 . G T . . . GT ./. 1 0/1", "1 300 . A G,C . . . GT 1/2 2/2 0/0"],
+    );
+    let text = text.replace("##contig=<ID=1>", "##FILTER=<ID=PASS,Description=\"p\">\n##contig=<ID=1>");
+    let all = |files: &[(&str, &[u8])]| {
+        let case = Case::new(&[]);
+        files.iter().for_each(|(name, bytes)| std::fs::write(case.temp.path().join(name), bytes).unwrap());
+        let config = format!("{HEAD}{VARIANTS}").replace("*.vcf", "a.*");
+        case.ingest(&config).map(|_| {
+            let mut found: Vec<Vec<u8>> = rows(&case.open(), &[], &everything()).into_iter().map(|(_, row)| row).collect();
+            found.sort();
+            found
+        })
+    };
+    let whole = bcf(&text);
+    let want = all(&[("a.vcf", text.as_bytes())]).unwrap();
+    assert_eq!(all(&[("a.bcf", &whole)]).unwrap(), want);
+    // Plain BCF, so that what is changed is a record's byte and not a checksum's.
+    let mut plain = vec![];
+    noodles_bgzf::io::Reader::new(whole.as_slice()).read_to_end(&mut plain).unwrap();
+    assert_eq!(all(&[("a.bcf", &plain)]).unwrap(), want);
+    let (mut refused, mut read) = (0, 0);
+    let header = 9 + u32::from_le_bytes(plain[5..9].try_into().unwrap()) as usize;
+    for at in (header..plain.len()).step_by(5) {
+        for flip in [1, 0x80, 0xff] {
+            let mut changed = plain.clone();
+            changed[at] ^= flip;
+            match all(&[("a.bcf", &changed)]) {
+                Err(error) => {
+                    assert!(error.to_string().contains("a.bcf"), "{error}");
+                    refused += 1;
+                }
+                Ok(_) => read += 1,
+            }
+        }
+        // The end of a record is a whole file; every other cut is not.
+        match all(&[("a.bcf", &plain[..at])]) {
+            Err(error) => assert!(error.to_string().contains("a.bcf"), "{error}"),
+            Ok(rows) => assert_ne!(rows, want),
+        }
+    }
+    assert!(refused > 20 && read > 20, "{refused} {read}");
+    for length in (40..whole.len() - 28).step_by(29) {
+        assert!(all(&[("a.bcf", &whole[..length])]).is_err(), "{length} of {} bytes", whole.len());
+    }
+}
+
+#[test]
+fn a_killed_ingest_goes_on_where_it_was() {
+    let records: Vec<String> =
+        (0..3_000).map(|n| format!("2 {} . C T . . . GT 0/1 {}", 50 + n % 2, if n == 0 { "1/1" } else { "0/0" })).collect();
+    let records: Vec<&str> = records.iter().map(String::as_str).collect();
+    let files = [
+        ("a.vcf", vcf("A\tB", &["1 100 . A C . . . GT 0/1 1/1"])),
+        ("b.vcf", vcf("A\tC", &records)),
+        ("c.vcf", vcf("A\tC", &["1 100 . A C . . . GT 1/1 0/1"])),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let config = format!("{HEAD}{VARIANTS}");
+    let tuning = Tuning { memory: 1, checkpoint: 0 };
+    let whole = Case::new(&files);
+    let mut steps = vec![];
+    let want = whole.ingest_tuned(&config, tuning, &mut |step| steps.push(step.stage)).unwrap();
+    assert_eq!(want.notes.values().map(|note| note.count).collect::<Vec<_>>(), [1_499, 1, 1_500]);
+    let rows_of = |case: &Case| {
+        let mut found: Vec<Vec<u8>> = rows(&case.open(), &[], &everything()).into_iter().map(|(_, row)| row).collect();
+        found.sort();
+        found
+    };
+    let reading = steps.iter().filter(|stage| stage.starts_with("reading")).count();
+    for killed_at in 0..steps.len() {
+        let case = Case::new(&files);
+        let mut count = 0;
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            case.ingest_tuned(&config, tuning, &mut |_| {
+                if count == killed_at {
+                    panic!("killed");
+                }
+                count += 1;
+            })
+        }));
+        assert!(killed.is_err());
+        let mut again = 0;
+        let report =
+            case.ingest_tuned(&config, tuning, &mut |step| again += usize::from(step.stage.starts_with("reading"))).unwrap();
+        assert_eq!((&report, rows_of(&case)), (&want, rows_of(&whole)), "killed at {killed_at}");
+        let before = steps[..killed_at].iter().filter(|stage| stage.starts_with("reading")).count();
+        // Files that were done are not read again: the first has one step, the second three, the third one.
+        let done = [0, 1, 1, 1, 4, 5][before];
+        assert_eq!(again, reading - done, "{before} steps before");
+        let left: Vec<String> =
+            case.data().read_dir("cohort").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert_eq!(left.iter().filter(|name| name.starts_with('v')).count(), 1, "{left:?}");
+    }
 }
 
 #[test]

@@ -1,254 +1,252 @@
 //! VCF and BCF (by noodles): from records to dosages of catalogue variants.
 //!
-//! *In*: a variant file, plain or bgzipped, and the catalogues. *Out*: dosages, 2 bits each, of the individuals of one batch.
+//! *In*: a variant file, plain or bgzipped, and the catalogues. *Out*: codes of its individuals, in the tiles.
 //! *Refuses*: a file that is cut or malformed, by file and record. What does not match is noted and left out:
 //! contigs match with and without `chr`; an ALT among several counts by its own index; REF and ALT the other way round are
 //! turned; a record that would match on the other strand is not guessed at; of two records of a variant the first holds.
-//! A genotype with any allele missing is missing; a haploid call counts its one allele; more than two alleles are missing.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use noodles_bcf as bcf;
 use noodles_bgzf as bgzf;
 use noodles_vcf as vcf;
-use noodles_vcf::variant::record::AlternateBases as _;
-use noodles_vcf::variant::record::Samples as _;
-use noodles_vcf::variant::record::samples::series::Value as SeriesValue;
+use noodles_vcf::variant::record::{AlternateBases as _, Samples as _};
+use serde::{Deserialize, Serialize};
 use vestibule_protocol::catalogue::Catalogue;
 
 use super::config::ConfigError;
-use super::pack::{self, BLOCK_BYTES, BLOCK_VARIANTS, MISSING_BYTE};
+use super::genotypes::{self, Malformed};
 use super::report::IngestReport;
-use super::store::blocks;
-
-/// The genotypes of some individuals at all catalogue variants, packed.
-pub(super) struct Genotypes {
-    /// Where each individual's bytes are.
-    people: HashMap<String, usize>,
-    /// For each individual, all blocks of all catalogues.
-    packed: Vec<u8>,
-    bytes_per_person: usize,
-    /// For each catalogue, where its first block lies in an individual's bytes.
-    offsets: Vec<usize>,
-}
-
-impl Genotypes {
-    /// All missing.
-    pub(super) fn new(people: &[String], catalogues: &[Arc<Catalogue>]) -> Self {
-        let mut offsets = Vec::new();
-        let mut bytes = 0_usize;
-        for catalogue in catalogues {
-            offsets.push(bytes);
-            bytes = bytes.saturating_add(blocks(catalogue.variants.len()).saturating_mul(BLOCK_BYTES));
-        }
-        let packed = vec![MISSING_BYTE; bytes.saturating_mul(people.len())];
-        let people = people.iter().enumerate().map(|(place, id)| (id.clone(), place)).collect();
-        Self { people, packed, bytes_per_person: bytes, offsets }
-    }
-
-    /// One individual's blocks.
-    pub(super) fn of(&self, place: usize) -> &[u8] {
-        let start = place.saturating_mul(self.bytes_per_person);
-        self.packed.get(start..start.saturating_add(self.bytes_per_person)).unwrap_or_default()
-    }
-
-    fn set(&mut self, place: usize, catalogue: usize, variant: usize, dosage: u8) {
-        let offset = self.offsets.get(catalogue).copied().unwrap_or(0);
-        let block = (variant / BLOCK_VARIANTS).saturating_mul(BLOCK_BYTES);
-        let start = place.saturating_mul(self.bytes_per_person).saturating_add(offset).saturating_add(block);
-        if let Some(block) = self.packed.get_mut(start..start.saturating_add(BLOCK_BYTES)) {
-            pack::set(block, variant % BLOCK_VARIANTS, dosage);
-        }
-    }
-}
-
-/// Bytes that one individual takes at all catalogues.
-pub(super) fn bytes_per_person(catalogues: &[Arc<Catalogue>]) -> usize {
-    catalogues.iter().map(|catalogue| blocks(catalogue.variants.len()).saturating_mul(BLOCK_BYTES)).sum()
-}
+use super::tiles::{Samples, Tiles};
 
 /// The sample names of a file.
 pub(super) fn samples(name: &str, input: impl Read + Send + 'static) -> Result<Vec<String>, ConfigError> {
-    let opened = Opened::new(name, input)?;
+    let opened = guarded(name, || Opened::new(name, input))?;
     Ok(opened.header().sample_names().iter().cloned().collect())
 }
 
-/// Which catalogue variants were seen, over all files.
-pub(super) struct Seen(Vec<Vec<bool>>);
+/// Which catalogue variants were seen, a bit each.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Seen(Vec<Vec<u8>>);
 
 impl Seen {
     pub(super) fn new(catalogues: &[Arc<Catalogue>]) -> Self {
-        Self(catalogues.iter().map(|catalogue| vec![false; catalogue.variants.len()]).collect())
+        Self(catalogues.iter().map(|catalogue| vec![0; catalogue.variants.len().div_ceil(8)]).collect())
+    }
+
+    /// Marks a variant; whether it was not marked before.
+    fn mark(&mut self, found: &Match) -> bool {
+        let byte = self.0.get_mut(found.catalogue).and_then(|bits| bits.get_mut(found.variant / 8));
+        byte.is_some_and(|byte| {
+            let bit = 1 << (found.variant % 8);
+            let new = *byte & bit == 0;
+            *byte |= bit;
+            new
+        })
     }
 
     pub(super) fn count(&self) -> u64 {
-        self.0.iter().flatten().filter(|seen| **seen).count() as u64
+        self.0.iter().flatten().map(|byte| u64::from(byte.count_ones())).sum()
     }
 }
 
-/// Reads one file into `genotypes`. `report` is `Some` on the first pass only, so that nothing is noted twice.
-pub(super) fn read(
-    name: &str,
-    input: impl Read + Send + 'static,
-    catalogues: &[Arc<Catalogue>],
-    genotypes: &mut Genotypes,
-    seen: &mut Seen,
-    mut report: Option<&mut IngestReport>,
-) -> Result<(), ConfigError> {
-    let mut opened = Opened::new(name, input)?;
-    let header = opened.header().clone();
-    let places: Vec<Option<usize>> = header.sample_names().iter().map(|sample| genotypes.people.get(sample).copied()).collect();
-    // Variants of this file: a second record of the same variant is left out.
-    let mut here = Seen::new(catalogues);
-    let mut number = 0_u64;
-    loop {
-        number = number.saturating_add(1);
+/// What the reading of a file adds to.
+pub(super) struct Target<'a> {
+    pub(super) catalogues: &'a [Arc<Catalogue>],
+    pub(super) tiles: &'a mut Tiles,
+    pub(super) seen: &'a mut Seen,
+    pub(super) report: &'a mut IngestReport,
+}
+
+/// Why a variant file was not read.
+pub(super) enum ReadError {
+    /// The file.
+    File(ConfigError),
+    /// Our own scratch file.
+    Scratch(std::io::Error),
+}
+
+impl From<ConfigError> for ReadError {
+    fn from(error: ConfigError) -> Self {
+        Self::File(error)
+    }
+}
+
+/// How far a file was read.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Place {
+    records: u64,
+    /// Variants of this file that were seen: a second record of the same variant is left out.
+    here: Seen,
+}
+
+impl Place {
+    /// Nothing of it.
+    pub(super) fn start(catalogues: &[Arc<Catalogue>]) -> Self {
+        Self { records: 0, here: Seen::new(catalogues) }
+    }
+}
+
+/// A variant file that is being read.
+pub(super) struct VariantFile {
+    name: String,
+    opened: Opened,
+    header: vcf::Header,
+    samples: Samples,
+    place: Place,
+    codes: Vec<u8>,
+    /// Records that an earlier run took in.
+    skip: u64,
+}
+
+/// Records that [`VariantFile::advance`] reads.
+const STEP: usize = 1_024;
+
+impl VariantFile {
+    /// Opens it behind `place`. `rows`: the row of each individual that is wanted.
+    pub(super) fn open(
+        name: &str,
+        input: impl Read + Send + 'static,
+        rows: &HashMap<&str, usize>,
+        place: Place,
+    ) -> Result<Self, ConfigError> {
+        let opened = guarded(name, || Opened::new(name, input))?;
+        let header = opened.header().clone();
+        let samples = Samples::new(header.sample_names().iter().map(|sample| rows.get(sample.as_str()).copied()));
+        Ok(Self { name: name.to_owned(), opened, header, samples, skip: place.records, place, codes: Vec::new() })
+    }
+
+    /// How far it was read.
+    pub(super) fn place(&self) -> Place {
+        self.place.clone()
+    }
+
+    /// Reads some more records. Whether there may be more still.
+    pub(super) fn advance(&mut self, target: &mut Target<'_>) -> Result<bool, ReadError> {
+        let name = self.name.clone();
+        guarded(&name, || {
+            for _ in 0..STEP {
+                if !self.record(target)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    fn record(&mut self, target: &mut Target<'_>) -> Result<bool, ReadError> {
+        let Self { name, opened, header, samples, place: Place { records, here }, codes, skip } = self;
+        let number = if *skip > 0 { records.saturating_sub(*skip) } else { *records }.saturating_add(1);
         let fail = |why: &dyn std::fmt::Display| {
             ConfigError(format!("{name}, record {number}: {why}; is the file damaged or cut short?"))
         };
-        let Some(record) = opened.next().map_err(|error| fail(&error))? else { break };
-        if let Some(report) = report.as_deref_mut() {
-            report.records = report.records.saturating_add(1);
+        let Some(record) = opened.next().map_err(|error| fail(&error))? else { return Ok(false) };
+        if *skip > 0 {
+            *skip = skip.saturating_sub(1);
+            return Ok(true);
         }
-        let contig = record.reference_sequence_name(&header).map_err(|error| fail(&error))?.to_owned();
-        let Some(position) = record.variant_start() else { continue };
-        let position = position.map_err(|error| fail(&error))?.get() as u64;
-        let reference = bases(record.reference_bases().iter()).map_err(|error| fail(&error))?;
-        let alternates = record.alternate_bases();
-        let alternates: Vec<String> = alternates
-            .iter()
-            .map(|alt| alt.map(str::to_ascii_uppercase))
-            .collect::<Result<_, _>>()
-            .map_err(|error| fail(&error))?;
-        let place = || format!("{name}, record {number}: {contig}:{position}");
-        let matches = find(catalogues, &contig, position, &reference, &alternates);
+        *records = number;
+        target.report.records = target.report.records.saturating_add(1);
+        let site = Site::of(record.common(), header).map_err(|error| fail(&error))?;
+        let Some(site) = site else { return Ok(true) };
+        let place = || format!("{name}, record {number}: {}:{}", site.contig, site.position);
+        let matches = find(target.catalogues, &site);
         if matches.is_empty() {
-            if let Some(report) = report.as_deref_mut() {
-                let flipped = find(catalogues, &contig, position, &complement(&reference), &complement_all(&alternates));
-                let kind = if flipped.is_empty() {
-                    "records that are in no catalogue, left out"
-                } else {
-                    "records that would match on the other strand, left out"
-                };
-                report.note(kind, place);
-            }
-            continue;
+            let kind = if find(target.catalogues, &site.other_strand()).is_empty() {
+                "records that are in no catalogue, left out"
+            } else {
+                "records that would match on the other strand, left out"
+            };
+            target.report.note(kind, place);
         }
-        let mut dosages: Vec<(usize, usize, usize)> = Vec::new();
-        for found in matches {
-            let seen_here = here.0.get_mut(found.catalogue).and_then(|seen| seen.get_mut(found.variant));
-            match seen_here {
-                Some(true) => {
-                    if let Some(report) = report.as_deref_mut() {
-                        report.note("further records of a variant, left out", place);
-                    }
-                    continue;
-                }
-                Some(seen) => *seen = true,
-                None => continue,
+        for (place_in_record, found) in matches.into_iter().enumerate() {
+            if !here.mark(&found) {
+                target.report.note("further records of a variant, left out", place);
+                continue;
             }
-            if let Some(seen) = seen.0.get_mut(found.catalogue).and_then(|seen| seen.get_mut(found.variant)) {
-                *seen = true;
+            let odd = record.codes(header, found.allele, codes).map_err(|error| fail(&error.0))?;
+            let Some(odd) = odd else {
+                target.report.note("records without genotypes (GT), left out", place);
+                break;
+            };
+            target.seen.mark(&found);
+            if found.allele == 0 {
+                target.report.note("records with ref and alt the other way round, turned", place);
             }
-            if found.allele == 0
-                && let Some(report) = report.as_deref_mut()
-            {
-                report.note("records with ref and alt the other way round, turned", place);
+            if place_in_record == 0 {
+                target.report.note_many("genotypes with more than two alleles, taken for missing", odd, place);
             }
-            dosages.push((found.catalogue, found.variant, found.allele));
+            let contradicted = target.tiles.write(found.catalogue, found.variant, samples, codes);
+            let kind = "genotypes that another file gave differently, the first kept";
+            target.report.note_many(kind, contradicted.map_err(ReadError::Scratch)?, place);
         }
-        if dosages.is_empty() {
-            continue;
-        }
-        let samples = record.samples().map_err(|error| fail(&error))?;
-        let Some(series) = samples.select(&header, "GT").transpose().map_err(|error| fail(&error))? else {
-            if let Some(report) = report.as_deref_mut() {
-                report.note("records without genotypes (GT), left out", place);
-            }
-            continue;
-        };
-        let mut odd = 0_u64;
-        for (value, place) in series.iter(&header).zip(&places) {
-            let value = value.map_err(|error| fail(&error))?;
-            let Some(place) = *place else { continue };
-            let alleles = alleles(value).map_err(|error| fail(&error))?;
-            if matches!(alleles, Alleles::TooMany) {
-                odd = odd.saturating_add(1);
-            }
-            for &(catalogue, variant, allele) in &dosages {
-                genotypes.set(place, catalogue, variant, alleles.dosage(allele));
-            }
-        }
-        if let Some(report) = report.as_deref_mut() {
-            report.note_many("genotypes with more than two alleles, taken for missing", odd, place);
-        }
+        Ok(true)
     }
-    Ok(())
+}
+
+/// noodles 0.94 panics at some damaged files. A panic in its reader leaves nothing of ours half done: the version that is being made is
+/// thrown away with the error.
+fn guarded<T, E: From<ConfigError>>(name: &str, read: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let damaged = || ConfigError(format!("{name}: it holds something malformed; is the file damaged?"));
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(damaged().into()))
+}
+
+/// What a record is about.
+struct Site {
+    contig: String,
+    position: u64,
+    reference: String,
+    alternates: Vec<String>,
+}
+
+impl Site {
+    /// `None` for a record at no base (position 0, the telomere).
+    fn of(record: &dyn vcf::variant::Record, header: &vcf::Header) -> std::io::Result<Option<Self>> {
+        let contig = record.reference_sequence_name(header)?.to_owned();
+        let Some(position) = record.variant_start().transpose()? else { return Ok(None) };
+        let bases = record.reference_bases();
+        let reference =
+            bases.iter().map(|base| base.map(|base| char::from(base.to_ascii_uppercase()))).collect::<Result<_, _>>()?;
+        let alternates = record.alternate_bases();
+        let alternates = alternates.iter().map(|alt| alt.map(str::to_ascii_uppercase)).collect::<Result<_, _>>()?;
+        Ok(Some(Self { contig, position: position.get() as u64, reference, alternates }))
+    }
+
+    fn other_strand(&self) -> Self {
+        let alternates = self.alternates.iter().map(|alt| complement(alt)).collect();
+        Self { contig: self.contig.clone(), position: self.position, reference: complement(&self.reference), alternates }
+    }
 }
 
 /// A catalogue variant that a record has: which of the record's alleles is the catalogue's ALT.
 struct Match {
     catalogue: usize,
     variant: usize,
-    allele: usize,
+    allele: u32,
 }
 
-fn find(catalogues: &[Arc<Catalogue>], contig: &str, position: u64, reference: &str, alternates: &[String]) -> Vec<Match> {
+fn find(catalogues: &[Arc<Catalogue>], site: &Site) -> Vec<Match> {
     let mut found = Vec::new();
+    let contig = site.contig.as_str();
     for (index, catalogue) in catalogues.iter().enumerate() {
         let other = contig.strip_prefix("chr").map_or_else(|| format!("chr{contig}"), str::to_owned);
-        let here = |contig: &str| catalogue.slice(contig, position, position.saturating_add(1));
+        let here = |contig: &str| catalogue.slice(contig, site.position, site.position.saturating_add(1));
         let Some(range) = here(contig).or_else(|| here(&other)) else { continue };
         for place in range {
             let Some(variant) = catalogue.variants.get(place) else { continue };
-            let straight =
-                alternates.iter().position(|alt| *alt == variant.alternate).filter(|_| reference == variant.reference);
-            let allele = match straight {
-                Some(alt) => alt.saturating_add(1),
-                None if reference == variant.alternate && alternates.contains(&variant.reference) => 0,
+            let straight = site.alternates.iter().position(|alt| *alt == variant.alternate);
+            let allele = match straight.filter(|_| site.reference == variant.reference) {
+                Some(alt) => u32::try_from(alt).unwrap_or(u32::MAX).saturating_add(1),
+                None if site.reference == variant.alternate && site.alternates.contains(&variant.reference) => 0,
                 None => continue,
             };
             found.push(Match { catalogue: index, variant: place, allele });
         }
     }
     found
-}
-
-enum Alleles {
-    Missing,
-    One(usize),
-    Two(usize, usize),
-    TooMany,
-}
-
-impl Alleles {
-    fn dosage(&self, allele: usize) -> u8 {
-        match *self {
-            Self::Missing | Self::TooMany => 255,
-            Self::One(a) => u8::from(a == allele),
-            Self::Two(a, b) => u8::from(a == allele) + u8::from(b == allele),
-        }
-    }
-}
-
-fn alleles(value: Option<SeriesValue<'_>>) -> std::io::Result<Alleles> {
-    let Some(SeriesValue::Genotype(genotype)) = value else { return Ok(Alleles::Missing) };
-    let mut found = Alleles::Missing;
-    for (count, allele) in genotype.iter().enumerate() {
-        let (Some(allele), _) = allele? else { return Ok(Alleles::Missing) };
-        found = match (count, found) {
-            (0, _) => Alleles::One(allele),
-            (1, Alleles::One(first)) => Alleles::Two(first, allele),
-            _ => return Ok(Alleles::TooMany),
-        };
-    }
-    Ok(found)
-}
-
-fn bases(bases: impl Iterator<Item = std::io::Result<u8>>) -> std::io::Result<String> {
-    bases.map(|base| base.map(|base| char::from(base.to_ascii_uppercase()))).collect()
 }
 
 fn complement(bases: &str) -> String {
@@ -260,10 +258,6 @@ fn complement(bases: &str) -> String {
         other => other,
     };
     bases.chars().rev().map(base).collect()
-}
-
-fn complement_all(alternates: &[String]) -> Vec<String> {
-    alternates.iter().map(|alt| complement(alt)).collect()
 }
 
 /// A file of either format, by its content.
@@ -300,10 +294,46 @@ impl Opened {
         }
     }
 
-    fn next(&mut self) -> std::io::Result<Option<&dyn vcf::variant::Record>> {
+    fn next(&mut self) -> std::io::Result<Option<Record<'_>>> {
         Ok(match self {
-            Self::Vcf(reader, _, record) => (reader.read_record(record)? > 0).then_some(&**record as &dyn vcf::variant::Record),
-            Self::Bcf(reader, _, record) => (reader.read_record(record)? > 0).then_some(&**record as &dyn vcf::variant::Record),
+            Self::Vcf(reader, _, record) => (reader.read_record(record)? > 0).then_some(Record::Vcf(record)),
+            Self::Bcf(reader, _, record) => (reader.read_record(record)? > 0).then_some(Record::Bcf(record)),
         })
+    }
+}
+
+/// A record of either format.
+enum Record<'a> {
+    Vcf(&'a vcf::Record),
+    Bcf(&'a bcf::Record),
+}
+
+impl Record<'_> {
+    const fn common(&self) -> &dyn vcf::variant::Record {
+        match self {
+            Self::Vcf(record) => *record,
+            Self::Bcf(record) => *record,
+        }
+    }
+
+    /// The samples' codes at one allele, and how many had too many alleles; `None` where there are no genotypes.
+    fn codes(&self, header: &vcf::Header, allele: u32, codes: &mut Vec<u8>) -> Result<Option<u64>, Malformed> {
+        let people = header.sample_names().len();
+        match self {
+            Self::Vcf(record) => {
+                let samples = record.samples();
+                let Some(field) = samples.keys().iter().position(|key| key == "GT") else { return Ok(None) };
+                let texts: Vec<_> = samples.iter().collect();
+                genotypes::vcf(texts.iter().map(AsRef::as_ref), field, people, allele, codes).map(Some)
+            }
+            Self::Bcf(record) => {
+                let Some(key) = header.string_maps().strings().get_index_of("GT") else { return Ok(None) };
+                let samples = record.samples().map_err(|_| Malformed("its samples cannot be read"))?;
+                if samples.len() != people {
+                    return Err(Malformed("it has another number of samples than the header"));
+                }
+                genotypes::bcf(samples.as_ref(), key, people, allele, codes)
+            }
+        }
     }
 }

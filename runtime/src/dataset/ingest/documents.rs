@@ -1,0 +1,40 @@
+//! What lies beside the rows: public documents, the description with its seal, the report.
+
+use std::io::Write as _;
+
+use super::super::report::IngestReport;
+use super::super::{InfoFile, catalogue_file};
+use super::IngestError;
+use super::rows::Making;
+
+/// Writes everything beside the rows: public documents, the description with its seal, the report.
+pub(super) fn write(making: &Making<'_>, report: &IngestReport) -> Result<(), IngestError> {
+    let Making { config, sources, dir, version, inputs, key, .. } = *making;
+    let put = |file: &str, bytes: &[u8]| -> Result<(), IngestError> {
+        let write = || -> std::io::Result<()> {
+            let mut out = dir.create(file)?;
+            out.write_all(bytes)?;
+            out.sync_all()
+        };
+        write().map_err(|error| IngestError::io(file, &error))
+    };
+    put("dictionary.toml", sources.dictionary_text.as_bytes())?;
+    for (index, (bytes, _)) in sources.catalogues.iter().enumerate() {
+        put(&catalogue_file(index), bytes)?;
+    }
+    let info = InfoFile {
+        name: config.name.clone(),
+        about: config.about.clone(),
+        approximate_size: config.approximate_size,
+        dictionary: sources.dictionary.digest,
+        catalogues: sources.catalogues.iter().map(|(_, catalogue)| catalogue.digest).collect(),
+        duo: config.duo.clone(),
+        budget: config.budget,
+        inputs: inputs.to_owned(),
+    };
+    let info = serde_json::to_vec_pretty(&info).expect("texts and numbers are always JSON");
+    put("info.json", &info)?;
+    put("seal", &key.seal(version, &info))?;
+    let report = serde_json::to_vec(report).expect("texts and numbers are always JSON");
+    put("report", &key.encrypt(version, &report).map_err(|why| IngestError::Io { what: "report".to_owned(), why })?)
+}

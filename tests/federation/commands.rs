@@ -1,11 +1,15 @@
 //! What commands say when something is wrong.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use crate::world::{component, run};
+use crate::world::{BINARY, component, run};
 
 fn fails(dir: &Path, arguments: &[&str], exit: i32, code: &str, says: &str) {
-    let output = run(dir, &[&["--json"], arguments].concat());
+    failed(run(dir, &[&["--json"], arguments].concat()), arguments, exit, code, says);
+}
+
+fn failed(output: std::process::Output, arguments: &[&str], exit: i32, code: &str, says: &str) {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     assert_eq!(output.status.code(), Some(exit), "{arguments:?}: {document} {}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(document["error"]["code"], code, "{arguments:?}: {document}");
@@ -41,6 +45,83 @@ fn errors_name_what_is_wrong() {
     assert_eq!(run(dir, &["no-such-command"]).status.code(), Some(2));
 }
 
+fn with_passphrase(dir: &Path, passphrase: &str, arguments: &[&str]) -> std::process::Output {
+    Command::new(BINARY)
+        .arg("--json")
+        .args(arguments)
+        .current_dir(dir)
+        .env("VESTIBULE_PASSPHRASE", passphrase)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_wrong_or_missing_passphrase_opens_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    assert!(with_passphrase(dir, "right", &["site", "init", "site"]).status.success());
+    assert!(with_passphrase(dir, "right", &["key", "new", "key.pem"]).status.success());
+    assert!(with_passphrase(dir, "right", &["site", "budget", "site"]).status.success());
+    for arguments in [&["site", "budget", "site"][..], &["site", "run", "site"], &["key", "show", "key.pem"]] {
+        failed(with_passphrase(dir, "wrong", arguments), arguments, 2, "key-passphrase-wrong", "passphrase");
+        fails(dir, arguments, 2, "key-passphrase-needed", "VESTIBULE_PASSPHRASE");
+    }
+}
+
+/// A folder of its own on a disk of one megabyte, in a mount namespace of its own: needs no rights that a test lacks.
+fn on_a_small_disk(dir: &Path, script: &str) -> Option<std::process::Output> {
+    let script = format!("mount -t tmpfs -o size=1m none small || exit 99\n{script}");
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+        .env("VESTIBULE", BINARY)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .output();
+    let output = output.ok().filter(|output| output.status.code() != Some(99) && !output.status.success());
+    if output.is_none() {
+        eprintln!("skipped: this machine lets nobody mount a small disk");
+    }
+    output
+}
+
+#[test]
+fn a_full_disk_is_named_and_the_dataset_that_served_still_does() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    demo_files(dir);
+    std::fs::create_dir(dir.join("small")).unwrap();
+    // The first dataset is the table alone, which fits. The second has genotypes, in a space that is nearly used up.
+    let recipe = std::fs::read_to_string(dir.join("DATASET.toml")).unwrap();
+    let (table, _) = recipe.split_once("[variants]").unwrap();
+    std::fs::write(dir.join("TABLE.toml"), table).unwrap();
+    let script = "set -e
+        \"$VESTIBULE\" site init small/site >/dev/null
+        \"$VESTIBULE\" site ingest small/site TABLE.toml >/dev/null
+        before=$(cat small/site/data/cohort/current)
+        free=$(df --output=avail -k small | tail -1)
+        head -c $((free - 100))k /dev/zero > small/ballast
+        \"$VESTIBULE\" --json site ingest small/site DATASET.toml && exit 98
+        rm small/ballast
+        test \"$before\" = \"$(cat small/site/data/cohort/current)\" || exit 97
+        test $(ls -d small/site/data/cohort/v* | wc -l) = 1 || exit 96
+        \"$VESTIBULE\" site ingest small/site TABLE.toml | grep -q 'nothing to do' || exit 95
+        exit 42";
+    let Some(output) = on_a_small_disk(dir, script) else { return };
+    let (out, talk) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(42), "{out}\n{talk}");
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document["error"]["code"], "disk-full", "{document}");
+    assert!(document["error"]["message"].as_str().unwrap().contains("free some space"), "{document}");
+}
+
+fn demo_files(dir: &Path) {
+    let data = crate::world::root().join("cli/demo-data");
+    for file in ["DATASET.toml", "dictionary.toml", "panel.catalogue.tsv", "leiden/people.csv", "leiden/genotypes.vcf.gz"] {
+        std::fs::copy(data.join(file), dir.join(Path::new(file).file_name().unwrap())).unwrap();
+    }
+}
+
 #[test]
 fn a_busy_port_is_named() {
     let temp = tempfile::tempdir().unwrap();
@@ -64,11 +145,8 @@ fn inspect_shows_no_imports_of_a_good_component() {
 
 #[test]
 fn a_quote_and_a_dry_run_agree_on_the_noise() {
-    let data = crate::world::root().join("cli/demo-data");
     let temp = tempfile::tempdir().unwrap();
-    for file in ["DATASET.toml", "dictionary.toml", "panel.catalogue.tsv", "leiden/people.csv", "leiden/genotypes.vcf.gz"] {
-        std::fs::copy(data.join(file), temp.path().join(Path::new(file).file_name().unwrap())).unwrap();
-    }
+    demo_files(temp.path());
     let (component, params) = (component("cohort-summary"), r#"{"columns":["age"]}"#);
     let json = |arguments: &[&str]| -> serde_json::Value {
         let output = run(temp.path(), arguments);

@@ -56,6 +56,17 @@ fn two_sites_answer_and_every_refusal_says_why() {
     refused(&SUMMARY.replace("min_sites = 2", "min_sites = 3"), "manifest-field", "min_sites");
     refused(&SUMMARY.replace("columns", "column"), "analysis-refused", "column");
     refused(&format!("epsilons = 1\n{SUMMARY}"), "job-file", "epsilons");
+    // Another analysis: a catalogue that no site has, and a component that panics in `plan`.
+    let (_, document) = world.submit(
+        "allele-frequency",
+        "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 2\n[params]\ncatalogue = \"nope\"\nslices = [{contig = \"1\", start = 1, end = 9}]\n",
+    );
+    let (code, message) = (&document["error"]["code"], document["error"]["message"].as_str().unwrap());
+    assert!(code == "catalogue-unknown" && message.contains("`nope`"), "{document}");
+    let hostile = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 2\n[params]\nhow = \"panic in plan\"\n";
+    let (_, document) = world.submit("hostile", hostile);
+    assert_eq!(document["error"]["code"], "analysis-trapped", "{document}");
+    assert!(document["error"]["message"].as_str().unwrap().contains("`plan`"), "{document}");
     refused(
         &SUMMARY.replace("[params]", "[limits]\nfuel_per_partition = 10\nmemory_mib = 64\n[params]"),
         "analysis-trapped",

@@ -20,7 +20,8 @@ impl Analysis for Hostile {
     type Params = Params;
     type State = ();
 
-    fn plan(_: &Params) -> Result<Plan> {
+    fn plan(params: &Params) -> Result<Plan> {
+        assert!(params.how != "panic in plan", "a planted panic in plan");
         Ok(Plan::new().column("sex"))
     }
 

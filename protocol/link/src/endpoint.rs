@@ -25,8 +25,11 @@ pub const CLOSE_REPLACED: VarInt = VarInt::from_u32(2);
 /// Close code: this end is shutting down.
 pub const CLOSE_SHUTDOWN: VarInt = VarInt::from_u32(3);
 
-/// NAT bindings of 30 s are common: a ping well below that keeps them.
-const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// A coordinator that came back answers the next ping with a stateless reset: a site is back this long after it, and a round trip.
+/// Well below the 30 s after which a NAT forgets.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// A guess until it is measured: a link across a continent.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// A peer that is silent for this long is gone.
 const IDLE: Duration = Duration::from_secs(20);
 /// Streams that a peer may have open at once: one per job and round, and a few questions.
@@ -82,6 +85,8 @@ pub fn client_config(key: &SecretKey, coordinator: Pins) -> Result<ClientConfig,
 fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
     config.keep_alive_interval(Some(KEEP_ALIVE));
+    // A first packet that is lost is sent again after three of these; the default would make that a second.
+    config.initial_rtt(INITIAL_RTT);
     config.max_idle_timeout(IdleTimeout::try_from(IDLE).ok());
     config.max_concurrent_bidi_streams(STREAMS.into());
     config.max_concurrent_uni_streams(0_u32.into());

@@ -19,11 +19,12 @@ use std::time::Instant;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use vestibule_protocol::calibration::calibrate;
+use vestibule_protocol::dictionary::{Column, Kind};
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::Round;
 use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
 use vestibule_runtime::round;
-use vestibule_sandbox::{Analysis, Sandbox, Settings, Shape, Step};
+use vestibule_sandbox::{Analysis, Runner, Sandbox, Settings, Shape, Step, Value};
 
 fn main() {
     println!("| what | median |\n|---|---|");
@@ -160,17 +161,27 @@ fn from_reference(path: &std::path::Path) -> String {
 
 /// An instance made, prepared, called with no dosages, and thrown away.
 fn instances(data: &Data) {
+    let rate = |runner: &Runner| {
+        let calls = 2_000;
+        let seconds = median(7, || {
+            for _ in 0..calls {
+                runner.contribute(&[Value::Number(1.0)], &[]).unwrap();
+            }
+        });
+        format!("{:.0} /s", f64::from(calls) / seconds)
+    };
+    let summary = std::fs::read(world::component("cohort-summary")).unwrap();
+    let summary = Sandbox::new(Settings::default()).unwrap().load(&summary).unwrap();
+    let kind = Kind::Number { lower: 0.0, upper: 9.0 };
+    let columns = vec![Column { name: "x".parse().unwrap(), about: String::new(), kind, unit: String::new() }];
+    let shape = Shape { variants: vec![], columns };
+    let Step::Round(round) = summary.next(r#"{"columns":["x"]}"#, &shape, &[], Limits::default()).unwrap() else {
+        panic!("a round")
+    };
+    let runner = summary.runner(&round, Limits::default()).unwrap();
+    row("fresh instances, one core, cohort summary of one column", rate(&runner));
     let runner = data.analysis.runner(&data.round, Limits::default()).unwrap();
-    let calls = 2_000;
-    let seconds = median(7, || {
-        for _ in 0..calls {
-            runner.contribute(&[], &[]).unwrap();
-        }
-    });
-    row(
-        "fresh instances, one core (allele frequency, state of all variants decoded in each)",
-        format!("{:.0} /s", f64::from(calls) / seconds),
-    );
+    row("fresh instances, one core, allele frequency (each decodes the state of all variants)", rate(&runner));
 }
 
 /// The same sums by the sandbox and by a native loop over the same rows.

@@ -16,8 +16,8 @@ use vestibule_protocol::job::{JobId, Limits, Noise};
 use vestibule_protocol::manifest::{CatalogueRef, ComponentRef, Manifest};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::round::Plan;
-use vestibule_sandbox::{Sandbox, Settings};
 
+use crate::compiled;
 use crate::failure::{Failure, coded};
 use crate::files::{random, read, read_bytes};
 
@@ -97,8 +97,7 @@ impl Job {
     }
 
     fn plan(&self) -> Result<Plan> {
-        let sandbox = Sandbox::new(Settings::default()).map_err(|error| coded(error.code(), error))?;
-        let analysis = sandbox.load(&self.component).map_err(|error| coded(error.code(), error))?;
+        let analysis = compiled::sandbox(false)?.load(&self.component).map_err(|error| coded(error.code(), error))?;
         analysis.plan(&self.params, self.file.limits).map_err(|error| coded(error.code(), error))
     }
 

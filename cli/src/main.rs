@@ -7,6 +7,7 @@
 mod analysis;
 mod client;
 mod command;
+mod compiled;
 mod failure;
 mod files;
 mod html;
@@ -28,6 +29,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // A panic's words may hold a value; where it happened does not.
+    std::panic::set_hook(Box::new(|panic| match panic.location() {
+        Some(place) => eprintln!("vestibule: internal error at {}:{}", place.file(), place.line()),
+        None => eprintln!("vestibule: internal error"),
+    }));
     let Arguments { json, command } = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("VESTIBULE_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();

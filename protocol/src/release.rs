@@ -151,6 +151,26 @@ mod tests {
         assert!((all[0].noise_sd - 2.0 * calibrated[0].noise_sd()).abs() < 1e-9);
     }
 
+    /// What a site stores and sends: other bytes would be another format.
+    #[test]
+    fn the_document_has_golden_bytes() {
+        let (.., release) = setting();
+        let golden = concat!(
+            r#"{"job":"01010101010101010101010101010101","round":0,"site":"a","charged_rho_pico":1,"statistics":[{"name":"n","#,
+            r#""log2_scale":20,"noise":{"gaussian":{"sigma":4750971}},"steps":[3145728,-524288]}]}"#
+        );
+        assert_eq!(serde_json::to_string(&release).unwrap(), golden);
+        assert_eq!(serde_json::from_str::<Release>(golden).unwrap(), release);
+        for (from, to) in [
+            ("\"round\":0", "\"round\":0,\"more\":1"),
+            ("\"round\":0,", ""),
+            ("-524288", "-0.5"),
+            ("3145728", "9223372036854775808"),
+        ] {
+            assert!(serde_json::from_str::<Release>(&golden.replace(from, to)).is_err(), "{to}");
+        }
+    }
+
     #[test]
     fn a_release_of_another_shape_is_refused() {
         let (round, calibrated, release) = setting();

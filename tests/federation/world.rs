@@ -33,7 +33,8 @@ pub(crate) fn component(name: &str) -> PathBuf {
 }
 
 pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(BINARY).args(arguments).current_dir(dir).stdin(Stdio::null()).output().unwrap()
+    let cache = root().join("target/test-cache");
+    Command::new(BINARY).args(arguments).current_dir(dir).env("XDG_CACHE_HOME", cache).stdin(Stdio::null()).output().unwrap()
 }
 
 /// Asks again and again until there is an answer.

@@ -16,9 +16,10 @@ use vestibule_protocol::round::{Bound, Plan, Statistic};
 use vestibule_protocol::shape;
 use vestibule_runtime::dataset::{Config, Dataset, StoreKey, ingest};
 use vestibule_runtime::trial::{self, Trial};
-use vestibule_sandbox::{Inspection, Sandbox, Settings, Shape, Step};
+use vestibule_sandbox::{Inspection, Sandbox, Shape, Step};
 
 use crate::analysis::{build, scaffold};
+use crate::compiled;
 use crate::failure::{Exit, Failure, coded};
 use crate::files::{read, read_bytes};
 use crate::show;
@@ -109,8 +110,7 @@ impl Amount {
 }
 
 fn load(file: &Path) -> Result<(Sandbox, vestibule_sandbox::Analysis)> {
-    let settings = Settings { symbols: true, ..Settings::default() };
-    let sandbox = Sandbox::new(settings).map_err(|error| coded(error.code(), error))?;
+    let sandbox = compiled::sandbox(true)?;
     let analysis =
         sandbox.load(&read_bytes(file)?).map_err(|error| coded(error.code(), format!("{}: {error}", file.display())))?;
     Ok((sandbox, analysis))

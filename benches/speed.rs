@@ -22,9 +22,12 @@ use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::dictionary::{Column, Kind};
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::Round;
+use vestibule_runtime::component::CodeFolder;
 use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
+use vestibule_runtime::guests::Guests;
 use vestibule_runtime::round;
-use vestibule_sandbox::{Analysis, Runner, Sandbox, Settings, Shape, Step, Value};
+use vestibule_sandbox::{Analysis, CodeCache, Runner, Sandbox, Settings, Shape, Step, Value};
+use vestibule_worker::Launch;
 
 fn main() {
     println!("| what | median |\n|---|---|");
@@ -192,8 +195,21 @@ fn scan(data: &Data) {
     let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap();
     let calibrated = calibrate(&data.round, budget.round(data.round.share_ppb())).unwrap();
     let sandboxed = median(5, || {
-        round::run(&data.dataset, &selection, &runner, &calibrated, 1, &AtomicBool::new(false)).unwrap();
+        round::run(&data.dataset, &selection, round::here(&runner, 1), &calibrated, &AtomicBool::new(false)).unwrap();
     });
+    let temp = tempfile::tempdir().unwrap();
+    let folder = CodeFolder(Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap());
+    let guests = Guests::new(Launch::of(world::BINARY.into(), 256), CodeCache::new(Box::new(folder), &[1; 32]));
+    let component = std::fs::read(world::component("allele-frequency")).unwrap();
+    let apart = |count: usize| {
+        median(5, || {
+            let prepared = guests.load(&component).unwrap().prepare(&data.round, Limits::default(), &selection).unwrap();
+            round::run(&data.dataset, &selection, prepared.crews(count), &calibrated, &AtomicBool::new(false)).unwrap();
+        })
+    };
+    // Once for the cache.
+    drop(guests.load(&component).unwrap());
+    let (walled, walled_two) = (apart(1), apart(2));
     let native = median(5, || {
         let mut sums = vec![[0_i64; 2]; data.round.statistics()[1].length as usize / 2];
         let (mut values, mut dosages) = (vec![], vec![]);
@@ -213,6 +229,9 @@ fn scan(data: &Data) {
         "a whole round, one core: decrypt, decode, fresh instances, clamp, sum",
         format!("{:.1} M genotypes/s", data.genotypes / sandboxed / 1e6),
     );
+    row("the same, guests in a worker process", format!("{:.1} M genotypes/s", data.genotypes / walled / 1e6));
+    row("what the second wall costs", format!("{:.0} %", (walled / sandboxed - 1.0) * 100.0));
+    row("the same, two worker processes", format!("{:.1} M genotypes/s", data.genotypes / walled_two / 1e6));
     row("the same rows and sums in native Rust", format!("{:.1} M genotypes/s", data.genotypes / native / 1e6));
     row("ratio", format!("{:.1}", sandboxed / native));
 }

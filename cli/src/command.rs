@@ -34,6 +34,13 @@ pub(crate) enum Command {
     /// Submit jobs, follow them, fetch their results.
     #[command(subcommand)]
     Job(job::Job),
+    /// The process in which a site runs guests. Started by the site alone.
+    #[command(hide = true)]
+    Worker {
+        /// What it may hold, in MiB.
+        #[arg(long)]
+        memory_mib: u32,
+    },
 }
 
 impl Command {
@@ -46,6 +53,7 @@ impl Command {
             Self::Site(command) => command.run(json),
             Self::Researcher(command) => command.run(json),
             Self::Job(command) => command.run(json),
+            Self::Worker { .. } => unreachable!("`main` runs a worker before anything else"),
         }
     }
 }

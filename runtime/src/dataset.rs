@@ -37,6 +37,7 @@ pub use config::{Config, ConfigError};
 pub use ingest::{IngestError, Progress, ingest};
 pub use report::{IngestReport, Note};
 pub use seal::StoreKey;
+pub(crate) use store::GROUP_ROWS;
 pub use store::{RowGroup, Selection};
 pub use vestibule_protocol::shape::ShapeError;
 

@@ -39,6 +39,8 @@ pub struct Settings {
     pub max_memory_mib: u32,
     /// Rounds that run at the same time.
     pub max_running_rounds: usize,
+    /// Do not start on a kernel that cannot put up every wall around the processes in which guests run.
+    pub require_walls: bool,
 }
 
 impl Default for Settings {
@@ -50,6 +52,7 @@ impl Default for Settings {
             max_fuel_per_partition: 1_000_000_000,
             max_memory_mib: 256,
             max_running_rounds: 2,
+            require_walls: false,
         }
     }
 }
@@ -63,6 +66,7 @@ max_delta_per_job = 1e-5
 max_fuel_per_partition = 1_000_000_000 # wasmtime fuel, about one unit per instruction
 max_memory_mib = 256                   # memory of one instance
 max_running_rounds = 2                 # rounds that run at the same time; others wait
+require_walls = false                  # true: do not start where the kernel lacks Landlock or seccomp
 ";
 
 /// Whom a site dials, from its invitation.

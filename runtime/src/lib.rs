@@ -1,8 +1,8 @@
 //! The site: the only process family that sees data.
 //!
 //! In the order of one job's path: [`link`] dials the coordinator and hears an offer; [`admission`] verifies whose it is;
-//! [`policy`] decides whether this site takes part; [`component`] fetches and loads the analysis; [`ledger`] reserves and
-//! charges its budget; [`dataset`] reads partitions and the sandbox runs them; [`reduce`] clamps and sums; [`noise`] is drawn;
+//! [`policy`] decides whether this site takes part; [`component`] fetches the analysis and [`guests`] loads it into worker processes; [`ledger`] reserves and
+//! charges its budget; [`dataset`] reads partitions and [`round`] has them run; [`reduce`] clamps and sums; [`noise`] is drawn;
 //! [`airlock`] looks at what is about to leave; [`release`] is stored and sent. [`site`] calls them in that order; [`trial`]
 //! runs the same steps on a researcher's own data, without a ledger, for a dry run. [`home`] is the site's folder.
 //!
@@ -13,6 +13,7 @@ pub mod admission;
 pub mod airlock;
 pub mod component;
 pub mod dataset;
+pub mod guests;
 pub mod home;
 pub mod ledger;
 pub mod link;

@@ -13,11 +13,13 @@ use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::message::{Answer, Offer};
 use vestibule_protocol::name::Name;
-use vestibule_sandbox::{Analysis, CodeCache, Runner, Sandbox};
+use vestibule_sandbox::CodeCache;
+use vestibule_worker::{Launch, WorkerError};
 
 use crate::admission::{self, Verified};
 use crate::component::{CodeFolder, Components};
 use crate::dataset::{Dataset, Selection};
+use crate::guests::{Guests, GuestsError, Prepared};
 use crate::home::{Coordinator, Home, HomeError};
 use crate::ledger::{Admission, Charged, Ledger, LedgerError};
 use crate::policy::{self, Admitted};
@@ -29,7 +31,7 @@ pub struct Site {
     pub(crate) home: Home,
     pub(crate) name: Name,
     ledger: Ledger,
-    sandbox: Sandbox,
+    guests: Guests,
     components: Components,
     threads: usize,
     running: Semaphore,
@@ -43,9 +45,12 @@ pub enum SiteError {
     /// The folder.
     #[error(transparent)]
     Home(#[from] HomeError),
-    /// The engine.
+    /// Workers.
     #[error(transparent)]
-    Sandbox(#[from] vestibule_sandbox::SandboxError),
+    Worker(#[from] WorkerError),
+    /// The kernel, and the site's own settings.
+    #[error("`require_walls` is set, and this kernel leaves gaps: {0}")]
+    Walls(String),
     /// The noise.
     #[error(transparent)]
     Noise(#[from] noise::NoiseError),
@@ -60,7 +65,8 @@ impl SiteError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Home(error) => error.code(),
-            Self::Sandbox(error) => error.code(),
+            Self::Worker(error) => error.code(),
+            Self::Walls(_) => "walls-missing",
             Self::Noise(error) => error.code(),
             Self::Link(error) => error.code(),
         }
@@ -96,7 +102,7 @@ pub(crate) struct Ready {
     charged: Box<Charged>,
     dataset: Dataset,
     selection: Selection,
-    runner: Runner,
+    guests: Prepared,
     calibrated: Vec<Calibrated>,
 }
 
@@ -115,16 +121,18 @@ impl Site {
         let threads = if settings.threads == 0 { cores } else { settings.threads };
         let cache = CodeCache::new(Box::new(CodeFolder(home.folder("code")?)), &home.code_key());
         let rounds = settings.max_running_rounds.max(1);
-        let sandbox = Sandbox::new(vestibule_sandbox::Settings {
-            threads: threads.saturating_mul(rounds),
-            cache: Some(cache),
-            symbols: false,
-            ..vestibule_sandbox::Settings::default()
-        })?;
+        let guests = Guests::new(Launch::this_program(settings.max_memory_mib), cache);
+        let gaps = guests.gaps()?;
+        for gap in &gaps {
+            tracing::warn!(gap, "the wall around guests is not whole");
+        }
+        if settings.require_walls && !gaps.is_empty() {
+            return Err(SiteError::Walls(gaps.join("; ")));
+        }
         let components = Components::new(home.folder("blobs")?);
         let (ledger, running) = (home.ledger()?, Semaphore::new(rounds));
         let name = coordinator.site.clone();
-        Ok(Self { home, name, ledger, sandbox, components, threads, running, stops: Mutex::default() })
+        Ok(Self { home, name, ledger, guests, components, threads, running, stops: Mutex::default() })
     }
 
     /// Steps 5 and 6. `Ok(Err(_))` is the answer to an offer that is refused.
@@ -159,9 +167,9 @@ impl Site {
     fn prepare(&self, admitted: Admitted, component: &[u8], now: i64) -> Result<Outcome, Refused> {
         let manifest = admitted.verified().signed().manifest().clone();
         let round = admitted.verified().round().clone();
-        let analysis: Analysis = self.sandbox.load(component).map_err(|error| Refused::from((error.code(), error)))?;
-        let guest = |error: vestibule_sandbox::GuestError| Refused::from((error.code(), error));
-        let plan = analysis.plan(&manifest.params, admitted.limits()).map_err(guest)?;
+        let guest = |error: GuestsError| Refused::from((error.code(), error));
+        let mut loaded = self.guests.load(component).map_err(guest)?;
+        let plan = loaded.plan(&manifest.params, admitted.limits()).map_err(guest)?;
         if admitted.verified().index() >= plan.max_rounds {
             return Err(("round-beyond-plan", "the analysis' own plan has fewer rounds").into());
         }
@@ -177,7 +185,7 @@ impl Site {
         let signed = admitted.verified().signed();
         let calibrated = calibrate(&round, signed.budget().round(round.share_ppb()))
             .map_err(|error| Refused::from((error.code(), error)))?;
-        let runner = analysis.runner(&round, admitted.limits()).map_err(guest)?;
+        let guests = loaded.prepare(&round, admitted.limits(), &selection).map_err(guest)?;
         let budget = dataset.info().budget;
         let ledger = |error: LedgerError| match error {
             LedgerError::Database { .. } => own("ledger", &error),
@@ -189,7 +197,7 @@ impl Site {
         };
         self.ledger.set_cap(&manifest.dataset, budget.rho(), budget.delta).map_err(ledger)?;
         match self.ledger.charge(admitted, now).map_err(ledger)? {
-            Admission::Run(charged) => Ok(Outcome::Run(Box::new(Ready { charged, dataset, selection, runner, calibrated }))),
+            Admission::Run(charged) => Ok(Outcome::Run(Box::new(Ready { charged, dataset, selection, guests, calibrated }))),
             Admission::Released(json) => Ok(Outcome::Answer(Answer::Release { json })),
             Admission::Nothing => Ok(Outcome::Answer(Answer::NoRelease)),
         }
@@ -199,8 +207,9 @@ impl Site {
     pub(crate) fn release(&self, ready: Ready, now: impl Fn() -> i64) -> Answer {
         let job = ready.charged.admitted().verified().signed().manifest().job;
         let stop = self.stop_flag(job);
-        let code = match self.noised(&ready, &stop) {
-            Ok(cleared) => match release::store(&self.ledger, &ready.charged, &ready.calibrated, &cleared, now()) {
+        let Ready { charged, dataset, selection, guests, calibrated } = ready;
+        let code = match self.noised(&charged, &dataset, &selection, guests, &calibrated, &stop) {
+            Ok(cleared) => match release::store(&self.ledger, &charged, &calibrated, &cleared, now()) {
                 Ok(Some(json)) => return Answer::Release { json },
                 Ok(None) => return Answer::NoRelease,
                 // Not on disk: the bytes must not leave, and after a failed sync nothing more may be written.
@@ -209,16 +218,24 @@ impl Site {
             Err(code) => code,
         };
         tracing::warn!(%job, code, "a round released nothing");
-        match release::store_nothing(&self.ledger, &ready.charged, code, now()) {
+        match release::store_nothing(&self.ledger, &charged, code, now()) {
             Ok(Some(json)) => Answer::Release { json },
             _ => Answer::NoRelease,
         }
     }
 
-    fn noised(&self, ready: &Ready, stop: &AtomicBool) -> Result<airlock::Cleared, &'static str> {
-        let Ready { charged, dataset, selection, runner, calibrated } = ready;
+    fn noised(
+        &self,
+        charged: &Charged,
+        dataset: &Dataset,
+        selection: &Selection,
+        guests: Prepared,
+        calibrated: &[Calibrated],
+        stop: &AtomicBool,
+    ) -> Result<airlock::Cleared, &'static str> {
         let drawn = noise::draw(calibrated, self.threads).map_err(|error| error.code())?;
-        let sums = round::run(dataset, selection, runner, calibrated, self.threads, stop).map_err(|error| error.code())?;
+        let crews = guests.crews(self.threads.min(dataset.row_groups()));
+        let sums = round::run(dataset, selection, crews, calibrated, stop).map_err(|error| error.code())?;
         let noised = drawn.hide(sums).map_err(|error| error.code())?;
         airlock::inspect(charged, calibrated, noised).map_err(|error| error.code())
     }

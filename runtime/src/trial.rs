@@ -124,7 +124,8 @@ fn sums(
     let selection = dataset.select(&plan.columns, &plan.variants)?;
     let runner = analysis.runner(asked, limits)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(round::run_with(dataset, &selection, &runner, calibrated, threads, &AtomicBool::new(false), faults)?)
+    let crews = round::here_with(&runner, threads.min(dataset.row_groups()), faults);
+    Ok(round::run(dataset, &selection, crews, calibrated, &AtomicBool::new(false))?)
 }
 
 fn reals(steps: &[Vec<i64>], calibrated: &[Calibrated]) -> Vec<Vec<f64>> {

@@ -24,4 +24,5 @@ mod crashes;
 mod hostile;
 mod jobs;
 mod real;
+mod walls;
 mod world;

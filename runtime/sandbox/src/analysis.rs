@@ -13,9 +13,10 @@ use vestibule_protocol::release::Released;
 use vestibule_protocol::report::Report;
 use vestibule_protocol::round::{Plan, Round};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 
 use crate::bindings::{Analysis as Instance, AnalysisPre};
+use crate::cache::{code_name, deserialize};
 use crate::convert;
 use crate::engine::Sandbox;
 use crate::guard::Guard;
@@ -143,29 +144,36 @@ impl GuestError {
 }
 
 impl Analysis {
-    pub(crate) fn compile(sandbox: &Sandbox, component: &[u8], digest: Digest) -> Result<Self, LoadError> {
-        if component.len() as u64 > MAX_COMPONENT_BYTES {
-            return Err(LoadError::TooLarge { bytes: component.len() });
-        }
-        let inspection = inspect(component)?;
-        if let Some(import) = inspection.imports.into_iter().next() {
-            return Err(LoadError::Import { import });
-        }
+    /// Checks and compiles a component, or takes its code from the cache.
+    pub(crate) fn load(sandbox: &Sandbox, component: &[u8], digest: Digest) -> Result<Self, LoadError> {
+        checked(component)?;
         let engine = sandbox.engine();
         let cache = sandbox.settings().cache.as_ref();
-        let compiled = if let Some(compiled) = cache.and_then(|cache| cache.load(engine, digest)) {
-            compiled
+        let name = code_name(sandbox.engine_digest(), digest);
+        let known = cache.and_then(|cache| cache.open(&name)).and_then(|code| {
+            // SAFETY: the seal was verified over these very bytes with a key that only this host holds and uses for nothing else,
+            // and the only thing ever sealed with it, below, is what `Component::serialize` returned here. Engine settings and
+            // wasmtime's version are in the name, which the seal covers, and are checked once more by wasmtime.
+            #[expect(unsafe_code, reason = "argued above")]
+            unsafe { deserialize(engine, &code) }.ok()
+        });
+        let compiled = if let Some(known) = known {
+            known
         } else {
-            let compiled =
-                Component::new(engine, component).map_err(|error| LoadError::NotComponent { why: format!("{error:#}") })?;
-            if let Some(cache) = cache {
-                cache.save(engine, digest, &compiled);
+            let compiled = compile(engine, component)?;
+            if let (Some(cache), Ok(code)) = (cache, compiled.serialize()) {
+                cache.keep(&name, &code);
             }
             compiled
         };
+        Self::of(sandbox, &compiled, digest)
+    }
+
+    /// Ready to run.
+    pub(crate) fn of(sandbox: &Sandbox, compiled: &Component, digest: Digest) -> Result<Self, LoadError> {
         // The linker stays empty: there is nothing that a component could be given.
         let not = |error: wasmtime::Error| LoadError::NotAnalysis { why: format!("{error:#}") };
-        let pre = Linker::<Guard>::new(engine).instantiate_pre(&compiled).map_err(not)?;
+        let pre = Linker::<Guard>::new(sandbox.engine()).instantiate_pre(compiled).map_err(not)?;
         let pre = AnalysisPre::new(pre).map_err(not)?;
         Ok(Self { sandbox: sandbox.clone(), pre, digest })
     }
@@ -231,6 +239,21 @@ impl Analysis {
         let instance = self.pre.instantiate(&mut store).map_err(|error| trapped(function, &error, &store))?;
         Ok((store, instance))
     }
+}
+
+/// Compiles nothing of a component that is too large or imports a function.
+pub(crate) fn checked(component: &[u8]) -> Result<(), LoadError> {
+    if component.len() as u64 > MAX_COMPONENT_BYTES {
+        return Err(LoadError::TooLarge { bytes: component.len() });
+    }
+    match inspect(component)?.imports.into_iter().next() {
+        Some(import) => Err(LoadError::Import { import }),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn compile(engine: &Engine, component: &[u8]) -> Result<Component, LoadError> {
+    Component::new(engine, component).map_err(|error| LoadError::NotComponent { why: format!("{error:#}") })
 }
 
 fn answered<T>(

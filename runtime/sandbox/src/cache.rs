@@ -37,38 +37,48 @@ impl CodeCache {
         Self { store, key: Key::new(HMAC_SHA256, key) }
     }
 
-    /// Code for this component that this host compiled earlier with the same settings.
-    pub(crate) fn load(&self, engine: &Engine, digest: Digest) -> Option<Component> {
-        let name = name(engine, digest);
-        let sealed = self.store.get(&name)?;
+    /// Code of that name that this host compiled earlier.
+    #[must_use]
+    pub fn open(&self, name: &str) -> Option<Vec<u8>> {
+        let sealed = self.store.get(name)?;
         let (tag, code) = sealed.split_at_checked(TAG_BYTES)?;
-        verify(&self.key, &message(&name, code), tag).ok()?;
-        // SAFETY: `deserialize` runs what it is given as machine code, and asks that it be what `serialize` returned. The tag was
-        // verified just now over this very buffer with a key that only this host holds and uses for nothing else, and the only
-        // thing ever sealed with it, in `save` below, is what `Component::serialize` returned here. Engine settings and wasmtime's
-        // version are in the name, which the tag covers, and are checked once more by wasmtime.
-        #[expect(unsafe_code, reason = "wasmtime offers no safe way to load compiled code; argued above")]
-        unsafe { Component::deserialize(engine, code) }.ok()
+        verify(&self.key, &message(name, code), tag).ok()?;
+        Some(code.to_vec())
     }
 
     /// Keeps code that was just compiled.
-    pub(crate) fn save(&self, engine: &Engine, digest: Digest, component: &Component) {
-        let Ok(code) = component.serialize() else { return };
-        let name = name(engine, digest);
-        let tag = sign(&self.key, &message(&name, &code));
-        self.store.put(&name, &[tag.as_ref(), &code].concat());
+    pub fn keep(&self, name: &str, code: &[u8]) {
+        let tag = sign(&self.key, &message(name, code));
+        self.store.put(name, &[tag.as_ref(), code].concat());
     }
+}
+
+/// The name of a component's code for an engine.
+#[must_use]
+pub fn code_name(engine: Digest, component: Digest) -> String {
+    format!("{}-{}", component.hex(), engine.hex())
+}
+
+/// Everything that decides how a component is compiled: wasmtime's version, the settings, the processor's features.
+pub(crate) fn engine_digest(engine: &Engine) -> Digest {
+    let mut settings = Bytes(Vec::new());
+    engine.precompile_compatibility_hash().hash(&mut settings);
+    Digest::of(&settings.0)
+}
+
+/// Code that [`Component::serialize`] returned, loaded.
+///
+/// # Safety
+/// It is run as machine code: it must be what an engine of this version and these settings returned, byte for byte.
+#[expect(unsafe_code, reason = "wasmtime offers no safe way to load compiled code")]
+pub(crate) unsafe fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the caller's promise.
+    unsafe { Component::deserialize(engine, code) }
 }
 
 fn message(name: &str, code: &[u8]) -> Vec<u8> {
     // The name has a fixed length, so name and code cannot be shifted against each other.
     [name.as_bytes(), code].concat()
-}
-
-fn name(engine: &Engine, digest: Digest) -> String {
-    let mut settings = Bytes(Vec::new());
-    engine.precompile_compatibility_hash().hash(&mut settings);
-    format!("{}-{}", digest.hex(), Digest::of(&settings.0).hex())
 }
 
 /// Takes what a value would hash, so that SHA-256 can hash it.

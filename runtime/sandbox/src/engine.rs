@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vestibule_protocol::digest::Digest;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use crate::analysis::{Analysis, LoadError};
-use crate::cache::CodeCache;
+use crate::analysis::{self, Analysis, LoadError};
+use crate::cache::{self, CodeCache};
 
 /// Analyses that stay compiled in memory.
 const KEPT: usize = 8;
@@ -34,12 +34,14 @@ pub struct Settings {
     pub cache: Option<CodeCache>,
     /// Keep what a backtrace needs, and listen to guest panics. For dry runs on a researcher's own machine, never at a site.
     pub symbols: bool,
+    /// Compile on all cores. A process that may start no threads compiles on its own.
+    pub parallel_compilation: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, max_memory_mib: 1_024, cache: None, symbols: false }
+        Self { threads, max_memory_mib: 1_024, cache: None, symbols: false, parallel_compilation: true }
     }
 }
 
@@ -87,11 +89,44 @@ impl Sandbox {
         if let Some(analysis) = loaded().iter().find(|analysis| analysis.digest() == digest) {
             return Ok(analysis.clone());
         }
-        let analysis = Analysis::compile(self, component, digest)?;
+        let analysis = Analysis::load(self, component, digest)?;
         let mut loaded = loaded();
         loaded.push_front(analysis.clone());
         loaded.truncate(KEPT);
         Ok(analysis)
+    }
+
+    /// What decides how components are compiled here.
+    #[must_use]
+    pub fn engine_digest(&self) -> Digest {
+        cache::engine_digest(&self.0.engine)
+    }
+
+    /// Checks and compiles a component to code that an engine of the same digest can load.
+    ///
+    /// # Errors
+    /// As [`Sandbox::load`].
+    pub fn compile(&self, component: &[u8]) -> Result<Vec<u8>, LoadError> {
+        analysis::checked(component)?;
+        let compiled = analysis::compile(self.engine(), component)?;
+        // It is an analysis, too: this is the moment to say that it is not.
+        Analysis::of(self, &compiled, Digest::of(component))?;
+        compiled.serialize().map_err(|error| LoadError::NotComponent { why: format!("{error:#}") })
+    }
+
+    /// Loads what [`Sandbox::compile`] returned.
+    ///
+    /// # Errors
+    /// Code of another engine.
+    ///
+    /// # Safety
+    /// The code is run as machine code: it must be what [`Sandbox::compile`] of an engine of the same digest returned, byte for byte.
+    #[expect(unsafe_code, reason = "wasmtime offers no safe way to load compiled code")]
+    pub unsafe fn load_compiled(&self, code: &[u8], component: Digest) -> Result<Analysis, LoadError> {
+        // SAFETY: the caller's promise.
+        let compiled = unsafe { cache::deserialize(self.engine(), code) };
+        let compiled = compiled.map_err(|error| LoadError::NotComponent { why: format!("{error:#}") })?;
+        Analysis::of(self, &compiled, component)
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -128,6 +163,7 @@ fn config(settings: &Settings) -> Config {
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .cranelift_opt_level(OptLevel::Speed)
         .consume_fuel(true)
+        .parallel_compilation(settings.parallel_compilation)
         .concurrency_support(false)
         .max_wasm_stack(STACK_BYTES)
         .memory_init_cow(true)

@@ -33,7 +33,7 @@ use super::{DatasetInfo, Value};
 
 pub(super) const FILE: &str = "people.parquet";
 /// Individuals of a row group: the unit of parallel work. 1,024 individuals x 100 blocks are 100 MB, which a thread can hold.
-pub(super) const GROUP_ROWS: usize = 1_024;
+pub(crate) const GROUP_ROWS: usize = 1_024;
 
 /// What a round reads: resolved against one dataset's description.
 #[derive(Debug, Clone)]
@@ -66,6 +66,18 @@ impl Selection {
             }
         }
         Ok(Self { columns, stretches })
+    }
+
+    /// Values of a row.
+    #[must_use]
+    pub const fn values(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Dosages of a row.
+    #[must_use]
+    pub fn dosages(&self) -> usize {
+        self.stretches.iter().map(|stretch| stretch.end.saturating_sub(stretch.start)).sum()
     }
 }
 

@@ -1,0 +1,189 @@
+//! Steps 7 and 9, the code: a component becomes worker processes that can do nothing but run it.
+//!
+//! *In*: a component's bytes, then the terms of a round. *Out*: its plan, and [`Crew`]s for [`crate::round`]. *Trusts*: sealed code that
+//! this site compiled. *Refuses*: what the sandbox refuses, and components that bring a worker down before any data is near.
+//!
+//! Hostile bytes are parsed and compiled in a worker too, and one that did is not used again: what it compiled is run by others.
+
+use std::sync::Arc;
+
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::job::Limits;
+use vestibule_protocol::round::{Plan, Round};
+use vestibule_sandbox::{CodeCache, code_name};
+use vestibule_worker::{Each, Launch, Refusal, Worker, WorkerError};
+
+use crate::dataset::{RowGroup, Selection};
+use crate::round::{Crew, RoundFailure, Row};
+
+/// Why there are no guests.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuestsError {
+    /// The analysis or the sandbox refused, in words made of public input.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+    /// The worker.
+    #[error("{0}; the component may need more than this site gives one")]
+    Worker(#[from] WorkerError),
+}
+
+impl GuestsError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.code,
+            Self::Worker(error) => error.code(),
+        }
+    }
+}
+
+/// How this site runs guests.
+#[derive(Debug)]
+pub struct Guests {
+    launch: Launch,
+    cache: CodeCache,
+}
+
+/// A loaded analysis, in a worker that has seen public input only.
+#[derive(Debug)]
+pub struct Loaded {
+    worker: Worker,
+    launch: Launch,
+    code: Arc<[u8]>,
+}
+
+/// A round that a worker took in: as many crews as there are processors can be made of it.
+#[derive(Debug)]
+pub struct Prepared {
+    first: Worker,
+    terms: Arc<Terms>,
+}
+
+/// What further workers are told.
+#[derive(Debug)]
+struct Terms {
+    launch: Launch,
+    code: Arc<[u8]>,
+    round: Round,
+    limits: Limits,
+    values: usize,
+    dosages: usize,
+}
+
+impl Guests {
+    /// `cache` must be sealed with a secret of this site that is used for nothing else.
+    #[must_use]
+    pub const fn new(launch: Launch, cache: CodeCache) -> Self {
+        Self { launch, cache }
+    }
+
+    /// What does not hold of the wall around workers, in words.
+    ///
+    /// # Errors
+    /// No worker can be started.
+    pub fn gaps(&self) -> Result<Vec<String>, WorkerError> {
+        Ok(Worker::start(&self.launch)?.walls().gaps())
+    }
+
+    /// Loads a component into a fresh worker; compiles it before, in another, if this site never did.
+    ///
+    /// # Errors
+    /// See [`GuestsError`].
+    pub fn load(&self, component: &[u8]) -> Result<Loaded, GuestsError> {
+        let mut worker = Worker::start(&self.launch)?;
+        let name = code_name(worker.engine(), Digest::of(component));
+        let code = match self.cache.open(&name) {
+            Some(code) => code,
+            None => {
+                let code = worker.compile(component)?.map_err(GuestsError::Refused)?;
+                self.cache.keep(&name, &code);
+                worker = Worker::start(&self.launch)?;
+                code
+            }
+        };
+        worker.load(&code)?.map_err(GuestsError::Refused)?;
+        Ok(Loaded { worker, launch: self.launch.clone(), code: code.into() })
+    }
+}
+
+impl Loaded {
+    /// Asks for the plan.
+    ///
+    /// # Errors
+    /// See [`GuestsError`].
+    pub fn plan(&mut self, params: &str, limits: Limits) -> Result<Plan, GuestsError> {
+        self.worker.plan(params, limits)?.map_err(GuestsError::Refused)
+    }
+
+    /// Takes in a round, and rehearses it without data.
+    ///
+    /// # Errors
+    /// See [`GuestsError`].
+    pub fn prepare(mut self, round: &Round, limits: Limits, selection: &Selection) -> Result<Prepared, GuestsError> {
+        let (values, dosages) = (selection.values(), selection.dosages());
+        self.worker.round(round, limits, values, dosages)?.map_err(GuestsError::Refused)?;
+        let terms = Terms { launch: self.launch, code: self.code, round: round.clone(), limits, values, dosages };
+        Ok(Prepared { first: self.worker, terms: Arc::new(terms) })
+    }
+}
+
+impl Prepared {
+    /// That many crews, at least one. All but the first start their worker when they are first given rows.
+    #[must_use]
+    pub fn crews(self, count: usize) -> Vec<Box<dyn Crew>> {
+        let rest = (1..count).map(|_| Box::new(Apart { worker: None, terms: Arc::clone(&self.terms), row: Row::default() }));
+        let rest: Vec<_> = rest.collect();
+        let first = Box::new(Apart { worker: Some(self.first), terms: self.terms, row: Row::default() });
+        std::iter::once(first).chain(rest).map(|crew| crew as Box<dyn Crew>).collect()
+    }
+}
+
+impl Terms {
+    fn start(&self) -> Result<Worker, GuestsError> {
+        let mut worker = Worker::start(&self.launch)?;
+        worker.load(&self.code)?.map_err(GuestsError::Refused)?;
+        worker.round(&self.round, self.limits, self.values, self.dosages)?.map_err(GuestsError::Refused)?;
+        Ok(worker)
+    }
+}
+
+/// A crew that is another process.
+struct Apart {
+    worker: Option<Worker>,
+    terms: Arc<Terms>,
+    row: Row,
+}
+
+impl From<WorkerError> for RoundFailure {
+    fn from(_: WorkerError) -> Self {
+        Self::Worker
+    }
+}
+
+impl Crew for Apart {
+    fn group(
+        &mut self,
+        rows: &RowGroup,
+        _first: usize,
+        stopped: &dyn Fn() -> bool,
+        each: &mut Each<'_, RoundFailure>,
+    ) -> Result<(), RoundFailure> {
+        let worker = match &mut self.worker {
+            Some(worker) => worker,
+            // The first worker took in the same round: that another cannot is the host's fault.
+            none => none.insert(self.terms.start().map_err(|_| RoundFailure::Worker)?),
+        };
+        for index in 0..rows.len() {
+            self.row.fill(rows, index);
+            if worker.push(self.row.values(), self.row.dosages()) {
+                if stopped() {
+                    return Err(RoundFailure::Stopped);
+                }
+                worker.run(each)?;
+            }
+        }
+        worker.run(each)
+    }
+}

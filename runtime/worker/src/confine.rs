@@ -1,0 +1,163 @@
+//! What a worker may still do: compute, and talk over what it was started with.
+//!
+//! *In*: a process that has set up its engine and has seen nothing from outside. *Out*: the same process without any way to a file, a
+//! socket, another process or more memory than it was given; and [`Walls`], what of that was tried and found to hold. Landlock takes the
+//! file system, new TCP connections and abstract sockets; seccomp leaves the system calls that computing needs, and answers all
+//! others with EPERM; limits take core dumps and endless time. A kernel that lacks one of them leaves the others: the site is
+//! told, and decides (`require_walls` in `site.toml`).
+
+use std::collections::BTreeMap;
+
+use landlock::{ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetStatus, Scope};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+use serde::{Deserialize, Serialize};
+
+/// Which walls stand around a worker, as it found by trying.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Walls {
+    /// Whether Landlock took everything that this program asks of it.
+    pub landlock: bool,
+    /// Whether the system-call filter is in force.
+    pub seccomp: bool,
+    /// What was tried, and whether it was impossible.
+    pub tried: Vec<(String, bool)>,
+}
+
+impl Walls {
+    /// What does not hold, in words; empty where everything does.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<String> {
+        let mut gaps: Vec<String> =
+            self.tried.iter().filter(|(_, held)| !held).map(|(what, _)| format!("a worker can {what}")).collect();
+        if !self.landlock {
+            gaps.push("the kernel does not offer all of Landlock".to_owned());
+        }
+        if !self.seccomp {
+            gaps.push("the kernel does not filter system calls".to_owned());
+        }
+        gaps
+    }
+}
+
+/// Processor seconds of one worker, all its calls together.
+const CPU_SECONDS: u64 = 7 * 24 * 3_600;
+/// Descriptors: the three it was given, the engine's, and one for each image of a memory.
+const DESCRIPTORS: u64 = 64;
+/// Bytes of the largest file that it may write: the memory file, and images of memories.
+const FILE_BYTES: u64 = 2 << 30;
+
+/// Descriptors beyond the three that were given on purpose are closed; resources are limited.
+pub(crate) fn limit(memory_bytes: u64) {
+    // SAFETY: closes descriptors of this process that nothing in it has yet: it runs first of all, in a process just started.
+    #[expect(unsafe_code, reason = "closing what was inherited has no safe wrapper; argued above")]
+    unsafe {
+        libc::close_range(3, libc::c_uint::MAX, 0);
+    }
+    for (resource, most) in [
+        (Resource::Core, 0),
+        (Resource::Data, memory_bytes),
+        (Resource::Nofile, DESCRIPTORS),
+        (Resource::Fsize, FILE_BYTES),
+        (Resource::Cpu, CPU_SECONDS),
+    ] {
+        // A lower limit that is in force already holds.
+        let _ = setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
+    }
+}
+
+/// Puts the walls up, and tries them.
+pub(crate) fn enter() -> Walls {
+    // Best effort each: what is missing is seen by the trials and said.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = rustix::thread::set_no_new_privs(true);
+    let landlock = landlock().is_ok_and(|full| full);
+    let seccomp = filter().is_some_and(|filter| seccompiler::apply_filter(&filter).is_ok());
+    Walls { landlock, seccomp, tried: trials() }
+}
+
+fn landlock() -> Result<bool, landlock::RulesetError> {
+    let status = Ruleset::default()
+        .handle_access(AccessFs::from_all(ABI::V5))?
+        .handle_access(AccessNet::from_all(ABI::V4))?
+        .scope(Scope::from_all(ABI::V6))?
+        .create()?
+        .restrict_self()?;
+    Ok(status.ruleset == RulesetStatus::FullyEnforced)
+}
+
+/// Wasmtime's question which pages a guest wrote, to the kernel (Linux 6.7, `_IOWR('f', 16, struct pm_scan_arg)`).
+const PAGEMAP_SCAN: u64 = 0xc060_6610;
+
+fn filter() -> Option<BpfProgram> {
+    let always = [
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_readv,
+        libc::SYS_writev,
+        libc::SYS_pread64,
+        libc::SYS_pwrite64,
+        // Only on the socket it was given: no other can be made.
+        libc::SYS_recvfrom,
+        libc::SYS_sendto,
+        libc::SYS_close,
+        libc::SYS_lseek,
+        libc::SYS_fstat,
+        libc::SYS_fcntl,
+        libc::SYS_mmap,
+        libc::SYS_mprotect,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_madvise,
+        libc::SYS_brk,
+        // Images of memories, which new instances share until they write.
+        libc::SYS_memfd_create,
+        libc::SYS_ftruncate,
+        // Traps are signals of the process to itself.
+        libc::SYS_rt_sigaction,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_sigaltstack,
+        libc::SYS_futex,
+        libc::SYS_membarrier,
+        libc::SYS_getrandom,
+        libc::SYS_clock_gettime,
+        libc::SYS_sched_yield,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_getpid,
+        libc::SYS_gettid,
+        libc::SYS_restart_syscall,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+    ];
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = always.into_iter().map(|call| (call, vec![])).collect();
+    let equal = |argument: u8, length: SeccompCmpArgLen, value: u64| {
+        let condition = SeccompCondition::new(argument, length, SeccompCmpOp::Eq, value).ok()?;
+        SeccompRule::new(vec![condition]).ok()
+    };
+    rules.insert(libc::SYS_ioctl, vec![equal(1, SeccompCmpArgLen::Dword, PAGEMAP_SCAN)?]);
+    // Aborting is a signal to oneself.
+    rules.insert(libc::SYS_tgkill, vec![equal(0, SeccompCmpArgLen::Dword, u64::from(std::process::id()))?]);
+    let refused = SeccompAction::Errno(u32::try_from(libc::EPERM).ok()?);
+    let arch = TargetArch::try_from(std::env::consts::ARCH).ok()?;
+    SeccompFilter::new(rules, refused, SeccompAction::Allow, arch).ok()?.try_into().ok()
+}
+
+/// Tries what must not be possible.
+fn trials() -> Vec<(String, bool)> {
+    let here = std::net::Ipv4Addr::LOCALHOST;
+    let trials: [(&str, bool); 9] = [
+        ("read a file", std::fs::File::open("/etc/passwd").is_err()),
+        ("list a folder", std::fs::read_dir("/").is_err()),
+        ("write a file", std::fs::File::create("/tmp/vestibule-worker-trial").is_err()),
+        ("read what the kernel says of this process", std::fs::File::open("/proc/self/maps").is_err()),
+        ("make a network socket", std::net::UdpSocket::bind((here, 0)).is_err()),
+        ("make a local socket", std::os::unix::net::UnixDatagram::unbound().is_err()),
+        ("start a program", std::process::Command::new("/proc/self/exe").arg("--version").spawn().is_err()),
+        ("start a thread", std::thread::Builder::new().spawn(|| ()).is_err()),
+        ("read its environment", std::env::vars_os().next().is_none()),
+    ];
+    trials.into_iter().map(|(what, held)| (what.to_owned(), held)).collect()
+}

@@ -1,0 +1,250 @@
+//! Rows and contributions in the memory file.
+//!
+//! ```text
+//! row            u32 values, each u8 kind + 8 bytes; u32 dosages, a byte each
+//! contributions  u8: 0 none (the guest failed), 1 some; then u32 how many, each u8 kind; a list has u32 length before its entries
+//! ```
+//!
+//! Lists of small whole numbers, which dosages are, travel as a byte each and come back as what they were.
+//!
+//! All little-endian. *Trusts*: rows, which the daemon wrote. Contributions come from a worker that may lie: *refuses* whatever runs
+//! past the bytes, and more contributions or longer lists than the round has.
+
+use vestibule_sandbox::{Contribution, Value};
+
+/// Bytes that a row takes.
+pub(crate) const fn row_bytes(values: usize, dosages: usize) -> usize {
+    8_usize.saturating_add(values.saturating_mul(9)).saturating_add(dosages)
+}
+
+/// Most bytes that the contributions to statistics of these lengths take.
+pub(crate) fn contribution_bytes(lengths: &[usize]) -> usize {
+    lengths.iter().fold(5, |sum, length| sum.saturating_add(5).saturating_add(length.saturating_mul(8)))
+}
+
+pub(crate) fn put_row(out: &mut Vec<u8>, values: &[Value], dosages: &[u8]) {
+    put_length(out, values.len());
+    for value in values {
+        let (kind, bits) = match *value {
+            Value::Missing => (0_u8, 0),
+            Value::Number(number) => (1, number.to_bits()),
+            Value::Level(level) => (2, u64::from(level)),
+            Value::Flag(flag) => (3, u64::from(flag)),
+            Value::Day(day) => (4, i64::from(day).cast_unsigned()),
+        };
+        out.push(kind);
+        out.extend_from_slice(&bits.to_le_bytes());
+    }
+    put_length(out, dosages.len());
+    out.extend_from_slice(dosages);
+}
+
+fn put_length(out: &mut Vec<u8>, length: usize) {
+    // Rows and lists are far shorter than 2^32; one that is not could not be read back, and fails.
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+/// Takes from the front of bytes.
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.bytes(1)?.first().copied()
+    }
+
+    fn length(&mut self) -> Option<usize> {
+        usize::try_from(u32::from_le_bytes(self.bytes(4)?.try_into().ok()?)).ok()
+    }
+
+    /// One row, over the buffer. Its dosages.
+    pub(crate) fn row(&mut self, values: &mut Vec<Value>) -> Option<&'a [u8]> {
+        values.clear();
+        for _ in 0..self.length()? {
+            let kind = self.byte()?;
+            let bits = u64::from_le_bytes(self.bytes(8)?.try_into().ok()?);
+            values.push(match kind {
+                0 => Value::Missing,
+                1 => Value::Number(f64::from_bits(bits)),
+                2 => Value::Level(u32::try_from(bits).ok()?),
+                3 => Value::Flag(bits != 0),
+                4 => Value::Day(i32::try_from(bits.cast_signed()).ok()?),
+                _ => return None,
+            });
+        }
+        let dosages = self.length()?;
+        self.bytes(dosages)
+    }
+
+    /// One partition's contributions: `Some(None)` where its guest failed, `None` where the bytes are not what a worker writes.
+    pub(crate) fn contributions(&mut self, lengths: &[usize]) -> Option<Option<Vec<Contribution>>> {
+        match self.byte()? {
+            0 => return Some(None),
+            1 => {}
+            _ => return None,
+        }
+        if self.length()? != lengths.len() {
+            return None;
+        }
+        let mut found = Vec::with_capacity(lengths.len());
+        for &most in lengths {
+            found.push(match self.byte()? {
+                0 => Contribution::None,
+                1 => Contribution::Cell(u32::from_le_bytes(self.bytes(4)?.try_into().ok()?)),
+                kind @ 2..=6 => {
+                    let length = self.length().filter(|length| *length <= most)?;
+                    match kind {
+                        5 => {
+                            Contribution::Integers(self.bytes(length)?.iter().map(|&byte| byte.cast_signed().into()).collect())
+                        }
+                        6 => Contribution::Reals(self.bytes(length)?.iter().map(|&byte| byte.cast_signed().into()).collect()),
+                        2 => Contribution::Bytes(self.bytes(length)?.to_vec()),
+                        3 => Contribution::Integers(self.words(length)?.map(i64::from_le_bytes).collect()),
+                        _ => Contribution::Reals(self.words(length)?.map(f64::from_le_bytes).collect()),
+                    }
+                }
+                _ => return None,
+            });
+        }
+        Some(Some(found))
+    }
+
+    fn words(&mut self, length: usize) -> Option<impl Iterator<Item = [u8; 8]> + use<'a>> {
+        let bytes = self.bytes(length.checked_mul(8)?)?;
+        Some(bytes.as_chunks::<8>().0.iter().copied())
+    }
+}
+
+/// Writes one partition's contributions. What has not the round's shape is written as nothing, which is what it counts for.
+#[expect(clippy::cast_possible_truncation, reason = "whether a byte holds the value is what is asked")]
+pub(crate) fn put_contributions(out: &mut Vec<u8>, contributions: Option<&[Contribution]>, lengths: &[usize]) {
+    let Some(contributions) = contributions.filter(|found| found.len() == lengths.len()) else {
+        out.push(0);
+        return;
+    };
+    out.push(1);
+    put_length(out, contributions.len());
+    for (contribution, &length) in contributions.iter().zip(lengths) {
+        match contribution {
+            Contribution::Cell(cell) => {
+                out.push(1);
+                out.extend_from_slice(&cell.to_le_bytes());
+            }
+            Contribution::Bytes(values) if values.len() == length => {
+                out.push(2);
+                put_length(out, length);
+                out.extend_from_slice(values);
+            }
+            Contribution::Integers(values) if values.len() == length => {
+                if !put_small(out, 5, values, |value: i64| (value as i8, i64::from(value as i8) == value)) {
+                    put_words(out, 3, values, |value: &i64| value.to_le_bytes());
+                }
+            }
+            Contribution::Reals(values) if values.len() == length => {
+                if !put_small(out, 6, values, |value: f64| (value as i8, f64::from(value as i8) == value)) {
+                    put_words(out, 4, values, |value: &f64| value.to_le_bytes());
+                }
+            }
+            _ => out.push(0),
+        }
+    }
+}
+
+/// Writes a byte for each value where `small` says that it stands for the value exactly; else writes nothing. (Minus zero counts as
+/// zero, as it does for every bound.)
+fn put_small<T: Copy>(out: &mut Vec<u8>, kind: u8, values: &[T], small: impl Fn(T) -> (i8, bool)) -> bool {
+    // A first look, so that a list of other numbers is not gone through twice.
+    if !values.first().is_none_or(|&value| small(value).1) {
+        return false;
+    }
+    let before = out.len();
+    out.push(kind);
+    put_length(out, values.len());
+    let mut all = true;
+    out.extend(values.iter().map(|&value| {
+        let (byte, exact) = small(value);
+        all &= exact;
+        byte.cast_unsigned()
+    }));
+    if !all {
+        out.truncate(before);
+    }
+    all
+}
+
+fn put_words<T>(out: &mut Vec<u8>, kind: u8, values: &[T], bytes: impl Fn(&T) -> [u8; 8]) {
+    out.push(kind);
+    put_length(out, values.len());
+    let start = out.len();
+    out.resize(start.saturating_add(values.len().saturating_mul(8)), 0);
+    let words = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<8>().0;
+    words.iter_mut().zip(values).for_each(|(word, value)| *word = bytes(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back() {
+        let values = [
+            Value::Missing,
+            Value::Number(-0.1),
+            Value::Level(u32::MAX),
+            Value::Flag(true),
+            Value::Day(-1),
+            Value::Flag(false),
+        ];
+        let mut bytes = vec![];
+        put_row(&mut bytes, &values, &[0, 1, 2, 255]);
+        assert_eq!(bytes.len(), row_bytes(6, 4));
+        put_row(&mut bytes, &[], &[]);
+        let mut reader = Reader(&bytes);
+        let mut found = vec![];
+        assert_eq!(reader.row(&mut found), Some([0, 1, 2, 255].as_slice()));
+        assert_eq!(format!("{found:?}"), format!("{values:?}"));
+        assert_eq!(reader.row(&mut found), Some([].as_slice()));
+        assert!(found.is_empty() && reader.0.is_empty());
+    }
+
+    #[test]
+    fn contributions_come_back_and_wrong_shapes_count_as_nothing() {
+        let lengths = [2, 9, 3, 1, 3, 4, 1];
+        let sent = [
+            Contribution::Reals(vec![f64::NAN, -1.5]),
+            Contribution::Cell(8),
+            Contribution::Bytes(vec![1, 2, 3]),
+            Contribution::Integers(vec![i64::MIN]),
+            Contribution::Integers(vec![-128, 127, 0]),
+            Contribution::Reals(vec![-1.0, 0.0, 127.0, -128.0]),
+            Contribution::Reals(vec![1.0, 2.0]),
+        ];
+        let mut bytes = vec![];
+        put_contributions(&mut bytes, Some(&sent), &lengths);
+        put_contributions(&mut bytes, None, &lengths);
+        put_contributions(&mut bytes, Some(&sent[..4]), &lengths);
+        assert!(bytes.len() <= 3 * contribution_bytes(&lengths));
+        let mut reader = Reader(&bytes);
+        let found = reader.contributions(&lengths).unwrap().unwrap();
+        assert_eq!(format!("{:?}", &found[..6]), format!("{:?}", &sent[..6]));
+        assert!(matches!(found[6], Contribution::None));
+        assert!(reader.contributions(&lengths).unwrap().is_none() && reader.contributions(&lengths).unwrap().is_none());
+        assert!(reader.contributions(&lengths).is_none(), "there is no more");
+        // Whatever a worker writes instead is refused or of the round's shape.
+        for at in 0..bytes.len() {
+            for flip in [1, 4, 0x80, 0xff] {
+                let mut changed = bytes.clone();
+                changed[at] ^= flip;
+                let mut reader = Reader(&changed);
+                while let Some(found) = reader.contributions(&lengths) {
+                    assert!(found.is_none_or(|found| found.len() == lengths.len()));
+                }
+            }
+        }
+    }
+}

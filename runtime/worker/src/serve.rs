@@ -1,0 +1,127 @@
+//! The worker process: from its first instruction to its last.
+//!
+//! *In*: commands on standard input, which is a socket; rows in standard output, which is a memory file. *Out*: replies, and
+//! contributions behind the rows. It confines itself before it hears the first command. *Trusts*: the daemon. It ends when the
+//! daemon does, or when anything is not as it should be.
+
+use std::fs::File;
+use std::io::{Error, Result};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::job::Limits;
+use vestibule_protocol::round::Round;
+use vestibule_sandbox::{Analysis, Contributions, Failure, Runner, Sandbox, Settings};
+
+use crate::confine;
+use crate::message::{Command, Reply, receive, send};
+use crate::rows::{Reader, put_contributions};
+use crate::worker::{OUT_OFFSET, REGION};
+
+/// Runs the worker until the daemon hangs up. `memory_mib`: what all its instances together may hold.
+#[must_use]
+pub fn serve(memory_mib: u32) -> ExitCode {
+    confine::limit(u64::from(memory_mib).saturating_mul(1 << 20));
+    // Nobody reads what a worker would print.
+    std::panic::set_hook(Box::new(|_| ()));
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn run() -> Result<()> {
+    let mut link = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let memory = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    let settings = Settings { threads: 1, parallel_compilation: false, ..Settings::default() };
+    let sandbox = Sandbox::new(settings).map_err(Error::other)?;
+    let walls = confine::enter();
+    send(&mut link, &Reply::Ready(sandbox.engine_digest().hex(), walls))?;
+    let mut worker = Process { sandbox, memory, analysis: None, runner: None, lengths: vec![], input: vec![], out: vec![] };
+    loop {
+        let command: Command = receive(&mut link)?;
+        let reply = worker.answer(command)?;
+        send(&mut link, &reply)?;
+    }
+}
+
+struct Process {
+    sandbox: Sandbox,
+    memory: File,
+    analysis: Option<Analysis>,
+    runner: Option<Runner>,
+    /// Of the round's statistics.
+    lengths: Vec<usize>,
+    /// Buffers of a batch, used again for the next.
+    input: Vec<u8>,
+    out: Vec<u8>,
+}
+
+impl Process {
+    fn answer(&mut self, command: Command) -> Result<Reply> {
+        let refused = |code: &str, why: &dyn std::fmt::Display| Reply::Refused(code.to_owned(), why.to_string());
+        Ok(match command {
+            Command::Compile(component) => match self.sandbox.compile(&component) {
+                Ok(code) => Reply::Code(code),
+                Err(error) => refused(error.code(), &error),
+            },
+            Command::Load(code) => {
+                // SAFETY: the daemon sends only code that a worker of the same engine returned from `compile`, under a seal of the
+                // site's own; and should it not be that, it runs here, behind the walls, where nothing has been seen yet.
+                #[expect(unsafe_code, reason = "argued above")]
+                let loaded = unsafe { self.sandbox.load_compiled(&code, Digest::of(&code)) };
+                match loaded {
+                    Ok(analysis) => {
+                        self.analysis = Some(analysis);
+                        Reply::Done
+                    }
+                    Err(error) => refused(error.code(), &error),
+                }
+            }
+            Command::Plan(params, limits) => match self.analysis()?.plan(&params, limits) {
+                Ok(plan) => Reply::Plan(serde_json::to_vec(&plan)?),
+                Err(error) => refused(error.code(), &error),
+            },
+            Command::Round(request, limits) => self.round(&request, limits)?,
+            Command::Batch { rows, bytes } => self.batch(rows, bytes)?,
+        })
+    }
+
+    fn analysis(&self) -> Result<&Analysis> {
+        self.analysis.as_ref().ok_or_else(|| Error::other("no analysis was loaded"))
+    }
+
+    fn round(&mut self, request: &[u8], limits: Limits) -> Result<Reply> {
+        let round = Round::check(serde_json::from_slice(request)?).map_err(Error::other)?;
+        match self.analysis()?.runner(&round, limits) {
+            Ok(runner) => {
+                self.lengths = round.statistics().iter().map(|statistic| statistic.length as usize).collect();
+                self.runner = Some(runner);
+                Ok(Reply::Done)
+            }
+            Err(error) => Ok(Reply::Refused(error.code().to_owned(), error.to_string())),
+        }
+    }
+
+    fn batch(&mut self, rows: u32, bytes: u64) -> Result<Reply> {
+        let Self { memory, runner, lengths, input, out, .. } = self;
+        let runner = runner.as_ref().ok_or_else(|| Error::other("no round was taken in"))?;
+        input.resize(usize::try_from(bytes.min(REGION)).map_err(Error::other)?, 0);
+        memory.read_exact_at(input, 0)?;
+        out.clear();
+        let (mut reader, mut values) = (Reader(input), Vec::new());
+        for _ in 0..rows {
+            let dosages = reader.row(&mut values).ok_or_else(|| Error::other("a row is cut short"))?;
+            match runner.contribute(&values, dosages) {
+                Ok(found) => put_contributions(out, Some(Contributions::as_slice(&found)), lengths),
+                Err(Failure::Guest(_)) => put_contributions(out, None, lengths),
+                Err(Failure::Refused(_) | Failure::Host(_)) => return Ok(Reply::Fault),
+            }
+        }
+        memory.write_all_at(out, OUT_OFFSET)?;
+        Ok(Reply::Batch(out.len() as u64))
+    }
+}

@@ -1,0 +1,314 @@
+//! The daemon's end of a worker: it starts the process, tells it what to do, and believes nothing that comes back.
+//!
+//! *In*: public terms, and rows. *Out*: plans and contributions, checked for shape; what they say is for the reducer to clamp.
+//! *Refuses*: whatever is not an answer, by ending the worker. Memory is shared through a sealed file that both ends read and write and
+//! neither maps: what the daemon looks at is its own copy, which a worker cannot change behind its back.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command as Program, Stdio};
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use vestibule_protocol::digest::{Digest, unhex};
+use vestibule_protocol::job::Limits;
+use vestibule_protocol::round::{Plan, Round};
+use vestibule_sandbox::{Contribution, Value};
+
+use crate::confine::Walls;
+use crate::message::{Command, Reply, receive, send};
+use crate::rows::{Reader, contribution_bytes, put_row, row_bytes};
+
+/// Bytes for rows, and as many for contributions. Pages that are not touched take no memory.
+pub(crate) const REGION: u64 = 512 << 20;
+/// Where contributions lie.
+pub(crate) const OUT_OFFSET: u64 = REGION;
+/// Bytes that a batch aims at, either way.
+const BATCH_BYTES: usize = 2 << 20;
+/// Most rows of a batch: the latency of a stop.
+const BATCH_ROWS: usize = 256;
+/// Fuel of a batch, so that its time is bounded: about a minute.
+const BATCH_FUEL: u64 = 60_000_000_000;
+/// A worker that says nothing for this long is gone. Far above what fuel allows a batch, so that no guest can reach it.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// A component that takes longer to compile is not compiled.
+const COMPILING: Duration = Duration::from_secs(120);
+
+/// How workers are started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The program, which must call [`crate::serve`] when given the arguments.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+impl Launch {
+    /// This very program, as the kernel knows it: also when its file was replaced since. `instance_mib`: what one instance may have.
+    #[must_use]
+    pub fn this_program(instance_mib: u32) -> Self {
+        Self::of("/proc/self/exe".into(), instance_mib)
+    }
+
+    /// Another program that has the same command.
+    #[must_use]
+    pub fn of(program: PathBuf, instance_mib: u32) -> Self {
+        // An instance, the one before it that is being cleared, the public calls' gigabyte, and room to compile in.
+        let memory_mib = instance_mib.saturating_mul(2).saturating_add(3_072);
+        Self { program, arguments: vec!["worker".to_owned(), "--memory-mib".to_owned(), memory_mib.to_string()] }
+    }
+}
+
+/// The analysis refused, in words made of public input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// A stable code.
+    pub code: &'static str,
+    /// Why.
+    pub message: String,
+}
+
+/// Codes that a worker may give: those of the sandbox.
+const CODES: [&str; 7] = [
+    "component-unreadable",
+    "component-imports",
+    "component-not-analysis",
+    "component-too-large",
+    "analysis-refused",
+    "analysis-trapped",
+    "analysis-unusable",
+];
+
+/// A worker that cannot be used any more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// It could not be started.
+    #[error("a worker process could not be started: {0}")]
+    Start(std::io::Error),
+    /// It died, hung, or said what no worker says.
+    #[error("a worker process was lost")]
+    Lost,
+    /// One individual's row, or what a guest may contribute for it, is larger than a worker takes.
+    #[error("a row of this round is larger than a worker takes")]
+    TooLarge,
+}
+
+impl WorkerError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "worker-start",
+            Self::Lost => "worker-lost",
+            Self::TooLarge => "worker-row-too-large",
+        }
+    }
+}
+
+/// Takes one partition's contributions; `None` where the guest failed.
+pub type Each<'a, E> = dyn FnMut(Option<&[Contribution]>) -> Result<(), E> + 'a;
+
+/// A worker process. Dropping it ends the process.
+pub struct Worker {
+    child: Child,
+    link: UnixStream,
+    memory: File,
+    engine: Digest,
+    walls: Walls,
+    lengths: Vec<usize>,
+    batch_rows: usize,
+    /// Rows of the batch that is being filled.
+    filled: Vec<u8>,
+    rows: usize,
+    /// What the last batch contributed: our own copy.
+    found: Vec<u8>,
+}
+
+impl Worker {
+    /// Starts one, and waits until its walls are up.
+    ///
+    /// # Errors
+    /// [`WorkerError::Start`], [`WorkerError::Lost`].
+    pub fn start(launch: &Launch) -> Result<Self, WorkerError> {
+        let (child, link, memory) = spawn(launch).map_err(WorkerError::Start)?;
+        let (engine, walls) = (Digest::from_bytes([0; 32]), Walls { landlock: false, seccomp: false, tried: vec![] });
+        let mut worker =
+            Self { child, link, memory, engine, walls, lengths: vec![], batch_rows: 1, filled: vec![], rows: 0, found: vec![] };
+        let Reply::Ready(engine, walls) = worker.hear()? else { return Err(WorkerError::Lost) };
+        worker.engine = Digest::from_bytes(unhex(&engine).ok_or(WorkerError::Lost)?);
+        worker.walls = walls;
+        Ok(worker)
+    }
+
+    /// What decides how it compiles.
+    #[must_use]
+    pub const fn engine(&self) -> Digest {
+        self.engine
+    }
+
+    /// What it found when it tried its walls.
+    #[must_use]
+    pub const fn walls(&self) -> &Walls {
+        &self.walls
+    }
+
+    fn hear(&mut self) -> Result<Reply, WorkerError> {
+        receive(&mut self.link).map_err(|_| WorkerError::Lost)
+    }
+
+    fn ask(&mut self, command: &Command) -> Result<Reply, WorkerError> {
+        send(&mut self.link, command).map_err(|_| WorkerError::Lost)?;
+        self.hear()
+    }
+
+    /// Compiles a component. The worker has then seen bytes of a stranger: start another for what comes next.
+    ///
+    /// # Errors
+    /// [`WorkerError`]. The inner error is the component's.
+    pub fn compile(&mut self, component: &[u8]) -> Result<Result<Vec<u8>, Refusal>, WorkerError> {
+        let patience = |worker: &Self, time| worker.link.set_read_timeout(Some(time)).map_err(|_| WorkerError::Lost);
+        patience(self, COMPILING)?;
+        let answer = self.ask(&Command::Compile(component.to_vec()))?;
+        patience(self, PATIENCE)?;
+        match answer {
+            Reply::Code(code) => Ok(Ok(code)),
+            other => refused(other).map(Err),
+        }
+    }
+
+    /// Loads code that [`Worker::compile`] returned, of a worker with the same engine.
+    ///
+    /// # Errors
+    /// [`WorkerError`]. The inner error is the component's.
+    pub fn load(&mut self, code: &[u8]) -> Result<Result<(), Refusal>, WorkerError> {
+        match self.ask(&Command::Load(code.to_vec()))? {
+            Reply::Done => Ok(Ok(())),
+            other => refused(other).map(Err),
+        }
+    }
+
+    /// Runs `plan`.
+    ///
+    /// # Errors
+    /// [`WorkerError`]. The inner error is the analysis'.
+    pub fn plan(&mut self, params: &str, limits: Limits) -> Result<Result<Plan, Refusal>, WorkerError> {
+        match self.ask(&Command::Plan(params.to_owned(), limits))? {
+            Reply::Plan(json) => {
+                let plan: Plan = serde_json::from_slice(&json).map_err(|_| WorkerError::Lost)?;
+                plan.checked().map(Ok).map_err(|_| WorkerError::Lost)
+            }
+            other => refused(other).map(Err),
+        }
+    }
+
+    /// Takes in a round whose rows have so many values and dosages.
+    ///
+    /// # Errors
+    /// [`WorkerError`]. The inner error is the analysis'.
+    pub fn round(
+        &mut self,
+        round: &Round,
+        limits: Limits,
+        values: usize,
+        dosages: usize,
+    ) -> Result<Result<(), Refusal>, WorkerError> {
+        self.lengths = round.statistics().iter().map(|statistic| statistic.length as usize).collect();
+        let bytes = row_bytes(values, dosages).max(contribution_bytes(&self.lengths));
+        if bytes as u64 > REGION {
+            return Err(WorkerError::TooLarge);
+        }
+        let by_fuel = usize::try_from(BATCH_FUEL / limits.fuel_per_partition.max(1)).unwrap_or(BATCH_ROWS);
+        self.batch_rows = (BATCH_BYTES / bytes.max(1)).min(BATCH_ROWS).min(by_fuel).max(1);
+        let request = serde_json::to_vec(round.request()).map_err(|_| WorkerError::Lost)?;
+        match self.ask(&Command::Round(request, limits))? {
+            Reply::Done => Ok(Ok(())),
+            other => refused(other).map(Err),
+        }
+    }
+
+    /// Adds one individual to the batch. `true` when the batch is full and must be [run](Self::run).
+    pub fn push(&mut self, values: &[Value], dosages: &[u8]) -> bool {
+        put_row(&mut self.filled, values, dosages);
+        self.rows = self.rows.saturating_add(1);
+        self.rows >= self.batch_rows
+    }
+
+    /// Runs the batch: `contribute` in a fresh instance for each individual. Hands each one's contributions to `each`, in order;
+    /// `None` where the guest failed.
+    ///
+    /// # Errors
+    /// [`WorkerError`]; what `each` returns.
+    pub fn run<E: From<WorkerError>>(&mut self, each: &mut Each<'_, E>) -> Result<(), E> {
+        let rows = std::mem::take(&mut self.rows);
+        if rows == 0 {
+            return Ok(());
+        }
+        self.exchange(rows)?;
+        let mut reader = Reader(&self.found);
+        for _ in 0..rows {
+            let found = reader.contributions(&self.lengths).ok_or(WorkerError::Lost)?;
+            each(found.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// The batch there, and what it contributed back.
+    fn exchange(&mut self, rows: usize) -> Result<(), WorkerError> {
+        let wrote = self.memory.write_all_at(&self.filled, 0);
+        let bytes = self.filled.len() as u64;
+        self.filled.clear();
+        wrote.map_err(|_| WorkerError::Lost)?;
+        let rows_sent = u32::try_from(rows).map_err(|_| WorkerError::Lost)?;
+        let Reply::Batch(bytes) = self.ask(&Command::Batch { rows: rows_sent, bytes })? else { return Err(WorkerError::Lost) };
+        let most = contribution_bytes(&self.lengths).saturating_mul(rows) as u64;
+        if bytes > most.min(REGION) {
+            return Err(WorkerError::Lost);
+        }
+        self.found.resize(usize::try_from(bytes).map_err(|_| WorkerError::Lost)?, 0);
+        self.memory.read_exact_at(&mut self.found, OUT_OFFSET).map_err(|_| WorkerError::Lost)
+    }
+}
+
+fn spawn(launch: &Launch) -> std::io::Result<(Child, UnixStream, File)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(PATIENCE))?;
+    let memory = File::from(memfd_create("vestibule-rows", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    memory.set_len(REGION.saturating_mul(2))?;
+    // Neither end may make it shorter, which would end the other, or longer, which would fill the machine.
+    fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    let child = Program::new(&launch.program)
+        .args(&launch.arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .stdout(Stdio::from(memory.try_clone()?))
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok((child, ours, memory))
+}
+
+/// A refusal as the worker words it: one of the sandbox's codes, and text fit for a terminal.
+fn refused(reply: Reply) -> Result<Refusal, WorkerError> {
+    let Reply::Refused(code, message) = reply else { return Err(WorkerError::Lost) };
+    let code = CODES.into_iter().find(|known| *known == code).ok_or(WorkerError::Lost)?;
+    let message = message.chars().take(4_000).map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
+    Ok(Refusal { code, message })
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Gone already, or going now.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Worker({})", self.child.id())
+    }
+}

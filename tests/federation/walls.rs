@@ -1,0 +1,132 @@
+//! The second wall: what a worker process cannot do, and what becomes of a job whose worker lies or dies.
+
+use std::path::PathBuf;
+
+use vestibule_protocol::job::Limits;
+use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
+use vestibule_sandbox::Value;
+use vestibule_worker::{Launch, Worker, WorkerError};
+
+use crate::world::{BINARY, World, component, wait};
+
+#[test]
+fn every_wall_around_a_worker_holds() {
+    let worker = Worker::start(&Launch::of(BINARY.into(), 64)).unwrap();
+    let walls = worker.walls();
+    assert!(walls.tried.len() >= 9 && walls.tried.iter().all(|(_, held)| *held), "{walls:?}");
+    if walls.landlock && walls.seccomp {
+        assert_eq!(walls.gaps(), Vec::<String>::new());
+    } else {
+        eprintln!("this kernel lacks a wall: {:?}", walls.gaps());
+    }
+}
+
+fn round() -> Round {
+    let statistics =
+        vec![Statistic { name: "n".into(), length: 2, bound: Bound::Range { lower: 0.0, upper: 1.0 }, weight: 1.0 }];
+    Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![] }).unwrap()
+}
+
+/// A worker in whose place another program says these messages, whatever it is asked.
+fn impostor(messages: &[&[u8]]) -> Launch {
+    let frames: Vec<u8> = messages.iter().flat_map(|bytes| [&(bytes.len() as u64).to_le_bytes(), *bytes].concat()).collect();
+    let escaped: String = frames.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    // Its standard input is the socket. It stays until that is closed.
+    let script = format!("printf '{escaped}' >&0; exec cat <&0 >/dev/null");
+    Launch { program: PathBuf::from("/bin/sh"), arguments: vec!["-c".to_owned(), script] }
+}
+
+#[test]
+fn a_worker_that_lies_is_lost_and_moves_nothing() {
+    let ready = [&[0, 64][..], &[b'0'; 64], &[1, 1, 0]].concat();
+    let done: &[u8] = &[1];
+    let lost = |launch: &Launch| matches!(Worker::start(launch), Err(WorkerError::Lost));
+    assert!(lost(&Launch { program: "/bin/true".into(), arguments: vec![] }));
+    assert!(lost(&impostor(&[b"rubbish"])));
+    assert!(lost(&impostor(&[done])));
+    assert!(matches!(
+        Worker::start(&Launch { program: "/no/such/program".into(), arguments: vec![] }),
+        Err(WorkerError::Start(_))
+    ));
+    // A plan where code was asked for; a code of refusal that nobody has; more contributions than there can be.
+    let started = |messages: &[&[u8]]| Worker::start(&impostor(&[&[&ready[..]], messages].concat())).unwrap();
+    assert!(matches!(started(&[&[3, 2, b'{', b'}']]).compile(b"component"), Err(WorkerError::Lost)));
+    assert!(matches!(started(&[&[5, 1, b'x', 1, b'y']]).load(b"code"), Err(WorkerError::Lost)));
+    let ran = |last: &[u8]| {
+        let mut worker = started(&[done, done, last]);
+        worker.load(b"code").unwrap().unwrap();
+        worker.round(&round(), Limits::default(), 1, 0).unwrap().unwrap();
+        worker.push(&[Value::Number(1.0)], &[]);
+        let mut seen = vec![];
+        let ran = worker.run(&mut |found| {
+            seen.push(found.is_some());
+            Ok::<_, WorkerError>(())
+        });
+        (ran.is_ok(), seen)
+    };
+    assert_eq!(ran(&[4, 0xff, 0xff, 0xff, 0xff, 0x0f]), (false, vec![]));
+    assert_eq!(ran(&[4, 0]), (false, vec![]));
+    assert_eq!(ran(done), (false, vec![]));
+    // It wrote nothing: one partition that contributes nothing.
+    assert_eq!(ran(&[4, 1]), (true, vec![false]));
+}
+
+#[test]
+fn hostile_bytes_are_refused_by_a_worker_as_by_the_sandbox() {
+    let start = || Worker::start(&Launch::of(BINARY.into(), 64)).unwrap();
+    assert_eq!(start().compile(b"\0asm rubbish").unwrap().unwrap_err().code, "component-unreadable");
+    let code = start().compile(&std::fs::read(component("cohort-summary")).unwrap()).unwrap().unwrap();
+    let mut worker = start();
+    assert!(worker.load(&code[..code.len() / 2]).unwrap().is_err());
+    worker.load(&code).unwrap().unwrap();
+    let refusal = worker.plan("{}", Limits::default()).unwrap().unwrap_err();
+    assert_eq!(refusal.code, "analysis-refused");
+    assert!(refusal.message.contains("columns"), "{}", refusal.message);
+}
+
+/// The worker processes of a site.
+fn workers(site: u32) -> Vec<u32> {
+    let parent = |pid: u32| -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    all.filter(|pid| parent(*pid) == Some(site)).collect()
+}
+
+#[test]
+fn a_worker_that_dies_costs_its_job_and_nothing_else() {
+    let world = World::new(&["leiden"]);
+    let (_, site) = world.pids().into_iter().find(|(name, _)| name == "site leiden").unwrap();
+    assert_eq!(workers(site), Vec::<u32>::new(), "an idle site has no workers");
+    // Every man loops until his fuel is gone: long enough to be met at it.
+    let slow = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[limits]\nfuel_per_partition = 100_000_000\nmemory_mib = 64\n\
+        [params]\nhow = \"loop\"\n";
+    let job = world.submitted("hostile", slow);
+    let accepted = |site: &serde_json::Value| site["state"] == "accepted";
+    wait("the round to run", || world.job(&["status", &job]).1["sites"].as_array()?.iter().all(accepted).then_some(()));
+    let worker = wait("a worker", || workers(site).first().copied());
+    // What it holds is what it was given: a socket, a memory file, nothing; and what its engine opened before the walls went up.
+    let held: Vec<String> = std::fs::read_dir(format!("/proc/{worker}/fd"))
+        .unwrap()
+        .map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap().to_string_lossy().into_owned())
+        .collect();
+    let allowed = |name: &String| {
+        ["socket:", "/memfd:", "/dev/null"].iter().any(|known| name.starts_with(known)) || name.ends_with("/pagemap")
+    };
+    assert!(held.iter().all(allowed) && held.iter().filter(|name| name.starts_with("socket:")).count() <= 2, "{held:?}");
+    assert!(std::fs::read(format!("/proc/{worker}/environ")).unwrap().is_empty());
+    let status = std::fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!((field("Seccomp:"), field("NoNewPrivs:"), field("Threads:")), ("2".into(), "1".into(), "1".into()));
+    std::process::Command::new("kill").args(["-9", &worker.to_string()]).status().unwrap();
+    let status = world.ended(&job);
+    assert_eq!((&status["state"], &status["error"]["code"]), (&"failed".into(), &"too-few-sites".into()), "{status}");
+    assert_eq!(status["sites"][0]["reason"]["code"], "no-release", "{status}");
+    wait("the other workers' end", || workers(site).is_empty().then_some(()));
+    // The budget is spent; the site goes on.
+    let budget = world.ok(&["site", "budget", "leiden"]);
+    assert!((budget[0]["spent_epsilon"].as_f64().unwrap() - 1.0).abs() < 0.001, "{budget}");
+    let summary = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";
+    assert_eq!(world.ended(&world.submitted("cohort-summary", summary))["state"], "finished");
+}

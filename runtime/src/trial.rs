@@ -14,7 +14,8 @@ use vestibule_protocol::report::Report;
 use vestibule_protocol::round::{Round, WHOLE_SHARE_PPB};
 use vestibule_sandbox::{Analysis, Shape, Step};
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Selection};
+use crate::round::Crew;
 use crate::{noise, round};
 
 /// Faults that are kept; the rest is counted.
@@ -96,36 +97,18 @@ impl TrialError {
     }
 }
 
-/// The exact sums of one round, on this machine.
+/// The exact sums of one round over a dataset of one's own.
 ///
 /// # Errors
-/// As [`run`].
+/// The round's.
 pub fn exact(
-    analysis: &Analysis,
     dataset: &Dataset,
-    plan: &vestibule_protocol::round::Plan,
-    asked: &Round,
+    selection: &Selection,
+    crews: Vec<Box<dyn Crew + '_>>,
     calibrated: &[Calibrated],
-    limits: Limits,
 ) -> Result<Vec<Vec<f64>>, TrialError> {
-    let sums = sums(analysis, dataset, plan, asked, calibrated, limits, None)?;
+    let sums = round::run(dataset, selection, crews, calibrated, &AtomicBool::new(false))?;
     Ok(reals(&sums.into_steps(), calibrated))
-}
-
-fn sums(
-    analysis: &Analysis,
-    dataset: &Dataset,
-    plan: &vestibule_protocol::round::Plan,
-    asked: &Round,
-    calibrated: &[Calibrated],
-    limits: Limits,
-    faults: Option<round::Faults<'_>>,
-) -> Result<crate::reduce::Sums, TrialError> {
-    let selection = dataset.select(&plan.columns, &plan.variants)?;
-    let runner = analysis.runner(asked, limits)?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let crews = round::here_with(&runner, threads.min(dataset.row_groups()), faults);
-    Ok(round::run(dataset, &selection, crews, calibrated, &AtomicBool::new(false))?)
 }
 
 fn reals(steps: &[Vec<i64>], calibrated: &[Calibrated]) -> Vec<Vec<f64>> {
@@ -143,6 +126,8 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
     let plan = analysis.plan(params, limits)?;
     let (variants, columns) = dataset.info().shape(&plan.columns, &plan.variants)?;
     let shape = Shape { variants, columns };
+    let selection = dataset.select(&plan.columns, &plan.variants)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let faults: Mutex<(Vec<(usize, String)>, usize)> = Mutex::default();
     let listen = |individual: usize, detail: vestibule_sandbox::Detail| {
         let mut faults = faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -165,7 +150,9 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
         share_left = share_left.checked_sub(asked.share_ppb()).ok_or(TrialError::Overrun("a larger share of the budget"))?;
         let calibrated = calibrate(&asked, budget.round(asked.share_ppb()))?;
         let drawn = noise::draw(&calibrated, 2)?;
-        let sums = sums(analysis, dataset, &plan, &asked, &calibrated, limits, Some(&listen))?;
+        let runner = analysis.runner(&asked, limits)?;
+        let crews = round::here_with(&runner, threads.min(dataset.row_groups()), Some(&listen));
+        let sums = round::run(dataset, &selection, crews, &calibrated, &AtomicBool::new(false))?;
         let exact = sums.into_steps();
         let noised = drawn.over(&exact)?;
         let released = asked.statistics().iter().zip(&calibrated).zip(reals(noised.steps(), &calibrated));

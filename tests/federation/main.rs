@@ -18,6 +18,8 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod audit;
+mod canary;
 mod commands;
 mod components;
 mod crashes;

@@ -63,12 +63,14 @@ pub(crate) struct World {
     coordinator: Option<Daemon>,
     sites: Vec<(String, Option<Daemon>)>,
     api: String,
+    log: &'static str,
 }
 
 impl World {
     /// A coordinator, a researcher `ada` whom all sites accept, and sites with the demo's data.
     pub(crate) fn new(sites: &[&str]) -> Self {
-        let mut world = Self { temp: tempfile::tempdir().unwrap(), coordinator: None, sites: vec![], api: String::new() };
+        let mut world =
+            Self { temp: tempfile::tempdir().unwrap(), coordinator: None, sites: vec![], api: String::new(), log: "info" };
         world.ok(&["coordinator", "init", "coordinator"]);
         world.settings("127.0.0.1:0", "127.0.0.1:0");
         world.start_coordinator();
@@ -124,6 +126,7 @@ impl World {
         let command = Command::new(BINARY)
             .args(arguments)
             .current_dir(self.dir())
+            .env("VESTIBULE_LOG", self.log)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -135,6 +138,11 @@ impl World {
         let _ = std::fs::remove_file(self.dir().join("coordinator/run/addresses.json"));
         self.coordinator = Some(self.daemon(&["coordinator", "run", "coordinator"]));
         wait("the coordinator", || self.addresses());
+    }
+
+    /// From the next start on, daemons log all that any part of them would, but for the compiler, which sees no data and says most.
+    pub(crate) fn log_everything(&mut self) {
+        self.log = "trace,cranelift=off,cranelift_codegen=off,cranelift_frontend=off,regalloc2=off,wasmtime_internal_cranelift=off";
     }
 
     /// SIGKILL.

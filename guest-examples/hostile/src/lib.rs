@@ -1,7 +1,7 @@
 //! One bad behaviour for each name in `how`, towards men only. An honest person's contribution to `x` is 1/2.
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use vestibule_sdk::prelude::*;
 
@@ -9,10 +9,15 @@ use vestibule_sdk::prelude::*;
 #[serde(deny_unknown_fields)]
 pub struct Params {
     pub how: String,
+    /// For `own cell`: cells of the histogram.
+    #[serde(default)]
+    pub cells: u32,
 }
 
 /// Would grow from person to person, were an instance used twice.
 static CALLS: AtomicU32 = AtomicU32::new(0);
+/// Would show the last person's marks, were memory not fresh.
+static MARKS: [AtomicU8; 1 << 16] = [const { AtomicU8::new(0) }; 1 << 16];
 
 pub struct Hostile;
 
@@ -22,20 +27,30 @@ impl Analysis for Hostile {
 
     fn plan(params: &Params) -> Result<Plan> {
         assert!(params.how != "panic in plan", "a planted panic in plan");
-        Ok(Plan::new().column("sex"))
+        Ok(Plan::new().columns(["sex", "age", "trait"]))
     }
 
-    fn next(_: &Params, _: &Shape, history: &History) -> Result<Step> {
-        if history.is_empty() { Ok(Round::new().sum("x", 0.0..=1.0).into()) } else { Ok(Report::new("done").into()) }
+    fn next(params: &Params, _: &Shape, history: &History) -> Result<Step> {
+        if !history.is_empty() {
+            return Ok(Report::new("done").into());
+        }
+        let round = Round::new();
+        Ok(if params.how == "own cell" { round.histogram("x", params.cells) } else { round.sum("x", 0.0..=1.0) }.into())
     }
 
     fn contribute(params: &Params, _: &(), individual: &Individual, out: &mut Contributions) {
         let man = individual.level("sex") == Some(1);
+        let (age, trait_) = (individual.number("age").unwrap_or(0.0), individual.number("trait").unwrap_or(0.0));
         let calls = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
         let x = match params.how.as_str() {
+            "own cell" => return out.cell("x", age as u32),
             "remember" => 0.5 * f64::from(calls),
+            "find marks" => marks(),
+            "find grown memory" => grown(),
             _ if !man => 0.5,
             "panic" => panic!("a planted panic"),
+            "tell" => panic!("this one is {age} with {trait_}"),
+            "shout" => age * 1e12 + trait_,
             "loop" => loop {
                 black_box(calls);
             },
@@ -44,11 +59,35 @@ impl Analysis for Hostile {
             "nan" => f64::NAN,
             "infinite" => f64::INFINITY,
             "huge" => 1e300,
+            "tiny" => 5e-324,
             "negative" => -1e300,
+            "too long" => return out.reals("x", vec![1.0; 3]),
+            "much too long" => return out.reals("x", vec![1.0; 1 << 20]),
+            "another kind" => return out.bytes("x", vec![255]),
+            "another shape" => return out.cell("x", u32::MAX),
             other => panic!("no such behaviour: {other}"),
         };
         out.add("x", x);
     }
+}
+
+/// 1/2 for an instance that finds no marks; leaves some.
+fn marks() -> f64 {
+    let found = MARKS.iter().any(|mark| mark.swap(0xA5, Ordering::Relaxed) != 0);
+    if found { 1.0 } else { 0.5 }
+}
+
+/// The same with memory that it grows by, as the allocator got it.
+fn grown() -> f64 {
+    let mut fresh = Vec::<u8>::with_capacity(8 << 20);
+    let found = fresh.spare_capacity_mut().iter_mut().fold(0_u8, |found, byte| {
+        // SAFETY: memory of an instance is always something; what it is, is the question.
+        #[expect(unsafe_code, reason = "an honest guest would not look")]
+        let was = unsafe { byte.as_ptr().read_volatile() };
+        byte.write(0xA5);
+        found | was
+    });
+    if found == 0 { 0.5 } else { 1.0 }
 }
 
 #[expect(unconditional_recursion, reason = "that is what it is for")]

@@ -158,9 +158,22 @@ fn grid(bound: &Bound) -> Option<i32> {
 
 /// `x` in steps, rounded toward zero. Saturates; a NaN is 0.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "float to integer casts truncate, saturate, and make NaN 0: all wanted")]
 pub fn to_steps(x: f64, log2_scale: i32) -> i64 {
-    (x * f64::from(log2_scale).exp2()) as i64
+    whole(x * steps_per_unit(log2_scale))
+}
+
+/// Steps in 1: a power of two, so that multiplying by it rounds nothing.
+#[must_use]
+pub fn steps_per_unit(log2_scale: i32) -> f64 {
+    f64::from(log2_scale).exp2()
+}
+
+/// Rounded toward zero. Saturates; a NaN is 0.
+#[must_use]
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "float to integer casts truncate, saturate, and make NaN 0: all wanted")]
+pub const fn whole(steps: f64) -> i64 {
+    steps as i64
 }
 
 /// Steps as a real.

@@ -7,7 +7,7 @@
 //! The statement that the privacy of every release rests on (docs/PRIVACY.md): for every contribution whatsoever, what
 //! [`Sums::add`] adds for it is one integer vector that obeys its [`IntegerBound`], which is checked again in integers.
 
-use vestibule_protocol::calibration::{Calibrated, IntegerBound, to_steps};
+use vestibule_protocol::calibration::{Calibrated, IntegerBound, steps_per_unit, whole};
 use vestibule_sandbox::Contribution;
 
 /// Entries are cut to this many steps before norms are taken, so that squares and sums of them fit in 128 bits.
@@ -103,8 +103,8 @@ fn add_one(
 /// The contribution in steps, rounded toward zero and cut to ±[`WIDEST`]; `false` where it has not the statistic's shape.
 #[expect(clippy::cast_precision_loss, reason = "integers beyond 2^53 are far outside every bound and are cut")]
 fn quantise(statistic: &Calibrated, contribution: &Contribution, steps: &mut Vec<i64>) -> bool {
-    let scale = statistic.log2_scale;
-    let cut = |value: f64| to_steps(value, scale).clamp(-WIDEST, WIDEST);
+    let per_unit = steps_per_unit(statistic.log2_scale);
+    let cut = |value: f64| whole(value * per_unit).clamp(-WIDEST, WIDEST);
     steps.clear();
     match contribution {
         Contribution::None | Contribution::Cell(_) => return false,
@@ -119,7 +119,7 @@ fn quantise(statistic: &Calibrated, contribution: &Contribution, steps: &mut Vec
         Contribution::Reals(values) if values.len() == statistic.length as usize => {
             // Far outside, all entries shrink together, so that a ball's clipping keeps the direction.
             let largest = values.iter().map(|value| value.abs()).filter(|value| value.is_finite()).fold(0.0, f64::max);
-            let widest = WIDEST as f64 * f64::from(-scale).exp2();
+            let widest = WIDEST as f64 / per_unit;
             let ball = matches!(statistic.bound, IntegerBound::L1 { .. } | IntegerBound::L2 { .. });
             let shrink = if ball && largest > widest { widest / largest } else { 1.0 };
             steps.extend(values.iter().map(|&value| cut(value * shrink)));
@@ -136,7 +136,14 @@ fn enforce(bound: IntegerBound, steps: &mut [i64]) {
         // One-cell contributions never come here; were one to, it would count as nothing.
         IntegerBound::OneCell { .. } => steps.fill(0),
         IntegerBound::L2 { radius } => {
-            let squared = |steps: &[i64]| steps.iter().map(|step| u128::from(step.unsigned_abs()).pow(2)).sum::<u128>();
+            let squared = |steps: &[i64]| {
+                let largest = steps.iter().fold(0, |largest, step| step.unsigned_abs().max(largest));
+                // Nearly always all squares and their sum fit 64 bits, which is several times as fast.
+                match largest.checked_pow(2).and_then(|square| square.checked_mul(steps.len() as u64)) {
+                    Some(_) => u128::from(steps.iter().map(|step| step.unsigned_abs().pow(2)).sum::<u64>()),
+                    None => steps.iter().map(|step| u128::from(step.unsigned_abs()).pow(2)).sum(),
+                }
+            };
             shrink(steps, u128::from(radius).pow(2), squared, |limit, norm| (limit / norm).sqrt());
         }
         IntegerBound::L1 { radius } => {

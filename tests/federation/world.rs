@@ -142,7 +142,8 @@ impl World {
 
     /// From the next start on, daemons log all that any part of them would, but for the compiler, which sees no data and says most.
     pub(crate) fn log_everything(&mut self) {
-        self.log = "trace,cranelift=off,cranelift_codegen=off,cranelift_frontend=off,regalloc2=off,wasmtime_internal_cranelift=off";
+        self.log =
+            "trace,cranelift=off,cranelift_codegen=off,cranelift_frontend=off,regalloc2=off,wasmtime_internal_cranelift=off";
     }
 
     /// SIGKILL.

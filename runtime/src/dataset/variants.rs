@@ -6,7 +6,7 @@
 //! turned; a record that would match on the other strand is not guessed at; of two records of a variant the first holds.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -283,7 +283,8 @@ impl Opened {
         if !start.starts_with(b"##fileformat=VCF") {
             return Err(fail("it is neither VCF nor BCF", &"it does not begin with `##fileformat=VCF` or `BCF`"));
         }
-        let mut reader = vcf::io::Reader::new(input);
+        let head = head(&mut input).map_err(|error| fail("its header cannot be read", &error))?;
+        let mut reader = vcf::io::Reader::new(Box::new(Cursor::new(head).chain(input)) as Box<dyn BufRead>);
         let header = reader.read_header().map_err(|error| fail("its header cannot be read", &error))?;
         Ok(Self::Vcf(reader, header, Box::default()))
     }
@@ -301,6 +302,33 @@ impl Opened {
         })
     }
 }
+
+/// The two lines of a VCF header that say something of use here: the version and the samples. noodles 0.96 refuses headers that the
+/// specification allows (contigs named twice, lines about pedigrees), and nothing in them decides what a genotype is.
+fn head(input: &mut dyn BufRead) -> std::io::Result<Vec<u8>> {
+    let wrong = |why: &str| Err(std::io::Error::new(std::io::ErrorKind::InvalidData, why));
+    let mut kept = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        input.take(MAX_HEADER_LINE).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return wrong("it has no line that begins with `#CHROM`");
+        }
+        let last = line.starts_with(b"#CHROM");
+        if !last && !line.starts_with(b"##") {
+            return wrong("a line begins neither with `##` nor with `#CHROM`");
+        }
+        if last || kept.is_empty() {
+            kept.extend_from_slice(&line);
+        }
+        if last {
+            return Ok(kept);
+        }
+    }
+}
+
+/// Longest line of a header: the names of some millions of samples.
+const MAX_HEADER_LINE: u64 = 256 << 20;
 
 /// A record of either format.
 enum Record<'a> {

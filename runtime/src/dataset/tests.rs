@@ -240,6 +240,36 @@ fn tables_and_variant_files_are_joined_and_a_small_memory_gives_the_same() {
 }
 
 #[test]
+fn one_file_for_each_individual_gives_what_one_for_all_gives() {
+    let genotype = |person: usize, record: usize| ["0/0", "0/1", "1/1", "./."][(person * 5 + record * 3) % 4];
+    let sites = ["1 100 . A C", "1 200 . G T", "1 300 . A G", "2 50 . C T"];
+    let file = |people: std::ops::Range<usize>| {
+        let records: Vec<String> = sites
+            .iter()
+            .enumerate()
+            .map(|(record, site)| {
+                let genotypes: Vec<&str> = people.clone().map(|person| genotype(person, record)).collect();
+                format!("{site} . . . GT {}", genotypes.join(" "))
+            })
+            .collect();
+        let names: Vec<String> = people.map(|person| format!("p{person}")).collect();
+        vcf(&names.join("\t"), &records.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let all = |files: Vec<(String, String)>, tuning: Tuning| {
+        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let case = Case::new(&files);
+        case.ingest_tuned(&format!("{HEAD}{VARIANTS}"), tuning, &mut |_| {}).unwrap();
+        // Rows lie in the keyed order of ids, which is the same each time.
+        rows(&case.open(), &[], &everything()).into_iter().map(|(_, row)| row).collect::<Vec<_>>()
+    };
+    let together = all(vec![("a.vcf".into(), file(0..40))], Tuning::default());
+    for tuning in [Tuning::default(), Tuning { memory: 1, checkpoint: 0 }] {
+        let apart = (0..40).map(|person| (format!("{person}.vcf"), file(person..person + 1))).collect();
+        assert_eq!(all(apart, tuning), together);
+    }
+}
+
+#[test]
 fn damaged_variant_files_are_refused_by_file_and_record() {
     let whole = vcf("A", &["1 100 . A C . . . GT 0/1", "1 200 . G T . . . GT 0/1"]);
     let bad = |text: &str, want: &[&str]| {

@@ -45,8 +45,8 @@ impl Making<'_> {
         let mut report = IngestReport { changed: true, ..IngestReport::default() };
         let mappings = self.config.mappings(&self.sources.dictionary)?;
         let mut people = tables::read(self.source, self.config, self.sources, &mappings, &mut report)?;
-        let ids = self.individuals(&people, &mut report)?;
-        let tiles = self.genotypes(&ids, journal, &mut report, progress)?;
+        let (ids, files) = self.individuals(&people, &mut report)?;
+        let tiles = self.genotypes(&ids, &files, journal, &mut report, progress)?;
         self.write(&ids, &mut people, &tables::constants(&mappings)?, &tiles)?;
         documents::write(self, &report)?;
         let gone = || -> std::io::Result<()> {
@@ -58,11 +58,14 @@ impl Making<'_> {
         Ok(report)
     }
 
-    /// Everybody, in the keyed order of rows.
-    fn individuals(&self, people: &People, report: &mut IngestReport) -> Result<Vec<String>, IngestError> {
+    /// Everybody, in the keyed order of rows; and the variant files, in the order in which they are to be read.
+    fn individuals(&self, people: &People, report: &mut IngestReport) -> Result<(Vec<String>, Vec<&str>), IngestError> {
         let mut with_genotypes = BTreeSet::new();
+        let mut owners: Vec<Option<String>> = Vec::new();
         for file in &self.sources.variant_files {
-            with_genotypes.extend(variants::samples(file, open(self.source, file)?)?);
+            let samples = variants::samples(file, open(self.source, file)?)?;
+            owners.push(samples.first().filter(|_| samples.len() == 1).cloned());
+            with_genotypes.extend(samples);
         }
         if self.config.variants.as_ref().is_some_and(|variants| variants.individuals == Individuals::Table) {
             let before = with_genotypes.len();
@@ -86,13 +89,20 @@ impl Making<'_> {
         ids.sort_by_cached_key(|id| self.key.order(id));
         report.individuals = ids.len() as u64;
         report.variants = self.sources.catalogues.iter().map(|(_, catalogue)| catalogue.variants.len() as u64).sum();
-        Ok(ids)
+        let mut files: Vec<(&str, Option<String>)> =
+            self.sources.variant_files.iter().map(String::as_str).zip(owners).collect();
+        if files.iter().all(|(_, owner)| owner.is_some()) {
+            // One file for each individual: in the rows' order, so that each tile is gone through once.
+            files.sort_by_cached_key(|(_, owner)| owner.as_ref().map(|id| self.key.order(id)));
+        }
+        Ok((ids, files.into_iter().map(|(file, _)| file).collect()))
     }
 
     /// Reads the variant files into tiles.
     fn genotypes(
         &self,
         ids: &[String],
+        files: &[&str],
         journal: Option<Journal>,
         report: &mut IngestReport,
         progress: &mut dyn FnMut(Progress),
@@ -110,7 +120,7 @@ impl Making<'_> {
         let total = self.sources.variant_bytes;
         let read = Arc::new(AtomicU64::new(0));
         let mut saved = 0;
-        for (index, file) in self.sources.variant_files.iter().enumerate() {
+        for (index, &file) in files.iter().enumerate() {
             let input = open(self.source, file)?;
             if index < done {
                 let length = input.metadata().map_err(|error| IngestError::io(file, &error))?.len();
@@ -140,8 +150,8 @@ impl Making<'_> {
             }
         }
         report.variants_matched = seen.count();
-        if !self.sources.variant_files.is_empty() {
-            self.checkpoint(self.sources.variant_files.len(), place, report, &seen, &mut tiles)?;
+        if !files.is_empty() {
+            self.checkpoint(files.len(), place, report, &seen, &mut tiles)?;
         }
         Ok(tiles)
     }

@@ -3,12 +3,14 @@
 //! *In*: a base URL and a key. *Out*: the documents of `vestibule_coordinator::api::types`. *Refuses*: answers over their size.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
+use ureq::tls::{RootCerts, TlsConfig};
 use vestibule_coordinator::api::types::{
     ApiError, JobResult, JobStatus, JoinAnswer, JoinRequest, Site, Stored, Submitted, researcher_join_message,
 };
@@ -31,7 +33,13 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(base: &str, key: SecretKey) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_connect(Some(Duration::from_secs(10)));
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::PlatformVerifier)
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(10)))
+            .tls_config(tls.build());
         Self { agent: config.build().into(), base: base.trim_end_matches('/').to_owned(), key }
     }
 

@@ -24,6 +24,7 @@ mod commands;
 mod components;
 mod crashes;
 mod hostile;
+mod https;
 mod jobs;
 mod real;
 mod walls;

@@ -195,6 +195,11 @@ impl World {
         std::fs::read_to_string(self.dir().join("log.txt")).unwrap_or_default()
     }
 
+    /// Where the API listens.
+    pub(crate) fn api_address(&self) -> std::net::SocketAddr {
+        self.api.trim_start_matches("http://").parse().unwrap()
+    }
+
     /// A call of the API that the command line would not make: its status and document.
     pub(crate) fn put(&self, path: &str, body: &[u8]) -> (u16, Value) {
         let header = vestibule_protocol::request::authorize("PUT", path, body, now(), &vestibule_key(self.dir()));

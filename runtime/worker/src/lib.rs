@@ -2,7 +2,7 @@
 //!
 //! *In*, for the daemon: a component, a round, rows. *Out*: its plan, and contributions, for the reducer alone. [`Worker`] is the
 //! daemon's end; [`serve`] is the whole of the worker process (the same binary, started with its hidden command): it gets rows in and
-//! gives contributions out through a sealed memory file, and is told what to do over a socket. [`confine`] is what it may still do.
+//! gives contributions out through a sealed memory file, and is told what to do over a socket. `confine` is what it may still do.
 //! *Trusts*, in the daemon: nothing that a worker says. A worker that dies, hangs or lies costs its job and nothing else.
 
 mod confine;

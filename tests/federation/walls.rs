@@ -95,6 +95,29 @@ fn workers(site: u32) -> Vec<u32> {
 }
 
 #[test]
+fn a_site_that_is_told_to_stop_ends_its_round_first_and_the_release_is_sent_later() {
+    let mut world = World::new(&["leiden"]);
+    let (_, site) = world.pids().into_iter().find(|(name, _)| name == "site leiden").unwrap();
+    let slow = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[limits]\nfuel_per_partition = 20_000_000\nmemory_mib = 64\n\
+        [params]\nhow = \"loop\"\n";
+    let job = world.submitted("hostile", slow);
+    let accepted = |site: &serde_json::Value| site["state"] == "accepted";
+    wait("the round to run", || world.job(&["status", &job]).1["sites"].as_array()?.iter().all(accepted).then_some(()));
+    world.stop_site("leiden");
+    // The release is on disk before the daemon is gone.
+    let release = |world: &World| -> Vec<u8> {
+        let ledger = rusqlite::Connection::open(world.dir().join("leiden/ledger.sqlite")).unwrap();
+        ledger.query_row("SELECT bytes FROM release WHERE job = ?1 AND round = 0", [&job], |row| row.get(0)).unwrap()
+    };
+    let stored = release(&world);
+    assert_eq!(workers(site), Vec::<u32>::new());
+    world.start_site("leiden");
+    let status = world.ended(&job);
+    assert_eq!(status["state"], "finished", "{status}\n{}", world.log());
+    assert_eq!(release(&world), stored);
+}
+
+#[test]
 fn a_worker_that_dies_costs_its_job_and_nothing_else() {
     let world = World::new(&["leiden"]);
     let (_, site) = world.pids().into_iter().find(|(name, _)| name == "site leiden").unwrap();

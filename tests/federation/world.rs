@@ -161,6 +161,13 @@ impl World {
         self.sites.iter_mut().find(|(name, _)| name == site).unwrap().1 = None;
     }
 
+    /// SIGTERM, and waits for its end.
+    pub(crate) fn stop_site(&mut self, site: &str) {
+        let mut daemon = self.sites.iter_mut().find(|(name, _)| name == site).unwrap().1.take().unwrap();
+        let sent = Command::new("kill").args(["-TERM", &daemon.0.id().to_string()]).status().unwrap();
+        assert!(sent.success() && daemon.0.wait().unwrap().success(), "{}", self.log());
+    }
+
     pub(crate) fn all_connected(&self) {
         self.connected(self.sites.len());
     }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command as Program, Stdio};
 use std::time::Duration;
@@ -287,6 +288,8 @@ fn spawn(launch: &Launch) -> std::io::Result<(Child, UnixStream, File)> {
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::from(memory.try_clone()?))
         .stderr(Stdio::null())
+        // A Ctrl-C at the daemon's terminal is for the daemon: a running round runs to its end.
+        .process_group(0)
         .spawn()?;
     Ok((child, ours, memory))
 }

@@ -41,6 +41,8 @@ pub struct Settings {
     pub max_running_rounds: usize,
     /// Do not start on a kernel that cannot put up every wall around the processes in which guests run.
     pub require_walls: bool,
+    /// Answers that follow from data leave at whole multiples of so many seconds since 1970. 0: at once.
+    pub release_tick_seconds: u32,
 }
 
 impl Default for Settings {
@@ -53,6 +55,7 @@ impl Default for Settings {
             max_memory_mib: 256,
             max_running_rounds: 2,
             require_walls: false,
+            release_tick_seconds: 0,
         }
     }
 }
@@ -67,6 +70,7 @@ max_fuel_per_partition = 1_000_000_000 # wasmtime fuel, about one unit per instr
 max_memory_mib = 256                   # memory of one instance
 max_running_rounds = 2                 # rounds that run at the same time; others wait
 require_walls = false                  # true: do not start where the kernel lacks Landlock or seccomp
+release_tick_seconds = 0               # e.g. 60: results leave on the minute, so that a round's length shows only as a number of ticks
 ";
 
 /// Whom a site dials, from its invitation.

@@ -112,10 +112,21 @@ async fn answer(site: Arc<Site>, mut stream: Framed) -> Result<(), LinkError> {
         _ => {
             let offer: Offer = stream.payload(header).await?;
             let last = offered(&site, offer, &mut stream).await?;
+            if matches!(last, Answer::Release { .. } | Answer::NoRelease) {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                tokio::time::sleep(until_tick(since, site.home.settings().release_tick_seconds)).await;
+            }
             stream.send(&last).await?;
         }
     }
     stream.finish().await
+}
+
+/// How long after `since` (1970) the next tick is. On a tick it is a whole one: an answer never leaves at once by chance.
+fn until_tick(since: Duration, tick_seconds: u32) -> Duration {
+    let tick = Duration::from_secs(tick_seconds.into());
+    let Some(into) = since.as_nanos().checked_rem(tick.as_nanos()) else { return Duration::ZERO };
+    tick.saturating_sub(Duration::from_nanos_u128(into))
 }
 
 /// From an offer to its last answer. `Need` and `Accepted` are sent on the way.
@@ -218,4 +229,23 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_leave_on_the_tick() {
+        let millis = Duration::from_millis;
+        for (since, tick, want) in [
+            (millis(1_000_000_500), 0, millis(0)),
+            (millis(1_000_000_500), 1, millis(500)),
+            (millis(60_000), 60, millis(60_000)),
+            (millis(60_001), 60, millis(59_999)),
+            (millis(1_763_929_199_250), 60, millis(750)),
+        ] {
+            assert_eq!(until_tick(since, tick), want, "{since:?} {tick}");
+        }
+    }
 }

@@ -31,9 +31,14 @@ use vestibule_worker::Launch;
 
 fn main() {
     println!("| what | median |\n|---|---|");
+    // Alone, with this name after `cargo speed --`: what a site's `[slowest]` settings must be above.
+    if std::env::args().any(|argument| argument == "slowest") {
+        return slowest();
+    }
     let data = Data::ingest();
     instances(&data);
     scan(&data);
+    slowest();
     federation();
 }
 
@@ -82,7 +87,7 @@ impl Data {
         };
         std::fs::write(temp.path().join("c.tsv"), &catalogue).unwrap();
         let config = format!(
-            "name = \"c\"\napproximate_size = 1\ndictionary = \"dictionary.toml\"\nbudget = {{ epsilon = 1.0, delta = 1e-6 }}\n\
+            "name = \"c\"\napproximate_size = 2504\ndictionary = \"dictionary.toml\"\nbudget = {{ epsilon = 1.0, delta = 1e-6 }}\n\
              [variants]\nfiles = [\"{name}\"]\nbuild = \"GRCh37\"\ncatalogue = [\"c.tsv\"]\n"
         );
         let source = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
@@ -185,6 +190,36 @@ fn instances(data: &Data) {
     row("fresh instances, one core, cohort summary of one column", rate(&runner));
     let runner = data.analysis.runner(&data.round, Limits::default()).unwrap();
     row("fresh instances, one core, allele frequency (each decodes the state of all variants)", rate(&runner));
+}
+
+/// How long a unit of fuel lasts where a guest does what is slowest on purpose: `delay::Costs` must be above all of these.
+fn slowest() {
+    const FUEL: u64 = 1_000_000_000;
+    let hostile = std::fs::read(world::component("hostile")).unwrap();
+    let hostile = Sandbox::new(Settings::default()).unwrap().load(&hostile).unwrap();
+    let number = Kind::Number { lower: 0.0, upper: 9.0 };
+    let column = |(name, kind): (&str, &Kind)| Column {
+        name: name.parse().unwrap(),
+        about: String::new(),
+        kind: kind.clone(),
+        unit: String::new(),
+    };
+    let sexes = Kind::Levels(vec!["F".into(), "M".into()]);
+    let columns: Vec<_> = [("sex", &sexes), ("age", &number), ("trait", &number)].map(column).into();
+    let man = [Value::Level(1), Value::Number(1.0), Value::Number(1.0)];
+    let seconds = |how: &str, limits: Limits| {
+        let params = serde_json::json!({ "how": how }).to_string();
+        let shape = Shape { variants: vec![], columns: columns.clone() };
+        let Step::Round(round) = hostile.next(&params, &shape, &[], limits).unwrap() else { panic!("a round") };
+        let runner = hostile.runner(&round, limits).unwrap();
+        median(3, || assert!(runner.contribute(&man, &[]).is_err(), "{how} was to run out of fuel"))
+    };
+    for how in ["loop", "chase", "divide", "denormals", "copy"] {
+        let each = seconds(how, Limits { fuel_per_partition: FUEL, memory_mib: 64 }) / FUEL as f64;
+        row(&format!("a unit of fuel, `{how}`"), format!("{:.2} ns", each * 1e9));
+    }
+    let touched = seconds("touch", Limits { fuel_per_partition: 1_000_000, memory_mib: 64 });
+    row("a MiB of memory, each page touched once, `touch`", format!("{:.0} us", touched / 56.0 * 1e6));
 }
 
 /// The same sums by the sandbox and by a native loop over the same rows.

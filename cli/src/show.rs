@@ -17,6 +17,12 @@ pub(crate) fn grid(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) 
     grid.to_string()
 }
 
+/// A time, as people say it.
+pub(crate) fn span(time: std::time::Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 120.0 { format!("{seconds:.1} s") } else { indicatif::HumanDuration(time).to_string() }
+}
+
 /// A number with the digits that mean something.
 pub(crate) fn number(value: f64) -> String {
     let size = value.abs();

@@ -377,15 +377,16 @@ impl Ask {
                     self.shared.set_site(job, site, SiteState::Offered.after(Event::Refuse), Some((&code, &why)))?;
                     return Ok(Ok(()));
                 }
-                Answer::NoRelease => {
-                    let reason = ("no-release", "the site released nothing; its budget is spent and its operator can see why");
-                    self.shared.set_site(job, site, SiteState::Accepted.after(Event::Nothing), Some(reason))?;
-                    return Ok(Ok(()));
-                }
-                Answer::Release { json } => {
-                    match Release::parse(&json, job, self.index, site, &self.round, &self.calibrated) {
+                Answer::Settled { padded } => {
+                    let Some(json) = Answer::release(&padded) else {
+                        let reason =
+                            ("no-release", "the site released nothing; its budget is spent and its operator can see why");
+                        self.shared.set_site(job, site, SiteState::Accepted.after(Event::Nothing), Some(reason))?;
+                        return Ok(Ok(()));
+                    };
+                    match Release::parse(json, job, self.index, site, &self.round, &self.calibrated) {
                         Ok(_) => {
-                            self.shared.store.release(job, self.index, site, &json)?;
+                            self.shared.store.release(job, self.index, site, json)?;
                             self.shared.changed(job);
                         }
                         Err(error) => {

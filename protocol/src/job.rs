@@ -75,7 +75,8 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { fuel_per_partition: 50_000_000, memory_mib: 64 }
+        // The frequencies of 13,154 variants take 0.8 M. The moment of a release hides as much as is asked for here.
+        Self { fuel_per_partition: 2_000_000, memory_mib: 8 }
     }
 }
 
@@ -171,40 +172,63 @@ impl Budget {
         self.rho
     }
 
-    /// One round's part, for a share in parts per billion.
+    /// One round's part, for a share in parts per billion: what its sums may spend, and what the moment of its release may.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share is at most 1e9: exact")]
     pub fn round(&self, share_ppb: u64) -> RoundBudget {
-        match self.noise {
-            Noise::Gaussian => RoundBudget::Gaussian(self.rho.share(share_ppb)),
-            Noise::Laplace => {
-                RoundBudget::Laplace { epsilon: self.epsilon * (share_ppb as f64 / 1e9), rho: self.rho.share(share_ppb) }
+        let charge = self.rho.share(share_ppb);
+        let (sums, time) = match self.noise {
+            Noise::Gaussian => {
+                let time = charge.share(TIME_SHARE_PPB);
+                (Spend::Gaussian(charge.checked_sub(time).unwrap_or(Rho::ZERO)), Spend::Gaussian(time))
             }
-        }
+            Noise::Laplace => {
+                let epsilon = self.epsilon * (share_ppb as f64 / 1e9);
+                let time = epsilon * (TIME_SHARE_PPB as f64 / 1e9);
+                (Spend::Laplace(epsilon - time), Spend::Laplace(time))
+            }
+        };
+        RoundBudget { sums, time, charge }
     }
+}
+
+/// The part of a round that pays for the moment of its release, in parts per billion: one twentieth.
+pub const TIME_SHARE_PPB: u64 = 50_000_000;
+
+/// What one release of numbers may spend.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Spend {
+    /// This rho, by Gaussian noise.
+    Gaussian(Rho),
+    /// This pure epsilon, by Laplace noise.
+    Laplace(f64),
 }
 
 /// What one round may spend.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum RoundBudget {
-    /// This rho, divided among the statistics.
-    Gaussian(Rho),
-    /// This pure epsilon, divided among the statistics.
-    Laplace {
-        /// Sum of the statistics' epsilons.
-        epsilon: f64,
-        /// What the ledger charges: a share s of E^2/2, which is at least the (s E)^2/2 that the round costs.
-        rho: Rho,
-    },
+pub struct RoundBudget {
+    sums: Spend,
+    time: Spend,
+    charge: Rho,
 }
 
 impl RoundBudget {
-    /// What the ledger charges for the round.
+    /// Divided among the statistics.
+    #[must_use]
+    pub const fn sums(&self) -> Spend {
+        self.sums
+    }
+
+    /// For the moment at which the release leaves.
+    #[must_use]
+    pub const fn time(&self) -> Spend {
+        self.time
+    }
+
+    /// What the ledger charges for both. With Laplace noise that is a share s of E^2/2, at least the (s E)^2/2 that the round costs.
     #[must_use]
     pub const fn charge(&self) -> Rho {
-        match self {
-            Self::Gaussian(rho) | Self::Laplace { rho, .. } => *rho,
-        }
+        self.charge
     }
 }
 
@@ -227,8 +251,20 @@ mod tests {
     fn laplace_rounds_cost_no_more_than_their_charge() {
         let budget = Budget::new(Noise::Laplace, 2.0, 0.0).unwrap();
         for share in [1, 1_000, 250_000_000, 999_999_999, 1_000_000_000] {
-            let RoundBudget::Laplace { epsilon, rho } = budget.round(share) else { panic!("laplace") };
-            assert!(epsilon * epsilon / 2.0 <= rho.value() + 1e-12, "{share}");
+            let round = budget.round(share);
+            let (Spend::Laplace(sums), Spend::Laplace(time)) = (round.sums(), round.time()) else { panic!("laplace") };
+            assert!((sums + time).powi(2) / 2.0 <= round.charge().value() + 1e-12, "{share}");
+        }
+    }
+
+    #[test]
+    fn sums_and_time_of_gaussian_rounds_add_up_to_the_charge() {
+        let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap();
+        for share in [1, 1_000, 333_333_333, 1_000_000_000] {
+            let round = budget.round(share);
+            let (Spend::Gaussian(sums), Spend::Gaussian(time)) = (round.sums(), round.time()) else { panic!("gaussian") };
+            assert_eq!(sums.checked_add(time), Some(round.charge()));
+            assert!(time.pico() * 20 <= round.charge().pico());
         }
     }
 

@@ -125,7 +125,7 @@ pub struct Offer {
 }
 message!(Offer, 6, 40 << 20);
 
-/// What a site answers to an offer, in this order: `Need` at most once, then `Accepted`, then one of the last three.
+/// What a site answers to an offer, in this order: `Need` at most once, then `Accepted`, then one of the last two.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The component is not here: send its bytes from this offset on.
@@ -142,14 +142,30 @@ pub enum Answer {
         /// A sentence for people, made from the code and public terms only.
         why: String,
     },
-    /// The release: a JSON document, the same bytes on every retry.
-    Release {
-        /// See [`crate::release::Release`].
+    /// Data was touched. The release, if there is one, then spaces up to a length that follows from the round alone: so that nobody
+    /// on the way learns whether there is one, or how long its numbers are. See [`Answer::settled`].
+    Settled {
+        /// The document, padded.
         #[serde(with = "bytes")]
-        json: Vec<u8>,
+        padded: Vec<u8>,
     },
-    /// Data was touched and nothing is released. Never says why.
-    NoRelease,
+}
+
+impl Answer {
+    /// The last answer of a round in which data was touched: its release (the same bytes on every retry), or that there is none,
+    /// which never says why.
+    #[must_use]
+    pub fn settled(release: Option<&[u8]>, round: &RoundRequest) -> Self {
+        let mut padded = release.unwrap_or_default().to_vec();
+        padded.resize(padded.len().max(crate::release::most_bytes(round)), b' ');
+        Self::Settled { padded }
+    }
+
+    /// What [`Self::settled`] was given.
+    #[must_use]
+    pub fn release(padded: &[u8]) -> Option<&[u8]> {
+        Some(padded.trim_ascii_end()).filter(|release| !release.is_empty())
+    }
 }
 message!(Answer, 7, 96 << 20);
 
@@ -245,8 +261,7 @@ impl std::fmt::Debug for Answer {
             Self::Need { from } => write!(f, "Need(from {from})"),
             Self::Accepted => f.write_str("Accepted"),
             Self::Refused { code, .. } => write!(f, "Refused({code})"),
-            Self::Release { json } => write!(f, "Release({} bytes)", json.len()),
-            Self::NoRelease => f.write_str("NoRelease"),
+            Self::Settled { padded } => write!(f, "Settled({} bytes)", padded.len()),
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::calibration::{Calibrated, NoiseScale, to_real};
 use crate::job::JobId;
 use crate::name::Name;
-use crate::round::Round;
+use crate::round::{Round, RoundRequest};
 
 /// One statistic of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +100,19 @@ impl Release {
     }
 }
 
+/// No release of this round is longer than this, in bytes of JSON: names as long as they can be, 20 characters and a comma a number.
+#[must_use]
+pub fn most_bytes(round: &RoundRequest) -> usize {
+    const HEAD: usize = 512;
+    const STATISTIC: usize = 160;
+    let statistic = |statistic: &crate::round::Statistic| {
+        // A control character is six characters in JSON.
+        let name = statistic.name.len().saturating_mul(6);
+        (statistic.length as usize).saturating_mul(21).saturating_add(name).saturating_add(STATISTIC)
+    };
+    round.statistics.iter().map(statistic).fold(HEAD, usize::saturating_add)
+}
+
 /// Adds up the releases of one round, all of which [`Release::parse`] has checked against the same round.
 #[must_use]
 pub fn combine(round: &Round, releases: &[Release]) -> Vec<Released> {
@@ -125,7 +138,7 @@ mod tests {
     use super::*;
     use crate::calibration::calibrate;
     use crate::job::{Budget, Noise};
-    use crate::round::{Bound, RoundRequest, Statistic};
+    use crate::round::{Bound, Statistic};
 
     fn setting() -> (Round, Vec<Calibrated>, Release) {
         let statistic = Statistic { name: "n".into(), length: 2, bound: Bound::OneCell, weight: 1.0 };
@@ -157,7 +170,7 @@ mod tests {
         let (.., release) = setting();
         let golden = concat!(
             r#"{"job":"01010101010101010101010101010101","round":0,"site":"a","charged_rho_pico":1,"statistics":[{"name":"n","#,
-            r#""log2_scale":20,"noise":{"gaussian":{"sigma":4750971}},"steps":[3145728,-524288]}]}"#
+            r#""log2_scale":20,"noise":{"gaussian":{"sigma":4874393}},"steps":[3145728,-524288]}]}"#
         );
         assert_eq!(serde_json::to_string(&release).unwrap(), golden);
         assert_eq!(serde_json::from_str::<Release>(golden).unwrap(), release);

@@ -33,11 +33,12 @@ use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::shape;
 
+use crate::delay::SUMS_DELTA;
+
 pub use config::{Config, ConfigError};
 pub use ingest::{IngestError, Progress, ingest};
 pub use report::{IngestReport, Note};
 pub use seal::StoreKey;
-pub(crate) use store::GROUP_ROWS;
 pub use store::{RowGroup, Selection};
 pub use vestibule_protocol::shape::ShapeError;
 
@@ -75,15 +76,30 @@ impl std::fmt::Debug for Value {
 pub struct LifetimeBudget {
     /// Epsilon, at this delta, over all jobs together.
     pub epsilon: f64,
-    /// Delta.
+    /// Delta. A tenth of it is for the moments at which releases leave.
     pub delta: f64,
+    /// What any one researcher may spend of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub researcher_epsilon: Option<f64>,
 }
 
 impl LifetimeBudget {
     /// As zCDP, which is what the ledger counts.
     #[must_use]
     pub fn rho(&self) -> Rho {
-        Rho::budget(self.epsilon, self.delta)
+        Rho::budget(self.epsilon, self.delta * SUMS_DELTA)
+    }
+
+    /// A researcher's part.
+    #[must_use]
+    pub fn researcher_rho(&self) -> Option<Rho> {
+        self.researcher_epsilon.map(|epsilon| Rho::budget(epsilon, self.delta * SUMS_DELTA))
+    }
+
+    /// What the moments of all releases may add to delta, in 10^-15.
+    #[must_use]
+    pub fn moments_femto(&self) -> u64 {
+        whole(self.delta * (1.0 - SUMS_DELTA) * 1e15)
     }
 
     /// In 10^-6 epsilon.
@@ -123,6 +139,8 @@ pub struct DatasetInfo {
     pub catalogues: Vec<Arc<Catalogue>>,
     /// Data Use Ontology codes.
     pub duo: Vec<String>,
+    /// Whose data it is. Datasets about the same people have one population, and are paid from one account.
+    pub population: Name,
     /// What may be spent.
     pub budget: LifetimeBudget,
 }
@@ -131,6 +149,7 @@ pub struct DatasetInfo {
 #[derive(Debug)]
 pub struct Dataset {
     info: DatasetInfo,
+    version: String,
     store: store::Store,
 }
 
@@ -182,6 +201,7 @@ struct InfoFile {
     dictionary: Digest,
     catalogues: Vec<Digest>,
     duo: Vec<String>,
+    population: Name,
     budget: LifetimeBudget,
     /// HMAC, under the store key, of everything that was ingested: the same means there is nothing to do.
     inputs: String,
@@ -245,6 +265,7 @@ fn read_info(dir: &Dir, name: &Name) -> Result<(DatasetInfo, InfoFile), DatasetE
         dictionary,
         catalogues,
         duo: file.duo.clone(),
+        population: file.population.clone(),
         budget: file.budget,
     };
     Ok((info, file))
@@ -291,13 +312,19 @@ impl Dataset {
         let file = dir.open(store::FILE)?.into_std();
         let damaged = |why: String| DatasetError::Damaged { name: name.clone(), file: store::FILE.to_owned(), why };
         let store = store::Store::open(file, &key.version(&version)).map_err(damaged)?;
-        Ok(Self { info, store })
+        Ok(Self { info, version, store })
     }
 
     /// The public description.
     #[must_use]
     pub const fn info(&self) -> &DatasetInfo {
         &self.info
+    }
+
+    /// Which version of its rows serves: another after every ingest that changed something.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// What a plan asks for, found.
@@ -312,6 +339,12 @@ impl Dataset {
     #[must_use]
     pub fn row_groups(&self) -> usize {
         self.store.row_groups()
+    }
+
+    /// How many rows lie before a row group.
+    #[must_use]
+    pub fn rows_before(&self, group: usize) -> usize {
+        self.store.rows_before(group)
     }
 
     /// Reads what is selected of one row group.
@@ -345,7 +378,8 @@ impl DatasetInfo {
             dictionary: parsed,
             catalogues: vec![],
             duo: vec![],
-            budget: LifetimeBudget { epsilon: 8.0, delta: 1e-6 },
+            population: name.parse().unwrap(),
+            budget: LifetimeBudget { epsilon: 8.0, delta: 1e-6, researcher_epsilon: None },
         }
     }
 }

@@ -58,6 +58,7 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Prepared {
     first: Worker,
+    state_fuel: u64,
     terms: Arc<Terms>,
 }
 
@@ -123,13 +124,19 @@ impl Loaded {
     /// See [`GuestsError`].
     pub fn prepare(mut self, round: &Round, limits: Limits, selection: &Selection) -> Result<Prepared, GuestsError> {
         let (values, dosages) = (selection.values(), selection.dosages());
-        self.worker.round(round, limits, values, dosages)?.map_err(GuestsError::Refused)?;
+        let state_fuel = self.worker.round(round, limits, values, dosages)?.map_err(GuestsError::Refused)?;
         let terms = Terms { launch: self.launch, code: self.code, round: round.clone(), limits, values, dosages };
-        Ok(Prepared { first: self.worker, terms: Arc::new(terms) })
+        Ok(Prepared { first: self.worker, state_fuel, terms: Arc::new(terms) })
     }
 }
 
 impl Prepared {
+    /// The fuel with which an instance took in the round's state, before any data.
+    #[must_use]
+    pub const fn state_fuel(&self) -> u64 {
+        self.state_fuel
+    }
+
     /// That many crews, at least one. All but the first start their worker when they are first given rows.
     #[must_use]
     pub fn crews(self, count: usize) -> Vec<Box<dyn Crew>> {

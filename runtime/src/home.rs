@@ -21,6 +21,7 @@ use vestibule_protocol::key::{KeyError, PublicKey, SecretKey};
 use vestibule_protocol::name::{Name, NameError};
 
 use crate::dataset::StoreKey;
+use crate::delay::Costs;
 use crate::ledger::{Ledger, LedgerError};
 
 /// A site's settings, as `site.toml` holds them.
@@ -41,8 +42,10 @@ pub struct Settings {
     pub max_running_rounds: usize,
     /// Do not start on a kernel that cannot put up every wall around the processes in which guests run.
     pub require_walls: bool,
-    /// Answers that follow from data leave at whole multiples of so many seconds since 1970. 0: at once.
+    /// Answers that follow from data leave at whole multiples of so many seconds since 1970. 0: when their delay is over.
     pub release_tick_seconds: u32,
+    /// The slowest that this machine runs guests: delays of releases follow from it.
+    pub slowest: Costs,
 }
 
 impl Default for Settings {
@@ -51,11 +54,12 @@ impl Default for Settings {
             threads: 0,
             max_epsilon_per_job: 4.0,
             max_delta_per_job: 1e-5,
-            max_fuel_per_partition: 1_000_000_000,
+            max_fuel_per_partition: 100_000_000,
             max_memory_mib: 256,
-            max_running_rounds: 2,
+            max_running_rounds: 1,
             require_walls: false,
             release_tick_seconds: 0,
+            slowest: Costs::default(),
         }
     }
 }
@@ -66,11 +70,17 @@ pub const SETTINGS_TEMPLATE: &str = "\
 threads = 0                            # threads that run guests; 0: one for each processor
 max_epsilon_per_job = 4.0              # a job that asks for more is refused
 max_delta_per_job = 1e-5
-max_fuel_per_partition = 1_000_000_000 # wasmtime fuel, about one unit per instruction
+max_fuel_per_partition = 100_000_000   # wasmtime fuel, about one unit per instruction
 max_memory_mib = 256                   # memory of one instance
-max_running_rounds = 2                 # rounds that run at the same time; others wait
+max_running_rounds = 1                 # rounds that run at the same time; more of them share processors, and can be told from each other's length
 require_walls = false                  # true: do not start where the kernel lacks Landlock or seccomp
-release_tick_seconds = 0               # e.g. 60: results leave on the minute, so that a round's length shows only as a number of ticks
+release_tick_seconds = 0               # e.g. 60: results leave on the minute after their delay
+# The slowest that this machine runs guests, as `cargo speed` measures it: the delays that hide how long a round took follow from it.
+[slowest]
+fuel_ns = 30.0                         # a unit of fuel
+mib_us = 1000.0                        # a MiB of memory that is touched for the first time
+row_us = 1000.0                        # reading one individual, and a fresh instance
+entry_ns = 50.0                        # a value, a dosage, an entry of the sums
 ";
 
 /// Whom a site dials, from its invitation.

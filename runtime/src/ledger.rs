@@ -1,13 +1,19 @@
 //! Step 8: the site's durable account of privacy. Charge before run; draw noise once; the same bytes on every retry.
 //!
-//! *In*: [`Admitted`] terms; later, the release made from them. *Out*: [`Charged`], the only key to the data; stored releases.
-//! *Trusts*: the disk's fsync. *Refuses*: what would pass the dataset's cap (checked and booked in one transaction), another
-//! manifest under a known job id, another round under a known number, rounds of a job that has ended.
+//! *In*: [`Admitted`] terms and the [`Purse`] they are paid from; later, the release made from them. *Out*: [`Charged`], the only key
+//! to the data; stored releases, each with the moment before which it must not leave. *Trusts*: the disk's fsync. *Refuses*: what
+//! would pass a cap (checked and booked in one transaction), another manifest under a known job id, another round under a known
+//! number, rounds of a job that has ended.
 //!
-//! A job reserves its whole budget with its first round. Rounds are charged within that reservation. When the job ends, what no
-//! round was charged for goes back: no data was touched for it. What was charged never goes back. The sum of open reservations
-//! and of charges never passes the cap, so the account is a privacy filter for adaptively chosen rounds and jobs
-//! (Whitehouse, Ramdas, Rogers, Wu, ICML 2023). All amounts are whole numbers of 10^-12 rho.
+//! An account is a population's: all datasets about the same people, and all their versions, are paid from it. Within it a
+//! researcher may have a cap of their own. A job reserves its whole budget with the first of its rounds that costs something, and
+//! rounds are charged within that reservation. When the job ends, what no round was charged for goes back: no data was touched for
+//! it. What was charged never goes back. The sum of open reservations and of charges never passes the cap, so the account is a
+//! privacy filter for adaptively chosen rounds and jobs (Whitehouse, Ramdas, Rogers, Wu, ICML 2023). All amounts are whole numbers
+//! of 10^-12 rho, and of 10^-15 for the small delta of each release's moment.
+//!
+//! A request that is the same in all that decides its answer (component, parameters, data, noise, limits, round) is answered with the
+//! noise that was drawn the first time, for whoever asks and at no cost: averaging needs other draws, and those are paid for.
 
 mod schema;
 
@@ -19,7 +25,10 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
+use vestibule_protocol::release::Release;
 
+use crate::admission::Verified;
+use crate::delay;
 use crate::policy::Admitted;
 
 /// The site's ledger. Cheap to clone; one transaction at a time.
@@ -33,26 +42,52 @@ pub struct Charged {
     rho: Rho,
 }
 
+/// What a dataset's jobs are paid from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Purse {
+    /// Whose data it is: the name of the account.
+    pub population: Name,
+    /// What may ever be spent on them.
+    pub cap: Rho,
+    /// The delta of the cap.
+    pub delta: f64,
+    /// What the small deltas of all releases' moments may add up to, in 10^-15.
+    pub moments_femto: u64,
+    /// What any one researcher may spend of it.
+    pub researcher_cap: Option<Rho>,
+    /// Which version of the data serves.
+    pub version: String,
+}
+
+/// What became of a round, and the moment (milliseconds since 1970) before which nobody may learn of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The bytes to send; `None` where nothing was released, and never will be.
+    pub release: Option<Vec<u8>>,
+    /// When it may leave.
+    pub leaves_ms: i64,
+}
+
 /// What the ledger says to an admitted round.
 #[derive(Debug)]
 pub enum Admission {
     /// Run it. The charge is on disk.
     Run(Box<Charged>),
-    /// It was run: these are the bytes, again.
-    Released(Vec<u8>),
-    /// It was run and nothing was released. It will not be run again.
-    Nothing,
+    /// It was run, or one that is the same was. It will not be run again.
+    Settled(Settled),
 }
 
-/// One dataset's account.
+/// One population's account.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Account {
-    /// The dataset.
-    pub dataset: Name,
+    /// The population: a dataset's own name unless its recipe says otherwise.
+    pub population: Name,
     /// What may ever be spent.
     pub cap: Rho,
-    /// The delta at which the cap is shown as epsilon.
+    /// The delta of the cap. A tenth of it is for the moments of releases.
     pub cap_delta: f64,
+    /// What the moments of all releases have added to delta, in 10^-15.
+    pub moments_femto: u64,
     /// Charged.
     pub spent: Rho,
     /// Held by jobs that have not ended, beyond what they were charged.
@@ -61,20 +96,30 @@ pub struct Account {
     pub jobs: Vec<JobAccount>,
 }
 
+impl Account {
+    /// An amount of this account as epsilon, at the part of its delta that is not for the moments of releases.
+    #[must_use]
+    pub fn epsilon(&self, rho: Rho) -> f64 {
+        rho.epsilon(self.cap_delta * delay::SUMS_DELTA)
+    }
+}
+
 /// One job's part of an account.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobAccount {
     /// The job.
     pub job: JobId,
+    /// The dataset it read.
+    pub dataset: Name,
     /// Who signed it, by the name this site gave.
     pub researcher: Name,
     /// Its title.
     pub title: String,
-    /// Reserved at its first round.
+    /// Reserved at its first round that cost something.
     pub reserved: Rho,
     /// Charged.
     pub spent: Rho,
-    /// Rounds charged.
+    /// Rounds answered, the free ones among them.
     pub rounds: u32,
     /// Whether it has ended.
     pub ended: bool,
@@ -85,14 +130,32 @@ pub struct JobAccount {
 #[non_exhaustive]
 pub enum LedgerError {
     /// The cap.
-    #[error("the budget of dataset `{dataset}` does not hold another {asked}: {left} is left")]
+    #[error("the budget of `{population}` does not hold another {asked}: {left} is left")]
     OverBudget {
-        /// The dataset.
-        dataset: Name,
+        /// The population.
+        population: Name,
         /// What the job would reserve.
         asked: Rho,
         /// What is left.
         left: Rho,
+    },
+    /// The researcher's own cap.
+    #[error("the researcher's part of the budget of `{population}` does not hold another {asked}")]
+    OverResearcher {
+        /// The population.
+        population: Name,
+        /// What the job would reserve.
+        asked: Rho,
+    },
+    /// The dataset was paid from another account before.
+    #[error(
+        "dataset `{dataset}` is paid from the account `{was}`: what was spent stays spent, so its population cannot change"
+    )]
+    OtherPopulation {
+        /// The dataset.
+        dataset: Name,
+        /// Its account.
+        was: String,
     },
     /// The job's rounds ask for more than the job reserved.
     #[error("round {round} asks for more than is left of the job's own budget")]
@@ -136,6 +199,8 @@ impl LedgerError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::OverBudget { .. } => "budget-exhausted",
+            Self::OverResearcher { .. } => "researcher-budget-exhausted",
+            Self::OtherPopulation { .. } => "population-differs",
             Self::OverJob { .. } => "round-over-job-budget",
             Self::OtherManifest => "job-differs",
             Self::OtherRound { .. } => "round-differs",
@@ -185,30 +250,17 @@ impl Ledger {
         Ok(value)
     }
 
-    /// Sets a dataset's lifetime cap, as its site wrote it. Only grows what was spent never shrinks it.
-    ///
-    /// # Errors
-    /// The database.
-    pub fn set_cap(&self, dataset: &Name, cap: Rho, delta: f64) -> Result<(), LedgerError> {
-        self.transaction(|tx| {
-            let sql = "INSERT INTO account(dataset, cap_rho, cap_delta) VALUES(?1, ?2, ?3)
-                       ON CONFLICT(dataset) DO UPDATE SET cap_rho = ?2, cap_delta = ?3";
-            tx.execute(sql, params![dataset.as_str(), stored(cap), delta]).map_err(database(tx))?;
-            Ok(())
-        })
-    }
-
-    /// Reserves the job's budget if this is its first round, charges the round, and returns once both are on disk; or returns
-    /// what became of the round earlier.
+    /// Reserves the job's budget if this is its first round that costs something, charges the round, and returns once both are on disk;
+    /// or returns what became of the round, or of one that is the same, earlier.
     ///
     /// # Errors
     /// See [`LedgerError`]. Nothing is booked then.
-    pub fn charge(&self, admitted: Admitted, now: i64) -> Result<Admission, LedgerError> {
+    pub fn charge(&self, admitted: Admitted, purse: &Purse, now: i64) -> Result<Admission, LedgerError> {
         let verified = admitted.verified().clone();
         let (signed, index) = (verified.signed(), verified.index());
-        let (manifest, job) = (signed.manifest(), signed.manifest().job);
-        let budget = signed.budget();
-        let rho = budget.round(verified.round().share_ppb()).charge();
+        let job = signed.manifest().job;
+        let rho = signed.budget().round(verified.round().share_ppb()).charge();
+        let asked = Asked { verified: &verified, purse, rho, request: request(&admitted, purse), now };
         let answer = self.transaction(|tx| {
             let known = find_job(tx, job)?;
             if let Some(known) = &known
@@ -220,74 +272,42 @@ impl Ledger {
                 if found.digest != verified.round_digest() {
                     return Err(LedgerError::OtherRound { round: index });
                 }
-                return match (found.release, known.is_some_and(|known| known.ended)) {
-                    (Some(bytes), _) if bytes.is_empty() => Ok(Some(Admission::Nothing)),
-                    (Some(bytes), _) => Ok(Some(Admission::Released(bytes))),
+                return match (found.settled, known.is_some_and(|known| known.ended)) {
+                    (Some(settled), _) => Ok(Some(settled)),
                     (None, true) => Err(LedgerError::Ended),
                     // Charged, then this process died: no noised value has left memory, so it runs under the same charge.
                     (None, false) => Ok(None),
                 };
             }
+            let next = known.as_ref().map_or(0, |known| known.rounds);
             match known {
                 Some(known) if known.ended => return Err(LedgerError::Ended),
-                Some(known) if known.rounds != index => {
-                    return Err(LedgerError::Order { found: index, expected: known.rounds });
-                }
+                _ if next != index => return Err(LedgerError::Order { found: index, expected: next }),
                 Some(_) => {}
-                None if index != 0 => return Err(LedgerError::Order { found: index, expected: 0 }),
-                None => {
-                    let left = left(tx, &manifest.dataset)?;
-                    if budget.rho() > left {
-                        return Err(LedgerError::OverBudget { dataset: manifest.dataset.clone(), asked: budget.rho(), left });
-                    }
-                    let sql = "INSERT INTO job(job, manifest, dataset, researcher, title, reserved_rho, admitted)
-                               VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-                    let row = params![
-                        job.to_string(),
-                        signed.digest().to_string(),
-                        manifest.dataset.as_str(),
-                        verified.researcher().as_str(),
-                        manifest.title,
-                        stored(budget.rho()),
-                        now
-                    ];
-                    tx.execute(sql, row).map_err(database(tx))?;
-                }
+                None => asked.open(tx)?,
             }
-            let spent = find_job(tx, job)?.map_or(Rho::ZERO, |job| job.spent);
-            if spent.checked_add(rho).is_none_or(|sum| sum > budget.rho()) {
-                return Err(LedgerError::OverJob { round: index });
+            match asked.repeated(tx)? {
+                Some(settled) => Ok(Some(settled)),
+                None => asked.book(tx).map(|()| None),
             }
-            let sql = "INSERT INTO charge(job, round, round_digest, rho, charged) VALUES(?1, ?2, ?3, ?4, ?5)";
-            tx.execute(sql, params![job.to_string(), index, verified.round_digest().to_string(), stored(rho), now])
-                .map_err(database(tx))?;
-            Ok(None)
         })?;
-        Ok(answer.unwrap_or_else(|| Admission::Run(Box::new(Charged { admitted, rho }))))
+        Ok(answer.map_or_else(|| Admission::Run(Box::new(Charged { admitted, rho })), Admission::Settled))
     }
 
-    /// Stores what a charged round released, or that it released nothing, and returns the bytes that count: those stored first.
+    /// Stores what a charged round released, or that it released nothing, and when that may be known; returns what counts: what
+    /// was stored first.
     ///
     /// # Errors
-    /// The database. Then the bytes must not leave.
-    pub(crate) fn commit(
-        &self,
-        charged: &Charged,
-        release: Option<&[u8]>,
-        code: &str,
-        now: i64,
-    ) -> Result<Option<Vec<u8>>, LedgerError> {
+    /// The database. Then nothing must leave.
+    pub(crate) fn commit(&self, charged: &Charged, settled: &Settled, code: &str, now: i64) -> Result<Settled, LedgerError> {
         let verified = charged.admitted.verified();
         let (job, index) = (verified.signed().manifest().job, verified.index());
         self.transaction(|tx| {
-            if let Some(bytes) = find_round(tx, job, index)?.and_then(|round| round.release) {
-                return Ok((!bytes.is_empty()).then_some(bytes));
+            if let Some(first) = find_round(tx, job, index)?.and_then(|round| round.settled) {
+                return Ok(first);
             }
-            let bytes = release.unwrap_or_default();
-            let sql = "INSERT INTO release(job, round, bytes, sha256, code, released) VALUES(?1, ?2, ?3, ?4, ?5, ?6)";
-            tx.execute(sql, params![job.to_string(), index, bytes, Digest::of(bytes).to_string(), code, now])
-                .map_err(database(tx))?;
-            Ok(release.map(<[u8]>::to_vec))
+            settle(tx, job, index, settled, code, now)?;
+            Ok(settled.clone())
         })
     }
 
@@ -302,7 +322,7 @@ impl Ledger {
         })
     }
 
-    /// All accounts, by dataset.
+    /// All accounts, by population.
     ///
     /// # Errors
     /// The database.
@@ -311,8 +331,130 @@ impl Ledger {
     }
 }
 
+/// A round that is asked for the first time.
+struct Asked<'a> {
+    verified: &'a Verified,
+    purse: &'a Purse,
+    rho: Rho,
+    request: Digest,
+    now: i64,
+}
+
+impl Asked<'_> {
+    fn job(&self) -> JobId {
+        self.verified.signed().manifest().job
+    }
+
+    /// Enters the account's terms and the job.
+    fn open(&self, tx: &Transaction<'_>) -> Result<(), LedgerError> {
+        let (purse, signed) = (self.purse, self.verified.signed());
+        let (dataset, population) = (signed.manifest().dataset.as_str(), purse.population.as_str());
+        let sql = "INSERT INTO account(population, cap_rho, cap_delta, cap_moments) VALUES(?1, ?2, ?3, ?4)
+                   ON CONFLICT(population) DO UPDATE SET cap_rho = ?2, cap_delta = ?3, cap_moments = ?4";
+        let row = params![population, stored(purse.cap), purse.delta, femto(purse.moments_femto)];
+        tx.execute(sql, row).map_err(database(tx))?;
+        tx.execute("INSERT OR IGNORE INTO dataset(dataset, population) VALUES(?1, ?2)", [dataset, population])
+            .map_err(database(tx))?;
+        let was: String = tx
+            .query_row("SELECT population FROM dataset WHERE dataset = ?1", [dataset], |row| row.get(0))
+            .map_err(database(tx))?;
+        if was != population {
+            return Err(LedgerError::OtherPopulation { dataset: signed.manifest().dataset.clone(), was });
+        }
+        let sql = "INSERT INTO job(job, manifest, dataset, researcher, title, admitted) VALUES(?1, ?2, ?3, ?4, ?5, ?6)";
+        let row = params![
+            self.job().to_string(),
+            signed.digest().to_string(),
+            dataset,
+            self.verified.researcher().as_str(),
+            signed.manifest().title,
+            self.now
+        ];
+        tx.execute(sql, row).map_err(database(tx)).map(|_| ())
+    }
+
+    /// The answer to the same request, if it was ever given; entered as this round's, at no cost.
+    fn repeated(&self, tx: &Transaction<'_>) -> Result<Option<Settled>, LedgerError> {
+        let sql = "SELECT bytes, leaves FROM charge JOIN release USING(job, round)
+                   WHERE request = ?1 AND length(bytes) > 0 ORDER BY charge.rowid LIMIT 1";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?));
+        let found = tx.query_row(sql, [self.request.to_string()], read).optional().map_err(database(tx))?;
+        let Some((bytes, leaves_ms)) = found else { return Ok(None) };
+        // A stored release that cannot be read is not given again: the round is charged and run.
+        let Ok(first) = serde_json::from_slice::<Release>(&bytes) else { return Ok(None) };
+        let release = Release { job: self.job(), round: self.verified.index(), charged_rho_pico: 0, ..first };
+        let bytes = serde_json::to_vec(&release).expect("names and numbers are always JSON");
+        let settled = Settled { release: Some(bytes), leaves_ms };
+        self.charge(tx, Rho::ZERO, 0)?;
+        settle(tx, self.job(), self.verified.index(), &settled, "repeated", self.now)?;
+        Ok(Some(settled))
+    }
+
+    /// Reserves for the whole job, if nothing is reserved yet, and charges the round.
+    fn book(&self, tx: &Transaction<'_>) -> Result<(), LedgerError> {
+        let whole = self.verified.signed().budget().rho();
+        let population = || self.purse.population.clone();
+        let known = find_job(tx, self.job())?;
+        if known.as_ref().is_none_or(|job| job.reserved == Rho::ZERO) {
+            let left = left(tx, &self.purse.population)?;
+            if whole > left {
+                return Err(LedgerError::OverBudget { population: population(), asked: whole, left });
+            }
+            if let Some(cap) = self.purse.researcher_cap {
+                let committed = committed(tx, &self.purse.population, self.verified.researcher())?;
+                if committed.checked_add(whole).is_none_or(|sum| sum > cap) {
+                    return Err(LedgerError::OverResearcher { population: population(), asked: whole });
+                }
+            }
+            let row = params![self.job().to_string(), stored(whole)];
+            tx.execute("INSERT INTO reservation(job, rho) VALUES(?1, ?2)", row).map_err(database(tx))?;
+        }
+        let spent = known.map_or(Rho::ZERO, |job| job.spent);
+        if spent.checked_add(self.rho).is_none_or(|sum| sum > whole) {
+            return Err(LedgerError::OverJob { round: self.verified.index() });
+        }
+        if moments_left(tx, &self.purse.population)? < delay::DELTA_FEMTO {
+            return Err(LedgerError::OverBudget { population: population(), asked: Rho::ZERO, left: Rho::ZERO });
+        }
+        self.charge(tx, self.rho, delay::DELTA_FEMTO)
+    }
+
+    fn charge(&self, tx: &Transaction<'_>, rho: Rho, moment: u64) -> Result<(), LedgerError> {
+        let sql =
+            "INSERT INTO charge(job, round, round_digest, request, rho, moment, charged) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let row = params![
+            self.job().to_string(),
+            self.verified.index(),
+            self.verified.round_digest().to_string(),
+            self.request.to_string(),
+            stored(rho),
+            femto(moment),
+            self.now
+        ];
+        tx.execute(sql, row).map_err(database(tx)).map(|_| ())
+    }
+}
+
+/// Digest of all that decides what a round's exact sums and its noise are.
+fn request(admitted: &Admitted, purse: &Purse) -> Digest {
+    let verified = admitted.verified();
+    let manifest = verified.signed().manifest();
+    let data = (&manifest.dataset, &purse.version, &manifest.dictionary, &manifest.catalogues);
+    let noise = (manifest.noise, manifest.epsilon_micro, manifest.delta_femto);
+    let all = (&manifest.component, &manifest.params, data, noise, admitted.limits(), verified.round_digest());
+    Digest::of(&serde_json::to_vec(&all).expect("names, texts and numbers are always JSON"))
+}
+
+fn settle(tx: &Transaction<'_>, job: JobId, round: u32, settled: &Settled, code: &str, now: i64) -> Result<(), LedgerError> {
+    let bytes = settled.release.as_deref().unwrap_or_default();
+    let sql = "INSERT INTO release(job, round, bytes, sha256, code, released, leaves) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let row = params![job.to_string(), round, bytes, Digest::of(bytes).to_string(), code, now, settled.leaves_ms];
+    tx.execute(sql, row).map_err(database(tx)).map(|_| ())
+}
+
 struct KnownJob {
     manifest: Digest,
+    reserved: Rho,
     spent: Rho,
     rounds: u32,
     ended: bool,
@@ -320,8 +462,7 @@ struct KnownJob {
 
 struct KnownRound {
     digest: Digest,
-    /// Empty: nothing was released.
-    release: Option<Vec<u8>>,
+    settled: Option<Settled>,
 }
 
 fn database(tx: &Transaction<'_>) -> impl Fn(rusqlite::Error) -> LedgerError {
@@ -330,25 +471,49 @@ fn database(tx: &Transaction<'_>) -> impl Fn(rusqlite::Error) -> LedgerError {
 }
 
 fn find_job(tx: &Transaction<'_>, job: JobId) -> Result<Option<KnownJob>, LedgerError> {
-    let sql = "SELECT manifest, ended, (SELECT COALESCE(SUM(rho), 0) FROM charge WHERE charge.job = job.job),
-                      (SELECT COUNT(*) FROM charge WHERE charge.job = job.job) FROM job WHERE job = ?1";
+    let sql = "SELECT manifest, ended, reserved_rho, spent_rho, rounds FROM job_account WHERE job = ?1";
     let read = |row: &rusqlite::Row<'_>| {
-        let manifest = schema::parsed(row, 0)?;
-        Ok(KnownJob { manifest, ended: row.get(1)?, spent: schema::rho(row, 2)?, rounds: row.get(3)? })
+        let (reserved, spent) = (schema::rho(row, 2)?, schema::rho(row, 3)?);
+        Ok(KnownJob { manifest: schema::parsed(row, 0)?, ended: row.get(1)?, reserved, spent, rounds: row.get(4)? })
     };
     tx.query_row(sql, [job.to_string()], read).optional().map_err(database(tx))
 }
 
 fn find_round(tx: &Transaction<'_>, job: JobId, round: u32) -> Result<Option<KnownRound>, LedgerError> {
-    let sql = "SELECT round_digest, bytes FROM charge LEFT JOIN release USING(job, round) WHERE job = ?1 AND round = ?2";
-    let read = |row: &rusqlite::Row<'_>| Ok(KnownRound { digest: schema::parsed(row, 0)?, release: row.get(1)? });
+    let sql =
+        "SELECT round_digest, bytes, leaves FROM charge LEFT JOIN release USING(job, round) WHERE job = ?1 AND round = ?2";
+    let read = |row: &rusqlite::Row<'_>| {
+        let (bytes, leaves) = (row.get::<_, Option<Vec<u8>>>(1)?, row.get::<_, Option<i64>>(2)?);
+        let settled = bytes.zip(leaves);
+        // No bytes: nothing was released.
+        let settled = settled.map(|(bytes, leaves_ms)| Settled { release: (!bytes.is_empty()).then_some(bytes), leaves_ms });
+        Ok(KnownRound { digest: schema::parsed(row, 0)?, settled })
+    };
     tx.query_row(sql, params![job.to_string(), round], read).optional().map_err(database(tx))
 }
 
-fn left(tx: &Transaction<'_>, dataset: &Name) -> Result<Rho, LedgerError> {
-    let sql = "SELECT MAX(cap_rho - committed_rho, 0) FROM account WHERE dataset = ?1";
-    let found = tx.query_row(sql, [dataset.as_str()], |row| schema::rho(row, 0)).optional().map_err(database(tx))?;
+fn left(tx: &Transaction<'_>, population: &Name) -> Result<Rho, LedgerError> {
+    let sql = "SELECT MAX(cap_rho - committed_rho, 0) FROM account WHERE population = ?1";
+    let found = tx.query_row(sql, [population.as_str()], |row| schema::rho(row, 0)).optional().map_err(database(tx))?;
     Ok(found.unwrap_or(Rho::ZERO))
+}
+
+/// What is left for the moments of releases, in 10^-15 of delta.
+fn moments_left(tx: &Transaction<'_>, population: &Name) -> Result<u64, LedgerError> {
+    let sql = "SELECT MAX(cap_moments - spent_moments, 0) FROM account WHERE population = ?1";
+    let found: i64 = tx.query_row(sql, [population.as_str()], |row| row.get(0)).map_err(database(tx))?;
+    Ok(found.unsigned_abs())
+}
+
+/// What a researcher's jobs hold and have spent of an account.
+fn committed(tx: &Transaction<'_>, population: &Name, researcher: &Name) -> Result<Rho, LedgerError> {
+    let sql = "SELECT COALESCE(SUM(CASE ended WHEN 0 THEN reserved_rho ELSE spent_rho END), 0)
+               FROM job_account WHERE population = ?1 AND researcher = ?2";
+    tx.query_row(sql, [population.as_str(), researcher.as_str()], |row| schema::rho(row, 0)).map_err(database(tx))
+}
+
+fn femto(amount: u64) -> i64 {
+    i64::try_from(amount).unwrap_or(i64::MAX)
 }
 
 /// SQLite's integers are signed; rho above 2^63 units means no privacy at all and is stored as the largest.

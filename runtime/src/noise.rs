@@ -14,6 +14,7 @@ use opendp::measurements::{make_gaussian, make_laplace};
 use opendp::measures::{MaxDivergence, ZeroConcentratedDivergence};
 use opendp::metrics::{L1Distance, L2Distance};
 use vestibule_protocol::calibration::{Calibrated, NoiseScale, Reach, Target};
+use vestibule_protocol::job::Spend;
 
 use crate::reduce::{SumOverflow, Sums};
 
@@ -87,6 +88,25 @@ fn library(error: opendp::error::Error) -> NoiseError {
 /// OpenDP refuses, or its map does not confirm the target.
 pub fn draw(calibrated: &[Calibrated], threads: usize) -> Result<Drawn, NoiseError> {
     calibrated.iter().map(|statistic| draw_one(statistic, threads)).collect::<Result<_, _>>().map(Drawn)
+}
+
+/// One draw for the moment of a release, by the same samplers: whole microseconds at a scale of `scale_us`.
+///
+/// # Errors
+/// A scale that OpenDP refuses or that is no time.
+pub(crate) fn moment(spend: Spend, scale_us: f64) -> Result<i64, NoiseError> {
+    // A hundred years, and infinity.
+    if scale_us.is_nan() || scale_us > 3.2e15 {
+        return Err(NoiseError::TooSmall);
+    }
+    let drawn = std::thread::scope(|scope| {
+        let draw = || match spend {
+            Spend::Gaussian(_) => gaussian(scale_us)?.invoke(&vec![0]).map_err(library),
+            Spend::Laplace(_) => laplace(scale_us)?.invoke(&vec![0]).map_err(library),
+        };
+        scope.spawn(draw).join().map_err(|_| NoiseError::OpenDp("a drawing thread panicked".to_owned()))?
+    })?;
+    drawn.first().copied().ok_or(NoiseError::TooSmall)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "scales are below 2^48: exact")]

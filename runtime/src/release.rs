@@ -1,15 +1,15 @@
 //! Step 13: what was cleared becomes a document, is stored, and only then may leave.
 //!
-//! *In*: [`Charged`] terms and what the airlock [`Cleared`]. *Out*: the bytes of the release that the ledger holds: those of the
-//! first commit, whatever happened since. *Refuses*: to return bytes that are not on disk.
+//! *In*: [`Charged`] terms, what the airlock [`Cleared`], and the moment before which nobody may learn of it. *Out*: what the ledger
+//! holds: the bytes and the moment of the first commit, whatever happened since. *Refuses*: to return bytes that are not on disk.
 
 use vestibule_protocol::calibration::Calibrated;
 use vestibule_protocol::release::{NoisedStatistic, Release};
 
 use crate::airlock::Cleared;
-use crate::ledger::{Charged, Ledger, LedgerError};
+use crate::ledger::{Charged, Ledger, LedgerError, Settled};
 
-/// Stores the release of a charged round and returns the bytes to send.
+/// Stores the release of a charged round and returns what to send, and when (`leaves_ms`, milliseconds since 1970).
 ///
 /// # Errors
 /// The ledger cannot be written.
@@ -18,8 +18,9 @@ pub fn store(
     charged: &Charged,
     calibrated: &[Calibrated],
     cleared: &Cleared,
+    leaves_ms: i64,
     now: i64,
-) -> Result<Option<Vec<u8>>, LedgerError> {
+) -> Result<Settled, LedgerError> {
     let verified = charged.admitted().verified();
     let statistic =
         |((asked, calibrated), steps): ((&vestibule_protocol::round::Statistic, &Calibrated), &Vec<i64>)| NoisedStatistic {
@@ -36,14 +37,14 @@ pub fn store(
         statistics: verified.round().statistics().iter().zip(calibrated).zip(cleared.steps()).map(statistic).collect(),
     };
     let bytes = serde_json::to_vec(&release).expect("names and numbers are always JSON");
-    ledger.commit(charged, Some(&bytes), "released", now)
+    ledger.commit(charged, &Settled { release: Some(bytes), leaves_ms }, "released", now)
 }
 
-/// Stores that a charged round releases nothing. `code` stays in the site's ledger. Returns the bytes of an earlier release if
-/// there is one after all.
+/// Stores that a charged round releases nothing. `code` stays in the site's ledger. Returns an earlier release if there is one
+/// after all.
 ///
 /// # Errors
 /// The ledger cannot be written.
-pub fn store_nothing(ledger: &Ledger, charged: &Charged, code: &str, now: i64) -> Result<Option<Vec<u8>>, LedgerError> {
-    ledger.commit(charged, None, code, now)
+pub fn store_nothing(ledger: &Ledger, charged: &Charged, code: &str, leaves_ms: i64, now: i64) -> Result<Settled, LedgerError> {
+    ledger.commit(charged, &Settled { release: None, leaves_ms }, code, now)
 }

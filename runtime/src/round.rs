@@ -10,7 +10,7 @@ use vestibule_protocol::calibration::Calibrated;
 use vestibule_sandbox::{Contributions, Detail, Failure, Runner, Value as GuestValue};
 use vestibule_worker::Each;
 
-use crate::dataset::{Dataset, GROUP_ROWS, RowGroup, Selection, Value};
+use crate::dataset::{Dataset, RowGroup, Selection, Value};
 use crate::reduce::Sums;
 
 /// Why there are no sums. None of it may leave the site other than as the one fixed message.
@@ -60,13 +60,19 @@ pub trait Crew: Send {
     ) -> Result<(), RoundFailure>;
 }
 
-/// Where a dry run hears of guests' faults, by partition. At a site there is none.
-pub(crate) type Faults<'a> = &'a (dyn Fn(usize, Detail) + Sync);
+/// Where a dry run hears of its guests. At a site there are none.
+#[derive(Clone, Copy)]
+pub(crate) struct Ears<'a> {
+    /// Faults, by partition.
+    pub(crate) fault: &'a (dyn Fn(usize, Detail) + Sync),
+    /// What each took.
+    pub(crate) fuel: &'a (dyn Fn(u64) + Sync),
+}
 
 /// Guests in this very process: for dry runs on one's own data, and to measure what the second wall costs.
 struct Here<'a> {
     runner: Runner,
-    faults: Option<Faults<'a>>,
+    ears: Option<Ears<'a>>,
     row: Row,
 }
 
@@ -76,8 +82,8 @@ pub fn here(runner: &Runner, count: usize) -> Vec<Box<dyn Crew>> {
     here_with(runner, count, None)
 }
 
-pub(crate) fn here_with<'a>(runner: &Runner, count: usize, faults: Option<Faults<'a>>) -> Vec<Box<dyn Crew + 'a>> {
-    let crew = || Box::new(Here { runner: runner.clone(), faults, row: Row::default() }) as Box<dyn Crew + 'a>;
+pub(crate) fn here_with<'a>(runner: &Runner, count: usize, ears: Option<Ears<'a>>) -> Vec<Box<dyn Crew + 'a>> {
+    let crew = || Box::new(Here { runner: runner.clone(), ears, row: Row::default() }) as Box<dyn Crew + 'a>;
     (0..count.max(1)).map(|_| crew()).collect()
 }
 
@@ -95,10 +101,15 @@ impl Crew for Here<'_> {
             }
             self.row.fill(rows, index);
             let found = match self.runner.contribute(self.row.values(), self.row.dosages()) {
-                Ok(contributions) => Some(contributions),
+                Ok(contributions) => {
+                    if let Some(ears) = self.ears {
+                        (ears.fuel)(contributions.fuel());
+                    }
+                    Some(contributions)
+                }
                 Err(Failure::Guest(detail)) => {
-                    if let (Some(faults), Some(detail)) = (self.faults, detail) {
-                        faults(first.saturating_add(index), detail);
+                    if let (Some(ears), Some(detail)) = (self.ears, detail) {
+                        (ears.fault)(first.saturating_add(index), detail);
                     }
                     None
                 }
@@ -136,7 +147,7 @@ pub fn run(
                 return Err(RoundFailure::Stopped);
             }
             let rows = dataset.read(selection, group).map_err(|_| RoundFailure::Dataset)?;
-            let first = group.saturating_mul(GROUP_ROWS);
+            let first = dataset.rows_before(group);
             crew.group(&rows, first, &stopped, &mut |found| sums.add(calibrated, found).map_err(|_| RoundFailure::Host))?;
         }
     };

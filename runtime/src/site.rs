@@ -1,16 +1,19 @@
 //! One offer from the link to the release: the steps in their order. And the daemon that hears offers.
 //!
 //! *In*: an [`Offer`]. *Out*: its last [`Answer`]. *Trusts*: the steps. *Refuses*: what they refuse, before data is touched, with
-//! a code and a sentence made of public terms; after that, only [`Answer::NoRelease`], whatever happened.
+//! a code and a sentence made of public terms; after that, there is a release or there is none, in an answer of the same length and
+//! at a moment that was drawn, whatever happened.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vestibule_protocol::calibration::{Calibrated, calibrate};
-use vestibule_protocol::job::JobId;
+use vestibule_protocol::job::{JobId, Limits};
+use vestibule_protocol::manifest::Manifest;
 use vestibule_protocol::message::{Answer, Offer};
 use vestibule_protocol::name::Name;
 use vestibule_sandbox::CodeCache;
@@ -18,12 +21,13 @@ use vestibule_worker::{Launch, WorkerError};
 
 use crate::admission::{self, Verified};
 use crate::component::{CodeFolder, Components};
-use crate::dataset::{Dataset, Selection};
+use crate::dataset::{Dataset, DatasetError, Selection};
+use crate::delay::{self, Delay, Load};
 use crate::guests::{Guests, GuestsError, Prepared};
 use crate::home::{Coordinator, Home, HomeError};
-use crate::ledger::{Admission, Charged, Ledger, LedgerError};
+use crate::ledger::{Admission, Charged, Ledger, LedgerError, Purse, Settled};
 use crate::policy::{self, Admitted};
-use crate::{airlock, link, noise, release, round};
+use crate::{airlock, dataset, link, noise, release, round};
 
 /// A site that is running.
 #[derive(Debug)]
@@ -34,9 +38,13 @@ pub struct Site {
     guests: Guests,
     components: Components,
     threads: usize,
-    running: Semaphore,
+    running: Arc<Semaphore>,
+    turns: Mutex<HashMap<(JobId, u32), Turn>>,
     stops: Mutex<HashMap<JobId, Arc<AtomicBool>>>,
 }
+
+/// Held by whoever runs a round.
+type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// The daemon could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -104,14 +112,17 @@ pub(crate) struct Ready {
     selection: Selection,
     guests: Prepared,
     calibrated: Vec<Calibrated>,
+    delay: Delay,
 }
 
 /// What becomes of an offer once its component is here.
 pub(crate) enum Outcome {
     /// It is to be run now; the coordinator may be told that it was accepted.
     Run(Box<Ready>),
-    /// It is answered already.
-    Answer(Answer),
+    /// It was refused.
+    Refused(Answer),
+    /// What became of it was settled before.
+    Settled(Settled),
 }
 
 impl Site {
@@ -130,9 +141,9 @@ impl Site {
             return Err(SiteError::Walls(gaps.join("; ")));
         }
         let components = Components::new(home.folder("blobs")?);
-        let (ledger, running) = (home.ledger()?, Semaphore::new(rounds));
+        let (ledger, running) = (home.ledger()?, Arc::new(Semaphore::new(rounds)));
         let name = coordinator.site.clone();
-        Ok(Self { home, name, ledger, guests, components, threads, running, stops: Mutex::default() })
+        Ok(Self { home, name, ledger, guests, components, threads, running, turns: Mutex::default(), stops: Mutex::default() })
     }
 
     /// Steps 5 and 6. `Ok(Err(_))` is the answer to an offer that is refused.
@@ -160,7 +171,7 @@ impl Site {
     pub(crate) fn charge(&self, admitted: Admitted, component: &[u8], now: i64) -> Outcome {
         match self.prepare(admitted, component, now) {
             Ok(outcome) => outcome,
-            Err(refused) => Outcome::Answer(refusal(refused)),
+            Err(refused) => Outcome::Refused(refusal(refused)),
         }
     }
 
@@ -186,42 +197,79 @@ impl Site {
         let calibrated = calibrate(&round, signed.budget().round(round.share_ppb()))
             .map_err(|error| Refused::from((error.code(), error)))?;
         let guests = loaded.prepare(&round, admitted.limits(), &selection).map_err(guest)?;
-        let budget = dataset.info().budget;
+        let inputs = selection.values().saturating_add(selection.dosages());
+        let load = Load { limits: admitted.limits(), state_fuel: guests.state_fuel(), inputs };
+        let budget = signed.budget().round(round.share_ppb());
+        let delay = Delay::of(&round, budget.time(), load, self.home.settings().slowest);
+        if delay.expected() > Duration::from_secs(manifest.round_deadline_seconds.into()) {
+            return Err(("release-too-late", late(&delay, &manifest)).into());
+        }
+        let purse = self.purse(&dataset).map_err(|error| own("dataset", &error))?;
         let ledger = |error: LedgerError| match error {
             LedgerError::Database { .. } => own("ledger", &error),
             // What is left of a budget is for the site to tell, not for every refusal.
             LedgerError::OverBudget { .. } => {
                 ("budget-exhausted", "the dataset's privacy budget does not hold this job").into()
             }
+            error @ LedgerError::OtherPopulation { .. } => own("ledger", &error),
             error => (error.code(), error).into(),
         };
-        self.ledger.set_cap(&manifest.dataset, budget.rho(), budget.delta).map_err(ledger)?;
-        match self.ledger.charge(admitted, now).map_err(ledger)? {
-            Admission::Run(charged) => Ok(Outcome::Run(Box::new(Ready { charged, dataset, selection, guests, calibrated }))),
-            Admission::Released(json) => Ok(Outcome::Answer(Answer::Release { json })),
-            Admission::Nothing => Ok(Outcome::Answer(Answer::NoRelease)),
+        match self.ledger.charge(admitted, &purse, now).map_err(ledger)? {
+            Admission::Run(charged) => {
+                Ok(Outcome::Run(Box::new(Ready { charged, dataset, selection, guests, calibrated, delay })))
+            }
+            Admission::Settled(settled) => Ok(Outcome::Settled(settled)),
         }
     }
 
-    /// Steps 9 to 13. Blocks. From here on data is touched: whatever happens, the answer is a release or the one fixed message.
-    pub(crate) fn release(&self, ready: Ready, now: impl Fn() -> i64) -> Answer {
+    /// What a dataset's jobs are paid from. Of several datasets about the same people, the smallest caps hold.
+    fn purse(&self, dataset: &Dataset) -> Result<Purse, DatasetError> {
+        let own = dataset.info();
+        let data = self.home.folder("data").map_err(|error| DatasetError::Io(std::io::Error::other(error)))?;
+        let mut purse = Purse {
+            population: own.population.clone(),
+            cap: own.budget.rho(),
+            delta: own.budget.delta,
+            moments_femto: own.budget.moments_femto(),
+            researcher_cap: own.budget.researcher_rho(),
+            version: dataset.version().to_owned(),
+        };
+        for name in dataset::list(&data)? {
+            let Some(info) = Dataset::info_of(&data, &name)?.filter(|info| info.population == own.population) else { continue };
+            purse.cap = purse.cap.min(info.budget.rho());
+            purse.delta = purse.delta.min(info.budget.delta);
+            purse.moments_femto = purse.moments_femto.min(info.budget.moments_femto());
+            purse.researcher_cap = purse.researcher_cap.into_iter().chain(info.budget.researcher_rho()).min();
+        }
+        Ok(purse)
+    }
+
+    /// Steps 9 to 13. Blocks. From here on data is touched: whatever happens, there is a release or there is none, and a moment before
+    /// which nobody may learn which. `since` reads the time since 1970.
+    pub(crate) fn release(&self, ready: Ready, since: impl Fn() -> Duration) -> Settled {
         let job = ready.charged.admitted().verified().signed().manifest().job;
         let stop = self.stop_flag(job);
-        let Ready { charged, dataset, selection, guests, calibrated } = ready;
-        let code = match self.noised(&charged, &dataset, &selection, guests, &calibrated, &stop) {
-            Ok(cleared) => match release::store(&self.ledger, &charged, &calibrated, &cleared, now()) {
-                Ok(Some(json)) => return Answer::Release { json },
-                Ok(None) => return Answer::NoRelease,
-                // Not on disk: the bytes must not leave, and after a failed sync nothing more may be written.
-                Err(_) => return Answer::NoRelease,
-            },
-            Err(code) => code,
+        let Ready { charged, dataset, selection, guests, calibrated, delay } = ready;
+        // Before any data: that this fails says nothing.
+        let drawn = delay.draw();
+        let outcome = match &drawn {
+            Ok(_) => self.noised(&charged, &dataset, &selection, guests, &calibrated, &stop),
+            Err(error) => Err(error.code()),
         };
-        tracing::warn!(%job, code, "a round released nothing");
-        match release::store_nothing(&self.ledger, &charged, code, now()) {
-            Ok(Some(json)) => Answer::Release { json },
-            _ => Answer::NoRelease,
+        let ended = since();
+        let leaves = ended.saturating_add(drawn.unwrap_or_default());
+        let leaves = leaves.saturating_add(delay::until_tick(leaves, self.home.settings().release_tick_seconds));
+        let leaves_ms = i64::try_from(leaves.as_millis()).unwrap_or(i64::MAX);
+        let now = i64::try_from(ended.as_secs()).unwrap_or(i64::MAX);
+        let stored = match &outcome {
+            Ok(cleared) => release::store(&self.ledger, &charged, &calibrated, cleared, leaves_ms, now),
+            Err(code) => release::store_nothing(&self.ledger, &charged, code, leaves_ms, now),
+        };
+        if let Err(code) = outcome {
+            tracing::warn!(%job, code, "a round released nothing");
         }
+        // Not on disk: the bytes must not leave, and after a failed sync nothing more may be written.
+        stored.unwrap_or(Settled { release: None, leaves_ms })
     }
 
     fn noised(
@@ -234,14 +282,20 @@ impl Site {
         stop: &AtomicBool,
     ) -> Result<airlock::Cleared, &'static str> {
         let drawn = noise::draw(calibrated, self.threads).map_err(|error| error.code())?;
-        let crews = guests.crews(self.threads.min(dataset.row_groups()));
+        let crews = guests.crews(self.threads);
         let sums = round::run(dataset, selection, crews, calibrated, stop).map_err(|error| error.code())?;
         let noised = drawn.hide(sums).map_err(|error| error.code())?;
         airlock::inspect(charged, calibrated, noised).map_err(|error| error.code())
     }
 
-    pub(crate) const fn running(&self) -> &Semaphore {
-        &self.running
+    /// A place among the rounds that run.
+    pub(crate) fn running(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.running)
+    }
+
+    /// One at a time runs a round, however often it is asked for.
+    pub(crate) fn turn(&self, job: JobId, round: u32) -> Turn {
+        Arc::clone(self.turns.lock().unwrap_or_else(PoisonError::into_inner).entry((job, round)).or_default())
     }
 
     fn stop_flag(&self, job: JobId) -> Arc<AtomicBool> {
@@ -258,8 +312,20 @@ impl Site {
         if !cancel {
             self.stops.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
         }
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != job);
         Ok(())
     }
+}
+
+fn late(delay: &Delay, manifest: &Manifest) -> String {
+    let Limits { fuel_per_partition, memory_mib } = manifest.limits;
+    format!(
+        "to hide how long one individual's {fuel_per_partition} fuel and {memory_mib} MiB can take, the release would leave some {:.0} s \
+         after the round, whose deadline is {} s: ask for less fuel and memory (`vestibule analysis try` prints what is used), fewer \
+         rounds, more epsilon, or a later deadline",
+        delay.expected().as_secs_f64(),
+        manifest.round_deadline_seconds
+    )
 }
 
 /// A fault of our own before data was touched: named in our log, nameless outside.

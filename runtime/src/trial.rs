@@ -5,7 +5,8 @@
 //! what a site would. Never part of the daemon: nothing here is reachable from the link.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use vestibule_protocol::calibration::{Calibrated, calibrate, to_real};
 use vestibule_protocol::job::{Budget, Limits};
@@ -15,7 +16,8 @@ use vestibule_protocol::round::{Round, WHOLE_SHARE_PPB};
 use vestibule_sandbox::{Analysis, Shape, Step};
 
 use crate::dataset::{Dataset, Selection};
-use crate::round::Crew;
+use crate::delay::{Costs, Delay, Load};
+use crate::round::{Crew, Ears};
 use crate::{noise, round};
 
 /// Faults that are kept; the rest is counted.
@@ -43,6 +45,10 @@ pub struct TrialRound {
     pub exact: Vec<Vec<f64>>,
     /// The same with noise.
     pub released: Vec<Released>,
+    /// The most fuel that one individual took.
+    pub most_fuel: u64,
+    /// How long after its round a site's release would leave, at the usual costs.
+    pub delay: Duration,
 }
 
 // The exact sums and what a guest said about a person are their owner's to print, not a log's.
@@ -151,7 +157,14 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
         let calibrated = calibrate(&asked, budget.round(asked.share_ppb()))?;
         let drawn = noise::draw(&calibrated, 2)?;
         let runner = analysis.runner(&asked, limits)?;
-        let crews = round::here_with(&runner, threads.min(dataset.row_groups()), Some(&listen));
+        let most_fuel = AtomicU64::new(0);
+        let ears = Ears {
+            fault: &listen,
+            fuel: &|fuel| {
+                most_fuel.fetch_max(fuel, Ordering::Relaxed);
+            },
+        };
+        let crews = round::here_with(&runner, threads.min(dataset.row_groups()), Some(ears));
         let sums = round::run(dataset, &selection, crews, &calibrated, &AtomicBool::new(false))?;
         let exact = sums.into_steps();
         let noised = drawn.over(&exact)?;
@@ -162,7 +175,16 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
             noise_sd: calibrated.noise_sd(),
             sites: 1,
         });
-        rounds.push(TrialRound { exact: reals(&exact, &calibrated), released: released.collect(), round: asked });
+        let inputs = selection.values().saturating_add(selection.dosages());
+        let load = Load { limits, state_fuel: runner.state_fuel(), inputs };
+        let delay = Delay::of(&asked, budget.round(asked.share_ppb()).time(), load, Costs::default()).expected();
+        rounds.push(TrialRound {
+            exact: reals(&exact, &calibrated),
+            released: released.collect(),
+            round: asked,
+            most_fuel: most_fuel.into_inner(),
+            delay,
+        });
     };
     let (faults, fault_count) = faults.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     Ok(Trial { rounds, report, faults, fault_count })

@@ -40,11 +40,9 @@ fn kills_lose_no_job_and_charge_no_round_twice() {
             let charges: i64 = ledger.query_row("SELECT COUNT(*) FROM charge WHERE job = ?1", [job], |row| row.get(0)).unwrap();
             assert_eq!(charges, 2, "{site} {job}");
             let (reserved, spent): (i64, i64) = ledger
-                .query_row(
-                    "SELECT reserved_rho, (SELECT SUM(rho) FROM charge WHERE charge.job = job.job) FROM job WHERE job = ?1",
-                    [job],
-                    |row| Ok((row.get(0)?, row.get(1)?)),
-                )
+                .query_row("SELECT reserved_rho, spent_rho FROM job_account WHERE job = ?1", [job], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
                 .unwrap();
             assert!(spent <= reserved && spent * 100 >= reserved * 99, "{site} {job}: {spent} of {reserved}");
             for round in 0..2 {

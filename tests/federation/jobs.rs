@@ -35,7 +35,7 @@ fn two_sites_answer_and_every_refusal_says_why() {
             (budget[0]["jobs"][0]["ended"] == true).then_some(budget)
         });
         assert_eq!(budget[0]["jobs"][0]["rounds"], 1, "{budget}");
-        assert!((budget[0]["spent_epsilon"].as_f64().unwrap() - 1.0).abs() < 0.001, "{budget}");
+        assert!((budget[0]["spent_epsilon"].as_f64().unwrap() - 1.0).abs() < 0.01, "{budget}");
         assert_eq!(budget[0]["reserved_rho"], 0.0, "{budget}");
     }
 
@@ -67,11 +67,9 @@ fn two_sites_answer_and_every_refusal_says_why() {
     let (_, document) = world.submit("hostile", hostile);
     assert_eq!(document["error"]["code"], "analysis-trapped", "{document}");
     assert!(document["error"]["message"].as_str().unwrap().contains("`plan`"), "{document}");
-    refused(
-        &SUMMARY.replace("[params]", "[limits]\nfuel_per_partition = 10\nmemory_mib = 64\n[params]"),
-        "analysis-trapped",
-        "fuel",
-    );
+    let (_, document) = world.submit("hostile", &hostile.replace("panic in plan", "loop in plan"));
+    assert_eq!(document["error"]["code"], "analysis-trapped", "{document}");
+    assert!(document["error"]["message"].as_str().unwrap().contains("fuel"), "{document}");
 
     // Over a site's own cap: decided there, before any data is touched.
     let job = world.submitted("cohort-summary", &SUMMARY.replace("epsilon = 1.0", "epsilon = 4.5"));
@@ -89,9 +87,10 @@ fn two_sites_answer_and_every_refusal_says_why() {
     assert_eq!(status["sites"][1]["reason"]["code"], "signature-refused", "{status}");
     world.ok(&["site", "researcher", "add", "leiden", "ada", "ada.pem.pub"]);
 
-    // What is left of kyoto's epsilon 10 does not hold this many jobs: the last are refused, and never run.
-    let exhausted = (0..40).any(|_| {
-        let job = world.submitted("cohort-summary", &SUMMARY.replace("epsilon = 1.0", "epsilon = 4.0"));
+    // What is left of kyoto's epsilon 10 does not hold this many jobs, each of which asks something else: the last are refused, and
+    // never run.
+    let exhausted = (10..50).any(|n| {
+        let job = world.submitted("cohort-summary", &SUMMARY.replace("epsilon = 1.0", &format!("epsilon = 3.9{n}")));
         let status = world.ended(&job);
         let failed = status["state"] == "failed";
         if failed {

@@ -7,6 +7,7 @@
 //! | `crashes` | killed daemons lose no job, charge no round twice, send no second release |
 //! | `hostile` | hostile guests move nothing but their own bounded contribution |
 //! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
+//! | `time` | a release leaves when its delay is over, whoever asks |
 //! | `commands` | exit codes, JSON, and what errors say |
 //! | `world` | the fixture |
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
@@ -27,5 +28,6 @@ mod hostile;
 mod https;
 mod jobs;
 mod real;
+mod time;
 mod walls;
 mod world;

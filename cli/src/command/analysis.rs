@@ -15,6 +15,7 @@ use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::{Bound, Plan, Statistic};
 use vestibule_protocol::shape;
 use vestibule_runtime::dataset::{Config, Dataset, StoreKey, ingest};
+use vestibule_runtime::delay::{Costs, Delay, Load};
 use vestibule_runtime::trial::{self, Trial};
 use vestibule_sandbox::{Inspection, Sandbox, Shape, Step};
 
@@ -100,12 +101,22 @@ pub(crate) struct Amount {
     /// Pure-epsilon Laplace noise instead of Gaussian; delta is then 0.
     #[arg(long)]
     laplace: bool,
+    /// Fuel of one individual, about one unit per instruction.
+    #[arg(long, default_value_t = Limits::default().fuel_per_partition)]
+    fuel: u64,
+    /// Memory of one instance, in MiB.
+    #[arg(long, default_value_t = Limits::default().memory_mib)]
+    memory_mib: u32,
 }
 
 impl Amount {
     fn budget(&self) -> Result<Budget> {
         let (noise, delta) = if self.laplace { (Noise::Laplace, 0.0) } else { (Noise::Gaussian, self.delta) };
         Budget::new(noise, self.epsilon, delta).map_err(|error| coded(error.code(), error))
+    }
+
+    const fn limits(&self) -> Limits {
+        Limits { fuel_per_partition: self.fuel, memory_mib: self.memory_mib }
     }
 }
 
@@ -145,18 +156,18 @@ impl Analysis {
             }
             Self::Inspect { file, params } => inspect(&file, params.as_deref(), json),
             Self::Try { file, params, data, budget } => {
-                let trial = try_out(&file, &params, &data, budget.budget()?)?;
+                let trial = try_out(&file, &params, &data, &budget)?;
                 if json {
                     println!("{}", document(&trial));
                 } else {
-                    println!("{}", text(&trial));
+                    println!("{}", text(&trial, budget.limits()));
                 }
                 Ok(())
             }
             Self::Quote { file, params, dictionary, catalogue, individuals, sites, budget } => {
                 let (_, analysis) = load(&file)?;
                 let shape_of = |plan: &Plan| public_shape(plan, &dictionary, &catalogue);
-                quote(&analysis, &params, shape_of, individuals, sites, budget.budget()?, json)
+                quote(&analysis, &params, shape_of, (individuals, sites), &budget, json)
             }
         }
     }
@@ -227,7 +238,8 @@ fn receipt(inspection: &Inspection, plan: Option<&Plan>) -> String {
     lines.join("\n")
 }
 
-fn try_out(file: &Path, params: &str, recipe: &Path, budget: Budget) -> Result<Trial> {
+fn try_out(file: &Path, params: &str, recipe: &Path, amount: &Amount) -> Result<Trial> {
+    let budget = amount.budget()?;
     let (_, analysis) = load(file)?;
     let recipe_text = read(recipe)?;
     let folder = recipe.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -243,13 +255,13 @@ fn try_out(file: &Path, params: &str, recipe: &Path, budget: Budget) -> Result<T
     let report = report.map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?;
     eprintln!("{report}");
     let dataset = Dataset::open(&data, &name, &key).map_err(|error| coded(error.code(), error))?;
-    trial::run(&analysis, params, &dataset, budget, Limits::default()).map_err(|error| coded(error.code(), error))
+    trial::run(&analysis, params, &dataset, budget, amount.limits()).map_err(|error| coded(error.code(), error))
 }
 
 /// How many entries of a long statistic a terminal shows.
 const ENTRIES: usize = 8;
 
-fn text(trial: &Trial) -> String {
+fn text(trial: &Trial, limits: Limits) -> String {
     let mut parts = Vec::new();
     for (index, round) in trial.rounds.iter().enumerate() {
         let rows = round.released.iter().zip(&round.exact).flat_map(|(released, exact)| {
@@ -262,10 +274,14 @@ fn text(trial: &Trial) -> String {
         });
         let heads = ["statistic", "exact", "noised", "95 %"];
         parts.push(format!(
-            "round {}: {:.1} % of the budget\n{}",
+            "round {}: {:.1} % of the budget\n{}\none individual took at most {} of {} fuel; at these limits a site's release leaves some {} \
+             after its round",
             index + 1,
             share(round.round.share_ppb()),
-            show::grid(&heads, rows)
+            show::grid(&heads, rows),
+            round.most_fuel,
+            limits.fuel_per_partition,
+            show::span(round.delay)
         ));
     }
     parts.push(show::report(&trial.report));
@@ -291,7 +307,8 @@ fn document(trial: &Trial) -> serde_json::Value {
         let statistics = round.released.iter().zip(&round.exact).map(|(released, exact)| {
             json!({ "name": released.name, "exact": exact, "noised": released.values, "noise_sd": released.noise_sd })
         });
-        json!({ "budget_share": share(round.round.share_ppb()) / 100.0, "statistics": statistics.collect::<Vec<_>>() })
+        json!({ "budget_share": share(round.round.share_ppb()) / 100.0, "statistics": statistics.collect::<Vec<_>>(),
+            "most_fuel": round.most_fuel, "delay_seconds": round.delay.as_secs_f64() })
     });
     let faults = trial.faults.iter().map(|(individual, message)| json!({ "individual": individual, "message": message }));
     json!({ "rounds": rounds.collect::<Vec<_>>(), "report": trial.report, "fault_count": trial.fault_count, "faults": faults.collect::<Vec<_>>() })
@@ -313,17 +330,21 @@ fn quote(
     analysis: &vestibule_sandbox::Analysis,
     params: &str,
     shape_of: impl Fn(&Plan) -> Result<Shape>,
-    individuals: u64,
-    sites: u32,
-    budget: Budget,
+    (individuals, sites): (u64, u32),
+    amount: &Amount,
     json: bool,
 ) -> Result<()> {
-    let plan = analysis.plan(params, Limits::default()).map_err(guest)?;
-    let step = analysis.next(params, &shape_of(&plan)?, &[], Limits::default()).map_err(guest)?;
+    let (budget, limits) = (amount.budget()?, amount.limits());
+    let plan = analysis.plan(params, limits).map_err(guest)?;
+    let shape = shape_of(&plan)?;
+    let step = analysis.next(params, &shape, &[], limits).map_err(guest)?;
     let Step::Round(round) = step else {
         return Err(Failure::input("no-round", "the analysis asks for no round at all: there is nothing to quote"));
     };
     let calibrated = calibrate(&round, budget.round(round.share_ppb())).map_err(|error| coded(error.code(), error))?;
+    let state_fuel = analysis.runner(&round, limits).map_err(guest)?.state_fuel();
+    let load = Load { limits, state_fuel, inputs: shape.variants.len().saturating_add(shape.columns.len()) };
+    let delay = Delay::of(&round, budget.round(round.share_ppb()).time(), load, Costs::default()).expected();
     #[expect(clippy::cast_precision_loss, reason = "numbers of people are far below 2^53")]
     let people = individuals.max(1) as f64;
     let sd = |calibrated: &vestibule_protocol::calibration::Calibrated| calibrated.noise_sd() * f64::from(sites).sqrt();
@@ -334,7 +355,8 @@ fn quote(
         });
         println!(
             "{}",
-            json!({ "rounds": plan.max_rounds, "budget_share": share(round.share_ppb()) / 100.0, "statistics": statistics.collect::<Vec<_>>() })
+            json!({ "rounds": plan.max_rounds, "budget_share": share(round.share_ppb()) / 100.0, "statistics": statistics.collect::<Vec<_>>(),
+                "delay_seconds": delay.as_secs_f64() })
         );
         return Ok(());
     }
@@ -349,10 +371,12 @@ fn quote(
         ]
     });
     println!(
-        "round 1 of at most {}, {:.1} % of the budget; {individuals} individuals at {sites} sites\n{}",
+        "round 1 of at most {}, {:.1} % of the budget; {individuals} individuals at {sites} sites\n{}\na site's release leaves some {} after \
+         its round, to hide how long one individual can take at these limits",
         plan.max_rounds,
         share(round.share_ppb()),
-        show::grid(&["statistic", "entries", "one individual gives", "95 % of a sum", "95 % of a mean"], rows)
+        show::grid(&["statistic", "entries", "one individual gives", "95 % of a sum", "95 % of a mean"], rows),
+        show::span(delay)
     );
     Ok(())
 }

@@ -125,6 +125,9 @@ epsilon   = 3.0
 delta     = 1e-6
 sites     = ["*"]
 min_sites = MIN
+[limits]
+fuel_per_partition = 200_000
+memory_mib = 4
 [params]
 catalogue = "panel"
 slices = [{ contig = "19", start = 1, end = 60_000_000 }]
@@ -138,6 +141,9 @@ epsilon   = 4.0
 delta     = 1e-6
 sites     = ["*"]
 min_sites = MIN
+[limits]
+fuel_per_partition = 200_000
+memory_mib = 4
 [params]
 outcome = "trait"
 covariates = ["age", "sex"]

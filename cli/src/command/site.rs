@@ -199,19 +199,23 @@ fn datasets(site: &Home, json: bool) -> Result<()> {
     Ok(())
 }
 
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+fn femto(amount: u64) -> f64 {
+    amount as f64 / 1e15
+}
+
 fn budget(site: &Home, json: bool) -> Result<()> {
     let accounts = site.ledger().map_err(home)?.accounts().map_err(|error| coded(error.code(), error))?;
-    let of = |rho: vestibule_protocol::privacy::Rho, delta: f64| rho.epsilon(delta);
     let document: Vec<_> = accounts
         .iter()
         .map(|account| {
             let jobs = account.jobs.iter().map(|job| {
-                json!({ "job": job.job, "researcher": job.researcher, "title": job.title, "reserved_rho": job.reserved.value(),
+                json!({ "job": job.job, "dataset": job.dataset, "researcher": job.researcher, "title": job.title, "reserved_rho": job.reserved.value(),
                     "spent_rho": job.spent.value(), "rounds": job.rounds, "ended": job.ended })
             });
-            json!({ "dataset": account.dataset, "delta": account.cap_delta,
-                "cap_rho": account.cap.value(), "cap_epsilon": of(account.cap, account.cap_delta),
-                "spent_rho": account.spent.value(), "spent_epsilon": of(account.spent, account.cap_delta),
+            json!({ "population": account.population, "delta": account.cap_delta, "moments_delta": femto(account.moments_femto),
+                "cap_rho": account.cap.value(), "cap_epsilon": account.epsilon(account.cap),
+                "spent_rho": account.spent.value(), "spent_epsilon": account.epsilon(account.spent),
                 "reserved_rho": account.reserved.value(), "jobs": jobs.collect::<Vec<_>>() })
         })
         .collect();
@@ -220,9 +224,9 @@ fn budget(site: &Home, json: bool) -> Result<()> {
         let delta = account.cap_delta;
         text.push(format!(
             "{}: spent epsilon {:.3} of {:.3} at delta {delta:e} (rho {:.6} of {:.6}; {:.6} reserved)",
-            account.dataset,
-            of(account.spent, delta),
-            of(account.cap, delta),
+            account.population,
+            account.epsilon(account.spent),
+            account.epsilon(account.cap),
             account.spent.value(),
             account.cap.value(),
             account.reserved.value()
@@ -231,6 +235,7 @@ fn budget(site: &Home, json: bool) -> Result<()> {
             let state = if job.ended { "ended" } else { "open" };
             vec![
                 job.job.to_string(),
+                job.dataset.to_string(),
                 job.researcher.to_string(),
                 job.title.clone(),
                 job.rounds.to_string(),
@@ -238,7 +243,7 @@ fn budget(site: &Home, json: bool) -> Result<()> {
                 state.to_owned(),
             ]
         });
-        text.push(show::grid(&["job", "researcher", "title", "rounds", "rho", ""], rows));
+        text.push(show::grid(&["job", "dataset", "researcher", "title", "rounds", "rho", ""], rows));
     }
     if accounts.is_empty() {
         text.push("nothing was spent".to_owned());

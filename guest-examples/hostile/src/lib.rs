@@ -27,6 +27,11 @@ impl Analysis for Hostile {
 
     fn plan(params: &Params) -> Result<Plan> {
         assert!(params.how != "panic in plan", "a planted panic in plan");
+        if params.how == "loop in plan" {
+            loop {
+                black_box(params);
+            }
+        }
         Ok(Plan::new().columns(["sex", "age", "trait"]))
     }
 
@@ -54,6 +59,11 @@ impl Analysis for Hostile {
             "loop" => loop {
                 black_box(calls);
             },
+            "chase" => chase(),
+            "touch" => touch(),
+            "divide" => divide(),
+            "denormals" => denormals(),
+            "copy" => copy(),
             "recurse" => f64::from(recurse(calls)),
             "allocate" => vec![1_u8; black_box(2 << 30)].len() as f64,
             "nan" => f64::NAN,
@@ -88,6 +98,68 @@ fn grown() -> f64 {
         found | was
     });
     if found == 0 { 0.5 } else { 1.0 }
+}
+
+/// Waits for memory at every step: each word says where the next one is, in an order that no cache foresees.
+fn chase() -> f64 {
+    const WORDS: usize = 1 << 23;
+    let mut next: Vec<u32> = vec![0; WORDS];
+    // A full cycle through all words (Hull and Dobell): a random-looking order that costs little to write.
+    for (at, next) in next.iter_mut().enumerate() {
+        *next = (at * 5_767_169 + 3_571) as u32 % WORDS as u32;
+    }
+    let mut at = 0_u32;
+    loop {
+        // SAFETY: every word is below the length, which is a power of two, and so is the first.
+        #[expect(unsafe_code, reason = "a check of the bounds would be work that does not wait")]
+        let step = |at: u32| unsafe { *next.get_unchecked(at as usize) };
+        for _ in 0..1_024 {
+            at = step(step(step(step(step(step(step(step(at))))))));
+        }
+        black_box(at);
+    }
+}
+
+/// Has the kernel find a page at every step.
+fn touch() -> f64 {
+    let mut pages = Vec::<u8>::with_capacity(56 << 20);
+    for page in pages.spare_capacity_mut().iter_mut().step_by(4_096) {
+        page.write(1);
+    }
+    loop {
+        black_box(&pages);
+    }
+}
+
+fn divide() -> f64 {
+    let (mut a, mut b) = (black_box(u64::MAX), black_box(3.0_f64));
+    loop {
+        for n in 1..1_024_u64 {
+            a = (a | 1 << 63) / (n | 1);
+            b = (b + 1e300).sqrt();
+        }
+        black_box((a, b));
+    }
+}
+
+/// Some processors take a detour for numbers this small.
+fn denormals() -> f64 {
+    let mut x = black_box(4e-310_f64);
+    loop {
+        for _ in 0..1_024 {
+            x = x * 0.999_999 + 1e-315;
+        }
+        black_box(x);
+    }
+}
+
+fn copy() -> f64 {
+    let mut bytes = vec![1_u8; 48 << 20];
+    loop {
+        let (left, right) = bytes.split_at_mut(24 << 20);
+        left.copy_from_slice(right);
+        black_box(left);
+    }
 }
 
 #[expect(unconditional_recursion, reason = "that is what it is for")]

@@ -65,8 +65,7 @@ fn golden_bytes() {
     golden(&Answer::Need { from: 5 }, "00000002000700010005");
     golden(&Answer::Accepted, "000000010007000101");
     golden(&Answer::Refused { code: "c".into(), why: "w".into() }, "00000005000700010201630177");
-    golden(&Answer::Release { json: vec![0x7b] }, "000000030007000103017b");
-    golden(&Answer::NoRelease, "000000010007000104");
+    golden(&Answer::Settled { padded: vec![0x7b] }, "000000030007000103017b");
     golden(&Close { job: JobId::from_bytes([7; 16]), cancel: true }, &format!("0000001100080001{}01", "07".repeat(16)));
     golden(&Done, "0000000000090001");
     let spki = key.to_spki();
@@ -86,4 +85,38 @@ fn a_frame_of_another_kind_or_size_is_refused_before_it_is_read() {
     assert_eq!(long.expect::<Chunk>().unwrap_err().code(), "frame-too-long");
     let big = Chunk { bytes: vec![0; CHUNK_BYTES + 100] };
     assert_eq!(encode(&big).unwrap_err().code(), "frame-too-long");
+}
+
+#[test]
+fn the_last_answer_has_one_length_whatever_is_in_it() {
+    use crate::calibration::NoiseScale;
+    use crate::release::{NoisedStatistic, Release};
+    use crate::round::{Bound, Statistic};
+    let lengths: [u32; 3] = [1, 700, 3];
+    let name = |index: usize| "\u{1}".repeat(index + 1);
+    let statistic = |(index, length)| Statistic { name: name(index), length, bound: Bound::OneCell, weight: 1.0 };
+    let statistics = lengths.into_iter().enumerate().map(statistic).collect();
+    let round = RoundRequest { statistics, budget_share: 1.0, state: vec![] };
+    let release = |value: i64, charged: u64| {
+        let noised = |(index, length): (usize, u32)| NoisedStatistic {
+            name: name(index),
+            log2_scale: -1_074,
+            noise: NoiseScale::Gaussian { sigma: u64::MAX },
+            steps: vec![value; length as usize],
+        };
+        let statistics = lengths.into_iter().enumerate().map(noised).collect();
+        let site = "s".repeat(64).parse().unwrap_or_else(|_| "s".parse().unwrap());
+        let release =
+            Release { job: JobId::from_bytes([255; 16]), round: u32::MAX, site, charged_rho_pico: charged, statistics };
+        serde_json::to_vec(&release).unwrap()
+    };
+    let length = |release: Option<&[u8]>| {
+        let Answer::Settled { padded } = Answer::settled(release, &round) else { panic!("settled") };
+        assert_eq!(Answer::release(&padded), release);
+        padded.len()
+    };
+    let (short, long) = (release(0, 0), release(i64::MIN, u64::MAX));
+    assert!(long.len() > 10 * short.len() / 2, "the longest is far longer than the shortest");
+    assert_eq!(length(None), length(Some(&short)));
+    assert_eq!(length(None), length(Some(&long)));
 }

@@ -23,8 +23,8 @@ use crate::guard::Guard;
 use crate::inspect::inspect;
 use crate::runner::{Failure, Runner};
 
-/// Public calls run once a round, not once a partition: they may work longer.
-const PUBLIC_FUEL_FACTOR: u64 = 400;
+/// Public calls run once a round and see nobody's data: how long they work tells nothing, and is bounded for all jobs alike.
+const PUBLIC_FUEL: u64 = 20_000_000_000;
 /// They see all numbers of all rounds, and build tables: they have this much memory even if partitions have less.
 const PUBLIC_MEMORY_MIB: u32 = 1_024;
 /// Most bytes of all lists that one public call may hand to the host.
@@ -216,7 +216,7 @@ impl Analysis {
     /// # Errors
     /// `prepare` refuses the state or traps.
     pub fn runner(&self, round: &Round, limits: Limits) -> Result<Runner, GuestError> {
-        let runner = Runner::new(self.sandbox.clone(), self.pre.clone(), round, limits);
+        let mut runner = Runner::new(self.sandbox.clone(), self.pre.clone(), round, limits);
         runner.rehearse().map_err(|failure| match failure {
             Failure::Refused(message) => GuestError::Refused { function: "prepare", message: printable(&message) },
             Failure::Guest(detail) => GuestError::Trapped {
@@ -234,8 +234,7 @@ impl Analysis {
         let mut store = Store::new(self.sandbox.engine(), Guard::new(memory, settings.symbols));
         store.limiter(|guard| guard);
         store.set_hostcall_fuel(PUBLIC_LIFTED_BYTES);
-        let fuel = limits.fuel_per_partition.saturating_mul(PUBLIC_FUEL_FACTOR);
-        store.set_fuel(fuel).map_err(|error| trapped(function, &error, &store))?;
+        store.set_fuel(PUBLIC_FUEL).map_err(|error| trapped(function, &error, &store))?;
         let instance = self.pre.instantiate(&mut store).map_err(|error| trapped(function, &error, &store))?;
         Ok((store, instance))
     }
@@ -276,7 +275,9 @@ fn trapped(function: &'static str, error: &wasmtime::Error, store: &Store<Guard>
 pub(crate) fn describe(error: &wasmtime::Error, guard: &Guard) -> String {
     let cause = match (guard.panic_message(), error.downcast_ref::<Trap>()) {
         (Some(message), _) => message,
-        (None, Some(Trap::OutOfFuel)) => "it used up its fuel: raise `fuel_per_partition`, or do less in one call".to_owned(),
+        (None, Some(Trap::OutOfFuel)) => {
+            "it used up its fuel: do less in one call, or raise `fuel_per_partition` if it is `contribute`".to_owned()
+        }
         (None, Some(Trap::UnreachableCodeReached)) => {
             "it panicked; `vestibule analysis try` shows the message and where".to_owned()
         }

@@ -21,8 +21,9 @@ use crate::bindings::vestibule::analysis::types::{Contribution, Individual, Valu
 use crate::engine::Sandbox;
 use crate::guard::Guard;
 
-/// `prepare` decodes the state: fuel for it comes on top, so that a partition's own limit means the same in every round.
-const PREPARE_FUEL_FACTOR: u64 = 20;
+/// `prepare` decodes the state: fuel for it comes on top, so that a partition's own limit means the same in every round. What it
+/// takes is the same for everybody, and known before any data.
+const PREPARE_FUEL: u64 = 1_000_000_000;
 /// Most bytes that one call may hand to the host, beyond twice the sums' own size.
 const LIFTED_BYTES: usize = 1 << 20;
 
@@ -34,16 +35,26 @@ pub struct Runner {
     state: Arc<[u8]>,
     limits: Limits,
     lifted: usize,
+    state_fuel: u64,
 }
 
 /// What one partition contributed: for the reducer, which clamps it. Shows its size only.
-pub struct Contributions(Vec<Contribution>);
+pub struct Contributions {
+    given: Vec<Contribution>,
+    fuel: u64,
+}
 
 impl Contributions {
     /// One for each statistic, if the guest kept to its contract.
     #[must_use]
     pub fn as_slice(&self) -> &[Contribution] {
-        &self.0
+        &self.given
+    }
+
+    /// What it took. Somebody's: for dry runs.
+    #[must_use]
+    pub const fn fuel(&self) -> u64 {
+        self.fuel
     }
 }
 
@@ -78,12 +89,21 @@ impl Runner {
     pub(crate) fn new(sandbox: Sandbox, pre: AnalysisPre<Guard>, round: &Round, limits: Limits) -> Self {
         let entries: usize = round.statistics().iter().map(|statistic| statistic.length as usize).sum();
         let lifted = entries.saturating_mul(16).saturating_add(LIFTED_BYTES).min(MAX_STATE_BYTES.saturating_mul(8));
-        Self { sandbox, pre, state: round.state().into(), limits, lifted }
+        Self { sandbox, pre, state: round.state().into(), limits, lifted, state_fuel: 0 }
     }
 
     /// Runs everything up to the data: a fresh instance that takes in the state.
-    pub(crate) fn rehearse(&self) -> Result<(), Failure> {
-        self.prepared().map(drop)
+    pub(crate) fn rehearse(&mut self) -> Result<(), Failure> {
+        let (store, _) = self.prepared()?;
+        let left = store.get_fuel().map_err(|error| Failure::Host(error.to_string()))?;
+        self.state_fuel = PREPARE_FUEL.saturating_sub(left);
+        Ok(())
+    }
+
+    /// The fuel with which an instance takes in the state: the same for every partition.
+    #[must_use]
+    pub const fn state_fuel(&self) -> u64 {
+        self.state_fuel
     }
 
     /// One partition of one individual: `values` in the order of the plan's columns, `dosages` in catalogue order over its slices.
@@ -95,7 +115,9 @@ impl Runner {
         let guest = |error: &wasmtime::Error, store: &Store<Guard>| self.guest(error, store);
         store.set_fuel(self.limits.fuel_per_partition).map_err(|error| Failure::Host(error.to_string()))?;
         let individual = Individual { values, dosages };
-        instance.call_contribute(&mut store, &[individual]).map(Contributions).map_err(|error| guest(&error, &store))
+        let given = instance.call_contribute(&mut store, &[individual]).map_err(|error| guest(&error, &store))?;
+        let left = store.get_fuel().map_err(|error| Failure::Host(error.to_string()))?;
+        Ok(Contributions { given, fuel: self.limits.fuel_per_partition.saturating_sub(left) })
     }
 
     fn prepared(&self) -> Result<(Store<Guard>, crate::bindings::Analysis), Failure> {
@@ -104,8 +126,7 @@ impl Runner {
         let mut store = Store::new(self.sandbox.engine(), Guard::new(memory, settings.symbols));
         store.limiter(|guard| guard);
         store.set_hostcall_fuel(self.lifted);
-        let fuel = self.limits.fuel_per_partition.saturating_mul(PREPARE_FUEL_FACTOR);
-        store.set_fuel(fuel).map_err(|error| Failure::Host(error.to_string()))?;
+        store.set_fuel(PREPARE_FUEL).map_err(|error| Failure::Host(error.to_string()))?;
         // Until here and in `prepare` no data was seen: what fails now failed in `rehearse` too, or is the host's fault.
         let instance = self.pre.instantiate(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
             Some(_) => self.guest(&error, &store),

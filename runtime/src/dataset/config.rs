@@ -13,6 +13,9 @@ use vestibule_protocol::name::Name;
 
 use super::{LifetimeBudget, days};
 
+/// A lifetime's smallest delta: a tenth of it, divided by what one release's moment takes, is 33 releases.
+const LEAST_DELTA: f64 = 1e-9;
+
 /// The whole recipe.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +32,8 @@ pub struct Config {
     /// Data Use Ontology codes.
     #[serde(default)]
     pub duo: Vec<String>,
+    /// Whose data it is, where other datasets of this site are about the same people. By default the dataset's own name.
+    pub population: Option<Name>,
     /// What may ever be spent.
     pub budget: LifetimeBudget,
     /// Tables, joined on their ids.
@@ -168,8 +173,13 @@ impl Config {
         if config.table.is_empty() && config.variants.is_none() {
             return fail("there is neither a `[[table]]` nor `[variants]`: nothing would be ingested");
         }
-        let LifetimeBudget { epsilon, delta } = config.budget;
-        Budget::new(Noise::Gaussian, epsilon, delta).map_err(|error| ConfigError(format!("`budget`: {error}")))?;
+        let LifetimeBudget { epsilon, delta, researcher_epsilon } = config.budget;
+        for epsilon in std::iter::once(epsilon).chain(researcher_epsilon) {
+            Budget::new(Noise::Gaussian, epsilon, delta).map_err(|error| ConfigError(format!("`budget`: {error}")))?;
+        }
+        if delta < LEAST_DELTA {
+            return fail("`budget`: a delta below 1e-9 holds the moments of a few dozen releases only");
+        }
         for table in &config.table {
             if table.decimal != '.' && table.decimal != ',' {
                 return fail("`decimal` must be `.` or `,`");

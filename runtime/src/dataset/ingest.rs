@@ -9,6 +9,7 @@
 //! file is read once.
 
 mod documents;
+mod groups;
 mod journal;
 mod rows;
 mod sources;
@@ -49,6 +50,16 @@ pub enum IngestError {
     /// No individual.
     #[error("no individual was found in any file")]
     Nobody,
+    /// The public size is not about right.
+    #[error(
+        "`approximate_size` is {said}, and there are {found} individuals: say about how many there are, for rows are grouped by it"
+    )]
+    Size {
+        /// What the recipe says.
+        said: u64,
+        /// What was counted.
+        found: u64,
+    },
     /// The disk is full.
     #[error("the disk is full: free some space and run the ingest again; the dataset that served before still does")]
     DiskFull,
@@ -73,6 +84,7 @@ impl IngestError {
             Self::Config(error) => error.code(),
             Self::Busy(_) => "ingest-busy",
             Self::Nobody => "ingest-nobody",
+            Self::Size { .. } => "size-differs",
             Self::DiskFull => "disk-full",
             Self::Io { .. } => "ingest-io",
             Self::Dataset(error) => error.code(),

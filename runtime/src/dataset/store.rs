@@ -32,7 +32,7 @@ use super::pack::{BLOCK_BYTES, BLOCK_VARIANTS, unpack};
 use super::{DatasetInfo, Value};
 
 pub(super) const FILE: &str = "people.parquet";
-/// Individuals of a row group: the unit of parallel work. 1,024 individuals x 100 blocks are 100 MB, which a thread can hold.
+/// The most individuals of a row group: the unit of parallel work. 1,024 individuals x 100 blocks are 100 MB, which a thread can hold.
 pub(crate) const GROUP_ROWS: usize = 1_024;
 
 /// What a round reads: resolved against one dataset's description.
@@ -179,6 +179,12 @@ impl Store {
 
     pub(super) fn row_groups(&self) -> usize {
         self.metadata.metadata().num_row_groups()
+    }
+
+    /// How many rows lie before a group.
+    pub(super) fn rows_before(&self, group: usize) -> usize {
+        let rows = self.metadata.metadata().row_groups().iter().take(group).map(|group| group.num_rows());
+        usize::try_from(rows.fold(0, i64::saturating_add)).unwrap_or(usize::MAX)
     }
 
     pub(super) fn read(&self, selection: &Selection, group: usize) -> Result<RowGroup, String> {

@@ -37,7 +37,7 @@ const CATALOGUE: &str = "#catalogue\tpanel\n#build\tGRCh37\ncontig\tposition\tre
     1\t100\tA\tC\n1\t200\tG\tT\n1\t300\tA\tC\n1\t300\tA\tG\n2\t50\tC\tT\n";
 
 const HEAD: &str =
-    "name = \"cohort\"\napproximate_size = 100\ndictionary = \"dictionary.toml\"\nbudget = { epsilon = 8.0, delta = 1e-6 }\n";
+    "name = \"cohort\"\napproximate_size = 1_000\ndictionary = \"dictionary.toml\"\nbudget = { epsilon = 8.0, delta = 1e-6 }\n";
 const TABLE: &str = "[[table]]\nfile = \"people.csv\"\nid = \"id\"\n[map.age]\ncolumn = \"age\"\n[map.sex]\ncolumn = \"sex\"\nlevels = { F = \"female\", M = \"male\" }\n";
 const VARIANTS: &str = "[variants]\nfiles = [\"*.vcf\"]\nbuild = \"GRCh37\"\ncatalogue = [\"panel.tsv\"]\n";
 

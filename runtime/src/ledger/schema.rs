@@ -2,7 +2,7 @@
 //!
 //! *In*: a path. *Out*: an open database whose settings were read back. *Refuses*: a damaged file, settings that did not take.
 //! The rules stand in the database itself: charges and releases are append-only, a release needs a charge, what is committed
-//! to jobs is kept by triggers and cannot pass the cap when a job is booked.
+//! to jobs is kept by triggers and cannot pass the cap when a job reserves.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -14,31 +14,53 @@ use super::{Account, JobAccount};
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS account(
-  dataset TEXT PRIMARY KEY, cap_rho INTEGER NOT NULL CHECK(cap_rho >= 0), cap_delta REAL NOT NULL,
-  committed_rho INTEGER NOT NULL DEFAULT 0 CHECK(committed_rho >= 0)) STRICT;
+  population TEXT PRIMARY KEY, cap_rho INTEGER NOT NULL CHECK(cap_rho >= 0), cap_delta REAL NOT NULL,
+  committed_rho INTEGER NOT NULL DEFAULT 0 CHECK(committed_rho >= 0),
+  cap_moments INTEGER NOT NULL CHECK(cap_moments >= 0), spent_moments INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE IF NOT EXISTS dataset(dataset TEXT PRIMARY KEY, population TEXT NOT NULL REFERENCES account(population)) STRICT;
 CREATE TABLE IF NOT EXISTS job(
-  job TEXT PRIMARY KEY CHECK(length(job) = 32), manifest TEXT NOT NULL, dataset TEXT NOT NULL REFERENCES account(dataset),
-  researcher TEXT NOT NULL, title TEXT NOT NULL, reserved_rho INTEGER NOT NULL CHECK(reserved_rho > 0),
-  admitted INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0 CHECK(ended IN (0, 1))) STRICT;
+  job TEXT PRIMARY KEY CHECK(length(job) = 32), manifest TEXT NOT NULL, dataset TEXT NOT NULL REFERENCES dataset(dataset),
+  researcher TEXT NOT NULL, title TEXT NOT NULL, admitted INTEGER NOT NULL,
+  ended INTEGER NOT NULL DEFAULT 0 CHECK(ended IN (0, 1))) STRICT;
+CREATE TABLE IF NOT EXISTS reservation(
+  job TEXT PRIMARY KEY REFERENCES job(job), rho INTEGER NOT NULL CHECK(rho > 0)) STRICT;
 CREATE TABLE IF NOT EXISTS charge(
   job TEXT NOT NULL REFERENCES job(job), round INTEGER NOT NULL CHECK(round >= 0), round_digest TEXT NOT NULL,
-  rho INTEGER NOT NULL CHECK(rho >= 0), charged INTEGER NOT NULL, PRIMARY KEY(job, round)) STRICT;
+  request TEXT NOT NULL, rho INTEGER NOT NULL CHECK(rho >= 0), moment INTEGER NOT NULL CHECK(moment >= 0),
+  charged INTEGER NOT NULL, PRIMARY KEY(job, round)) STRICT;
+CREATE INDEX IF NOT EXISTS charge_request ON charge(request);
 CREATE TABLE IF NOT EXISTS release(
   job TEXT NOT NULL, round INTEGER NOT NULL, bytes BLOB NOT NULL, sha256 TEXT NOT NULL, code TEXT NOT NULL,
-  released INTEGER NOT NULL, PRIMARY KEY(job, round), FOREIGN KEY(job, round) REFERENCES charge(job, round)) STRICT;
-CREATE TRIGGER IF NOT EXISTS job_cap BEFORE INSERT ON job
-  WHEN (SELECT committed_rho + NEW.reserved_rho > cap_rho FROM account WHERE dataset = NEW.dataset)
+  released INTEGER NOT NULL, leaves INTEGER NOT NULL, PRIMARY KEY(job, round),
+  FOREIGN KEY(job, round) REFERENCES charge(job, round)) STRICT;
+CREATE VIEW IF NOT EXISTS job_account AS SELECT job.rowid AS number, job.*, dataset.population,
+  COALESCE((SELECT rho FROM reservation WHERE reservation.job = job.job), 0) AS reserved_rho,
+  COALESCE((SELECT SUM(rho) FROM charge WHERE charge.job = job.job), 0) AS spent_rho,
+  (SELECT COUNT(*) FROM charge WHERE charge.job = job.job) AS rounds
+  FROM job JOIN dataset USING(dataset);
+CREATE TRIGGER IF NOT EXISTS reservation_cap BEFORE INSERT ON reservation
+  WHEN (SELECT committed_rho + NEW.rho > cap_rho OR job_account.ended
+        FROM job_account JOIN account USING(population) WHERE job = NEW.job)
   BEGIN SELECT RAISE(ABORT, 'over the cap'); END;
-CREATE TRIGGER IF NOT EXISTS job_booked AFTER INSERT ON job
-  BEGIN UPDATE account SET committed_rho = committed_rho + NEW.reserved_rho WHERE dataset = NEW.dataset; END;
+CREATE TRIGGER IF NOT EXISTS reservation_booked AFTER INSERT ON reservation
+  BEGIN UPDATE account SET committed_rho = committed_rho + NEW.rho
+    WHERE population = (SELECT population FROM job_account WHERE job = NEW.job); END;
 CREATE TRIGGER IF NOT EXISTS charge_within BEFORE INSERT ON charge
-  WHEN (SELECT ended OR reserved_rho < NEW.rho + (SELECT COALESCE(SUM(rho), 0) FROM charge WHERE job = NEW.job)
-        FROM job WHERE job = NEW.job)
+  WHEN (SELECT ended OR reserved_rho < NEW.rho + spent_rho FROM job_account WHERE job = NEW.job)
   BEGIN SELECT RAISE(ABORT, 'over the reservation'); END;
+CREATE TRIGGER IF NOT EXISTS charge_moment AFTER INSERT ON charge
+  BEGIN UPDATE account SET spent_moments = spent_moments + NEW.moment
+    WHERE population = (SELECT population FROM job_account WHERE job = NEW.job); END;
 CREATE TRIGGER IF NOT EXISTS job_ended AFTER UPDATE OF ended ON job WHEN OLD.ended = 0 AND NEW.ended = 1
-  BEGIN UPDATE account SET committed_rho = committed_rho - NEW.reserved_rho
-    + (SELECT COALESCE(SUM(rho), 0) FROM charge WHERE job = NEW.job) WHERE dataset = NEW.dataset; END;
-CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, dataset, researcher, title, reserved_rho ON job
+  BEGIN UPDATE account SET committed_rho = committed_rho
+    - (SELECT reserved_rho - spent_rho FROM job_account WHERE job = NEW.job)
+    WHERE population = (SELECT population FROM job_account WHERE job = NEW.job); END;
+CREATE TRIGGER IF NOT EXISTS dataset_fixed BEFORE UPDATE ON dataset BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS dataset_kept BEFORE DELETE ON dataset BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS account_kept BEFORE DELETE ON account BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS reservation_fixed BEFORE UPDATE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS reservation_kept BEFORE DELETE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, dataset, researcher, title ON job
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS job_stays_ended BEFORE UPDATE OF ended ON job WHEN NEW.ended < OLD.ended
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
@@ -97,31 +119,27 @@ where
 
 pub(super) fn accounts(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Account>> {
     let mut jobs = tx.prepare(
-        "SELECT job, researcher, title, reserved_rho, (SELECT COALESCE(SUM(rho), 0) FROM charge WHERE charge.job = job.job),
-                (SELECT COUNT(*) FROM charge WHERE charge.job = job.job), ended FROM job WHERE dataset = ?1 ORDER BY admitted, rowid",
+        "SELECT job, researcher, title, reserved_rho, spent_rho, rounds, ended, dataset FROM job_account WHERE population = ?1
+         ORDER BY number",
     )?;
-    let mut accounts = tx.prepare("SELECT dataset, cap_rho, cap_delta, committed_rho FROM account ORDER BY dataset")?;
+    let mut accounts =
+        tx.prepare("SELECT population, cap_rho, cap_delta, committed_rho, spent_moments FROM account ORDER BY population")?;
     let mut found = Vec::new();
     let mut rows = accounts.query([])?;
     while let Some(row) = rows.next()? {
-        let dataset: String = row.get(0)?;
+        let population: String = row.get(0)?;
         let job = |row: &Row<'_>| {
             let (reserved, spent) = (rho(row, 3)?, rho(row, 4)?);
             let (rounds, ended) = (row.get(5)?, row.get(6)?);
-            Ok(JobAccount {
-                job: parsed(row, 0)?,
-                researcher: parsed(row, 1)?,
-                title: row.get(2)?,
-                reserved,
-                spent,
-                rounds,
-                ended,
-            })
+            let (job, researcher, title, dataset) = (parsed(row, 0)?, parsed(row, 1)?, row.get(2)?, parsed(row, 7)?);
+            Ok(JobAccount { job, dataset, researcher, title, reserved, spent, rounds, ended })
         };
-        let jobs = jobs.query_map([&dataset], job)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        let jobs = jobs.query_map([&population], job)?.collect::<rusqlite::Result<Vec<_>>>()?;
         let spent = jobs.iter().try_fold(Rho::ZERO, |sum, job| sum.checked_add(job.spent)).unwrap_or(Rho::from_pico(u64::MAX));
         let reserved = rho(row, 3)?.checked_sub(spent).unwrap_or(Rho::ZERO);
-        found.push(Account { dataset: parsed(row, 0)?, cap: rho(row, 1)?, cap_delta: row.get(2)?, spent, reserved, jobs });
+        let (cap, cap_delta) = (rho(row, 1)?, row.get(2)?);
+        let moments_femto = row.get::<_, i64>(4)?.unsigned_abs();
+        found.push(Account { population: parsed(row, 0)?, cap, cap_delta, moments_femto, spent, reserved, jobs });
     }
     Ok(found)
 }

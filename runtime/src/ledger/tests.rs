@@ -1,4 +1,4 @@
-//! The ledger's rules: the cap, idempotence, order, ends, append-only, restarts.
+//! The ledger's rules: the caps, idempotence, repeats, order, ends, append-only, restarts.
 
 use super::*;
 use crate::admission::Verified;
@@ -13,14 +13,38 @@ fn admit(verified: Verified) -> Admitted {
     decide(verified, &Settings::default(), Some(&info)).unwrap()
 }
 
-fn ledger(temp: &tempfile::TempDir, epsilon: f64) -> Ledger {
-    let ledger = Ledger::open(&temp.path().join("ledger.sqlite")).unwrap();
-    ledger.set_cap(&"cohort".parse().unwrap(), Rho::budget(epsilon, 1e-6), 1e-6).unwrap();
-    ledger
+fn ledger(temp: &tempfile::TempDir) -> Ledger {
+    Ledger::open(&temp.path().join("ledger.sqlite")).unwrap()
+}
+
+/// A purse of that epsilon for the population `cohort`.
+fn purse(epsilon: f64) -> Purse {
+    Purse {
+        population: "cohort".parse().unwrap(),
+        cap: Rho::budget(epsilon, 1e-6),
+        delta: 1e-6,
+        moments_femto: 100_000_000,
+        researcher_cap: None,
+        version: "v1".to_owned(),
+    }
+}
+
+/// A job that asks what no other asks.
+fn job(number: u8) -> Manifest {
+    Manifest { params: number.to_string(), ..manifest(number) }
 }
 
 fn charge(ledger: &Ledger, manifest: &Manifest, round: u32) -> Result<Admission, LedgerError> {
-    ledger.charge(admit(verified(manifest, round)), NOW)
+    ledger.charge(admit(verified(manifest, round)), &purse(8.0), NOW)
+}
+
+/// Another round than all others: with a state of its own.
+fn charge_round(ledger: &Ledger, manifest: &Manifest, round: u32) -> Result<Admission, LedgerError> {
+    let mut offer = crate::admission::tests::offer(manifest, round);
+    offer.request.state = vec![u8::try_from(round).unwrap()];
+    let researchers = [("ada".parse().unwrap(), crate::admission::tests::researcher().public())];
+    let verified = crate::admission::verify(offer, &researchers, &"here".parse().unwrap(), NOW).unwrap();
+    ledger.charge(admit(verified), &purse(8.0), NOW)
 }
 
 fn run(admission: Admission) -> Box<Charged> {
@@ -28,89 +52,212 @@ fn run(admission: Admission) -> Box<Charged> {
     charged
 }
 
+fn settled(admission: Admission) -> Settled {
+    let Admission::Settled(settled) = admission else { panic!("{admission:?}") };
+    settled
+}
+
+fn bytes(release: &[u8]) -> Settled {
+    Settled { release: Some(release.to_vec()), leaves_ms: 7_000 }
+}
+
+fn half() -> Rho {
+    Rho::budget(1.0, 1e-6).share(500_000_000)
+}
+
 #[test]
-fn a_round_is_charged_once_and_answers_with_the_same_bytes() {
+fn a_round_is_charged_once_and_answers_with_the_same_bytes_at_the_same_moment() {
     let temp = tempfile::tempdir().unwrap();
-    let ledger = ledger(&temp, 8.0);
-    let charged = run(charge(&ledger, &manifest(1), 0).unwrap());
-    let half = Rho::budget(1.0, 1e-6).share(500_000_000);
-    assert_eq!(charged.rho(), half);
+    let ledger = ledger(&temp);
+    let charged = run(charge(&ledger, &job(1), 0).unwrap());
+    assert_eq!(charged.rho(), half());
     // A crash here: the round runs again under the same charge.
-    let again = run(charge(&ledger, &manifest(1), 0).unwrap());
-    assert_eq!(ledger.commit(&again, Some(b"first"), "released", NOW).unwrap().unwrap(), b"first");
-    // A second draw never replaces the first.
-    assert_eq!(ledger.commit(&charged, Some(b"second"), "released", NOW).unwrap().unwrap(), b"first");
+    let again = run(charge(&ledger, &job(1), 0).unwrap());
+    assert_eq!(ledger.commit(&again, &bytes(b"first"), "released", NOW).unwrap(), bytes(b"first"));
+    // A second draw never replaces the first, nor its moment.
+    let second = Settled { leaves_ms: 8_000, ..bytes(b"second") };
+    assert_eq!(ledger.commit(&charged, &second, "released", NOW).unwrap(), bytes(b"first"));
     let reopened = Ledger::open(&temp.path().join("ledger.sqlite")).unwrap();
-    let Admission::Released(bytes) = charge(&reopened, &manifest(1), 0).unwrap() else { panic!("released") };
-    assert_eq!(bytes, b"first");
+    assert_eq!(settled(charge(&reopened, &job(1), 0).unwrap()), bytes(b"first"));
     let account = &reopened.accounts().unwrap()[0];
-    assert_eq!((account.spent, account.jobs[0].rounds), (half, 1));
+    assert_eq!((account.spent, account.jobs[0].rounds), (half(), 1));
+    assert_eq!(account.moments_femto, delay::DELTA_FEMTO);
     assert_eq!(account.spent.checked_add(account.reserved), Some(Rho::budget(1.0, 1e-6)));
 }
 
 #[test]
 fn a_round_that_released_nothing_is_never_run_again() {
     let temp = tempfile::tempdir().unwrap();
-    let ledger = ledger(&temp, 8.0);
-    let charged = run(charge(&ledger, &manifest(1), 0).unwrap());
-    assert_eq!(ledger.commit(&charged, None, "host-fault", NOW).unwrap(), None);
-    assert!(matches!(charge(&ledger, &manifest(1), 0).unwrap(), Admission::Nothing));
+    let ledger = ledger(&temp);
+    let charged = run(charge(&ledger, &job(1), 0).unwrap());
+    let nothing = Settled { release: None, leaves_ms: 9_000 };
+    assert_eq!(ledger.commit(&charged, &nothing, "host-fault", NOW).unwrap(), nothing);
+    assert_eq!(settled(charge(&ledger, &job(1), 0).unwrap()), nothing);
+}
+
+/// A whole release, as the ledger reads it again.
+fn release(job: &Manifest) -> Settled {
+    let release = Release { job: job.job, round: 0, site: "here".parse().unwrap(), charged_rho_pico: 5, statistics: vec![] };
+    bytes(&serde_json::to_vec(&release).unwrap())
+}
+
+#[test]
+fn the_same_request_is_answered_with_the_same_draw_and_costs_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let first = Manifest { params: "\"x\"".into(), ..manifest(1) };
+    let charged = run(charge(&ledger, &first, 0).unwrap());
+    ledger.commit(&charged, &release(&first), "released", NOW).unwrap();
+    // Another job id, title and moment; the same question of the same data.
+    let same = Manifest { params: "\"x\"".into(), title: "again".into(), ..manifest(2) };
+    let found = settled(charge(&ledger, &same, 0).unwrap());
+    let read: Release = serde_json::from_slice(&found.release.clone().unwrap()).unwrap();
+    assert_eq!((read.job, read.charged_rho_pico, found.leaves_ms), (same.job, 0, 7_000));
+    assert_eq!(settled(charge(&ledger, &same, 0).unwrap()), found);
+    // The same round asked twice within a job is one question too.
+    settled(charge(&ledger, &same, 1).unwrap());
+    let account = ledger.accounts().unwrap().remove(0);
+    assert_eq!((account.spent, account.moments_femto), (half(), delay::DELTA_FEMTO));
+    assert_eq!((account.jobs[1].reserved, account.jobs[1].spent, account.jobs[1].rounds), (Rho::ZERO, Rho::ZERO, 2));
+    // What costs something reserves the job's whole budget then.
+    run(charge_round(&ledger, &same, 2).unwrap());
+    assert_eq!(ledger.accounts().unwrap()[0].jobs[1].reserved, Rho::budget(1.0, 1e-6));
+}
+
+#[test]
+fn whatever_decides_the_answer_makes_it_another_request() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let first = manifest(1);
+    let charged = run(charge(&ledger, &first, 0).unwrap());
+    ledger.commit(&charged, &release(&first), "released", NOW).unwrap();
+    let limits = first.limits;
+    let other = [
+        Manifest { params: "\"y\"".into(), ..manifest(2) },
+        Manifest { epsilon_micro: 999_999, ..manifest(3) },
+        Manifest { delta_femto: 999_999_999, ..manifest(4) },
+        Manifest { noise: vestibule_protocol::job::Noise::Laplace, delta_femto: 0, ..manifest(5) },
+        Manifest {
+            component: vestibule_protocol::manifest::ComponentRef { sha256: Digest::of(b"x"), bytes: 1 },
+            ..manifest(6)
+        },
+        Manifest {
+            limits: vestibule_protocol::job::Limits { fuel_per_partition: limits.fuel_per_partition - 1, ..limits },
+            ..manifest(7)
+        },
+    ];
+    for manifest in &other {
+        run(charge(&ledger, manifest, 0).unwrap());
+    }
+    // New rows under the old name.
+    let changed = Purse { version: "v2".to_owned(), ..purse(8.0) };
+    run(ledger.charge(admit(verified(&manifest(8), 0)), &changed, NOW).unwrap());
+    settled(charge(&ledger, &manifest(9), 0).unwrap());
 }
 
 #[test]
 fn the_cap_is_met_and_never_passed() {
     let temp = tempfile::tempdir().unwrap();
-    let ledger = ledger(&temp, 1.0);
-    run(charge(&ledger, &manifest(1), 0).unwrap());
-    assert_eq!(charge(&ledger, &manifest(2), 0).unwrap_err().code(), "budget-exhausted");
+    let ledger = ledger(&temp);
+    let charge = |manifest: &Manifest| ledger.charge(admit(verified(manifest, 0)), &purse(1.0), NOW);
+    run(charge(&job(1)).unwrap());
+    assert_eq!(charge(&job(2)).unwrap_err().code(), "budget-exhausted");
     // The first job ends with half of its reservation unused: a job of at most that size fits now.
-    ledger.end(manifest(1).job).unwrap();
-    assert_eq!(charge(&ledger, &manifest(2), 0).unwrap_err().code(), "budget-exhausted");
-    let small = Manifest { epsilon_micro: 600_000, ..manifest(3) };
-    run(charge(&ledger, &small, 0).unwrap());
+    ledger.end(job(1).job).unwrap();
+    assert_eq!(charge(&job(2)).unwrap_err().code(), "budget-exhausted");
+    let small = Manifest { epsilon_micro: 600_000, ..job(3) };
+    run(charge(&small).unwrap());
     let account = &ledger.accounts().unwrap()[0];
     assert!(account.spent.checked_add(account.reserved).unwrap() <= account.cap);
+    assert_eq!(account.jobs.len(), 2, "what was refused is not entered");
+}
+
+#[test]
+fn datasets_about_the_same_people_are_paid_from_one_account() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let charge = |manifest: &Manifest, population: &str| {
+        let info = DatasetInfo { name: manifest.dataset.clone(), ..DatasetInfo::for_tests("any", manifest.dictionary) };
+        let admitted = decide(verified(manifest, 0), &Settings::default(), Some(&info)).unwrap();
+        ledger.charge(admitted, &Purse { population: population.parse().unwrap(), ..purse(1.0) }, NOW)
+    };
+    let later = Manifest { dataset: "later".parse().unwrap(), ..job(2) };
+    run(charge(&job(1), "people").unwrap());
+    assert_eq!(charge(&later, "people").unwrap_err().code(), "budget-exhausted");
+    // What was spent cannot be left behind by calling the people something else.
+    assert_eq!(charge(&job(3), "others").unwrap_err().code(), "population-differs");
+    run(charge(&later, "others").unwrap());
+}
+
+#[test]
+fn a_researcher_has_a_cap_of_their_own() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let purse = Purse { researcher_cap: Some(Rho::budget(1.0, 1e-6)), ..purse(8.0) };
+    let charge = |manifest: &Manifest| ledger.charge(admit(verified(manifest, 0)), &purse, NOW);
+    run(charge(&job(1)).unwrap());
+    assert_eq!(charge(&job(2)).unwrap_err().code(), "researcher-budget-exhausted");
+    ledger.end(job(1).job).unwrap();
+    run(charge(&Manifest { epsilon_micro: 600_000, ..job(3) }).unwrap());
+}
+
+#[test]
+fn the_moments_of_releases_have_a_cap_too() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let purse = Purse { moments_femto: 2 * delay::DELTA_FEMTO, ..purse(8.0) };
+    let charge = |manifest: &Manifest| ledger.charge(admit(verified(manifest, 0)), &purse, NOW);
+    run(charge(&job(1)).unwrap());
+    run(charge(&job(2)).unwrap());
+    assert_eq!(charge(&job(3)).unwrap_err().code(), "budget-exhausted");
 }
 
 #[test]
 fn other_terms_other_rounds_and_ended_jobs_are_refused() {
     let temp = tempfile::tempdir().unwrap();
-    let ledger = ledger(&temp, 8.0);
-    assert_eq!(charge(&ledger, &manifest(1), 1).unwrap_err().code(), "round-order");
-    run(charge(&ledger, &manifest(1), 0).unwrap());
-    let other = Manifest { title: "other".into(), ..manifest(1) };
+    let ledger = ledger(&temp);
+    assert_eq!(charge(&ledger, &job(1), 1).unwrap_err().code(), "round-order");
+    run(charge(&ledger, &job(1), 0).unwrap());
+    let other = Manifest { title: "other".into(), ..job(1) };
     assert_eq!(charge(&ledger, &other, 0).unwrap_err().code(), "job-differs");
-    assert_eq!(charge(&ledger, &manifest(1), 2).unwrap_err().code(), "round-order");
-    let mut offer = crate::admission::tests::offer(&manifest(1), 0);
+    assert_eq!(charge(&ledger, &job(1), 2).unwrap_err().code(), "round-order");
+    let mut offer = crate::admission::tests::offer(&job(1), 0);
     offer.request.state = vec![1];
     let researchers = [("ada".parse().unwrap(), crate::admission::tests::researcher().public())];
     let changed = crate::admission::verify(offer, &researchers, &"here".parse().unwrap(), NOW).unwrap();
-    assert_eq!(ledger.charge(admit(changed), NOW).unwrap_err().code(), "round-differs");
-    run(charge(&ledger, &manifest(1), 1).unwrap());
+    assert_eq!(ledger.charge(admit(changed), &purse(8.0), NOW).unwrap_err().code(), "round-differs");
+    run(charge(&ledger, &job(1), 1).unwrap());
     // Two rounds of a half each: the third has nothing left.
-    assert_eq!(charge(&ledger, &manifest(1), 2).unwrap_err().code(), "round-over-job-budget");
-    ledger.end(manifest(1).job).unwrap();
-    assert_eq!(charge(&ledger, &manifest(1), 2).unwrap_err().code(), "job-ended");
-    assert_eq!(charge(&ledger, &manifest(1), 0).unwrap_err().code(), "job-ended");
+    assert_eq!(charge(&ledger, &job(1), 2).unwrap_err().code(), "round-over-job-budget");
+    ledger.end(job(1).job).unwrap();
+    assert_eq!(charge(&ledger, &job(1), 2).unwrap_err().code(), "job-ended");
+    assert_eq!(charge(&ledger, &job(1), 0).unwrap_err().code(), "job-ended");
 }
 
 #[test]
 fn history_cannot_be_rewritten_even_with_sql() {
     let temp = tempfile::tempdir().unwrap();
-    let ledger = ledger(&temp, 8.0);
-    let charged = run(charge(&ledger, &manifest(1), 0).unwrap());
-    ledger.commit(&charged, Some(b"bytes"), "released", NOW).unwrap();
+    let ledger = ledger(&temp);
+    let charged = run(charge(&ledger, &job(1), 0).unwrap());
+    ledger.commit(&charged, &bytes(b"bytes"), "released", NOW).unwrap();
     let connection = ledger.connection();
     for sql in [
         "UPDATE charge SET rho = 0",
+        "UPDATE charge SET moment = 0",
         "DELETE FROM charge",
         "UPDATE release SET bytes = x'00'",
+        "UPDATE release SET leaves = 0",
         "DELETE FROM release",
-        "INSERT OR REPLACE INTO release SELECT job, round, x'00', sha256, code, released FROM release",
-        "UPDATE job SET reserved_rho = 1",
+        "INSERT OR REPLACE INTO release SELECT job, round, x'00', sha256, code, released, leaves FROM release",
+        "UPDATE reservation SET rho = 1",
+        "DELETE FROM reservation",
+        "INSERT OR REPLACE INTO reservation SELECT job, 1 FROM job",
+        "UPDATE dataset SET population = 'other'",
+        "DELETE FROM dataset",
+        "DELETE FROM account",
         "DELETE FROM job",
-        "INSERT INTO release VALUES('00000000000000000000000000000000', 9, x'', '', '', 0)",
-        "INSERT INTO charge SELECT job, 1, round_digest, 9000000000000, 0 FROM charge",
+        "INSERT INTO release VALUES('00000000000000000000000000000000', 9, x'', '', '', 0, 0)",
+        "INSERT INTO charge SELECT job, 1, round_digest, request, 9000000000000, 0, 0 FROM charge",
     ] {
         assert!(connection.execute(sql, []).is_err(), "{sql}");
     }

@@ -112,21 +112,10 @@ async fn answer(site: Arc<Site>, mut stream: Framed) -> Result<(), LinkError> {
         _ => {
             let offer: Offer = stream.payload(header).await?;
             let last = offered(&site, offer, &mut stream).await?;
-            if matches!(last, Answer::Release { .. } | Answer::NoRelease) {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                tokio::time::sleep(until_tick(since, site.home.settings().release_tick_seconds)).await;
-            }
             stream.send(&last).await?;
         }
     }
     stream.finish().await
-}
-
-/// How long after `since` (1970) the next tick is. On a tick it is a whole one: an answer never leaves at once by chance.
-fn until_tick(since: Duration, tick_seconds: u32) -> Duration {
-    let tick = Duration::from_secs(tick_seconds.into());
-    let Some(into) = since.as_nanos().checked_rem(tick.as_nanos()) else { return Duration::ZERO };
-    tick.saturating_sub(Duration::from_nanos_u128(into))
 }
 
 /// From an offer to its last answer. `Need` and `Accepted` are sent on the way.
@@ -140,16 +129,44 @@ async fn offered(site: &Arc<Site>, offer: Offer, stream: &mut Framed) -> Result<
         Ok(component) => component,
         Err(error) => return Ok(Answer::Refused { code: error.code().to_owned(), why: error.to_string() }),
     };
+    let verified = admitted.verified();
+    let (job, request) = (verified.signed().manifest().job, verified.round().request().clone());
+    let turn = site.turn(job, verified.index()).lock_owned().await;
     // Rounds over the limit wait here, before they are charged.
-    let Ok(_permit) = site.running().acquire().await else { return Err(LinkError::Closed("stopping".to_owned())) };
+    let permit = site.running().acquire_owned().await;
+    let permit = permit.map_err(|_| LinkError::Closed("stopping".to_owned()))?;
     let at = Arc::clone(site);
-    match blocking(move || at.charge(admitted, &component, now())).await? {
-        Outcome::Answer(answer) => Ok(answer),
+    let settled = match blocking(move || at.charge(admitted, &component, now())).await? {
+        Outcome::Refused(refused) => return Ok(refused),
+        Outcome::Settled(settled) => {
+            drop((turn, permit));
+            until(settled.leaves_ms).await;
+            settled
+        }
         Outcome::Run(ready) => {
             stream.send(&Answer::Accepted).await?;
             let at = Arc::clone(site);
-            blocking(move || at.release(*ready, now)).await
+            // Whether somebody is still there to hear the answer makes no difference to when the next round may begin.
+            let run = tokio::spawn(async move {
+                let settled = blocking(move || at.release(*ready, since_1970)).await;
+                if let Ok(settled) = &settled {
+                    until(settled.leaves_ms).await;
+                }
+                drop((turn, permit));
+                settled
+            });
+            run.await.map_err(|_| LinkError::Closed("a task failed".to_owned()))??
         }
+    };
+    Ok(Answer::settled(settled.release.as_deref(), &request))
+}
+
+/// Waits for a moment, in milliseconds since 1970.
+async fn until(moment_ms: i64) {
+    let moment = Duration::from_millis(u64::try_from(moment_ms).unwrap_or(0));
+    // A timer may be short of it by a little, and the clock may be set.
+    while let Some(left) = moment.checked_sub(since_1970()).filter(|left| !left.is_zero()) {
+        tokio::time::sleep(left.min(Duration::from_secs(60))).await;
     }
 }
 
@@ -226,26 +243,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|_| LinkError::Closed("a task failed".to_owned()))
 }
 
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_leave_on_the_tick() {
-        let millis = Duration::from_millis;
-        for (since, tick, want) in [
-            (millis(1_000_000_500), 0, millis(0)),
-            (millis(1_000_000_500), 1, millis(500)),
-            (millis(60_000), 60, millis(60_000)),
-            (millis(60_001), 60, millis(59_999)),
-            (millis(1_763_929_199_250), 60, millis(750)),
-        ] {
-            assert_eq!(until_tick(since, tick), want, "{since:?} {tick}");
-        }
-    }
+fn now() -> i64 {
+    i64::try_from(since_1970().as_secs()).unwrap_or(i64::MAX)
 }

@@ -36,6 +36,8 @@ pub(crate) enum Reply {
     Ready(String, Walls),
     /// Done.
     Done,
+    /// The round was taken in, with so much fuel.
+    Rehearsed(u64),
     /// Compiled code.
     Code(Vec<u8>),
     /// A plan, as JSON.

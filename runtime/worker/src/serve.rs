@@ -99,8 +99,9 @@ impl Process {
         match self.analysis()?.runner(&round, limits) {
             Ok(runner) => {
                 self.lengths = round.statistics().iter().map(|statistic| statistic.length as usize).collect();
+                let fuel = runner.state_fuel();
                 self.runner = Some(runner);
-                Ok(Reply::Done)
+                Ok(Reply::Rehearsed(fuel))
             }
             Err(error) => Ok(Reply::Refused(error.code().to_owned(), error.to_string())),
         }

@@ -216,7 +216,7 @@ impl Worker {
         limits: Limits,
         values: usize,
         dosages: usize,
-    ) -> Result<Result<(), Refusal>, WorkerError> {
+    ) -> Result<Result<u64, Refusal>, WorkerError> {
         self.lengths = round.statistics().iter().map(|statistic| statistic.length as usize).collect();
         let bytes = row_bytes(values, dosages).max(contribution_bytes(&self.lengths));
         if bytes as u64 > REGION {
@@ -226,7 +226,7 @@ impl Worker {
         self.batch_rows = (BATCH_BYTES / bytes.max(1)).min(BATCH_ROWS).min(by_fuel).max(1);
         let request = serde_json::to_vec(round.request()).map_err(|_| WorkerError::Lost)?;
         match self.ask(&Command::Round(request, limits))? {
-            Reply::Done => Ok(Ok(())),
+            Reply::Rehearsed(fuel) => Ok(Ok(fuel)),
             other => refused(other).map(Err),
         }
     }

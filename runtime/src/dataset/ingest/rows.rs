@@ -1,4 +1,4 @@
-//! The making of one version: tables, then variant files, then rows in row groups of 1,024.
+//! The making of one version: tables, then variant files, then rows in row groups of at most 1,024.
 //!
 //! *In*: a recipe and its sources, and the journal of a run that was killed. *Out*: the version's files, synced; the report.
 
@@ -11,11 +11,12 @@ use cap_std::fs::{Dir, OpenOptions};
 
 use super::super::config::{Config, Individuals};
 use super::super::report::IngestReport;
-use super::super::store::{self, GROUP_ROWS, RowWriter};
+use super::super::store::{self, RowWriter};
 use super::super::table::People;
 use super::super::tiles::Tiles;
 use super::super::variants::{self, Place, ReadError, Seen, Target, VariantFile};
 use super::super::{StoreKey, Value};
+use super::groups::Groups;
 use super::journal::Journal;
 use super::sources::{Sources, open};
 use super::{IngestError, Progress, Tuning, documents, tables};
@@ -46,8 +47,10 @@ impl Making<'_> {
         let mappings = self.config.mappings(&self.sources.dictionary)?;
         let mut people = tables::read(self.source, self.config, self.sources, &mappings, &mut report)?;
         let (ids, files) = self.individuals(&people, &mut report)?;
-        let tiles = self.genotypes(&ids, &files, journal, &mut report, progress)?;
-        self.write(&ids, &mut people, &tables::constants(&mappings)?, &tiles)?;
+        let order: Vec<[u8; 16]> = ids.iter().map(|id| self.key.order(id)).collect();
+        let groups = Groups::new(&order, self.config.approximate_size)?;
+        let tiles = self.genotypes((&ids, &groups), &files, journal, &mut report, progress)?;
+        self.write((&ids, &groups), &mut people, &tables::constants(&mappings)?, &tiles)?;
         documents::write(self, &report)?;
         let gone = || -> std::io::Result<()> {
             Journal::remove(self.dir)?;
@@ -101,14 +104,14 @@ impl Making<'_> {
     /// Reads the variant files into tiles.
     fn genotypes(
         &self,
-        ids: &[String],
+        (ids, groups): (&[String], &Groups),
         files: &[&str],
         journal: Option<Journal>,
         report: &mut IngestReport,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Tiles, IngestError> {
         let catalogues = self.sources.catalogues();
-        let rows: HashMap<&str, usize> = ids.iter().enumerate().map(|(row, id)| (id.as_str(), row)).collect();
+        let rows: HashMap<&str, usize> = ids.iter().map(String::as_str).zip(groups.slots()).collect();
         let (done, mut place, mut seen, places) = match journal {
             Some(journal) => {
                 *report = journal.report;
@@ -116,7 +119,7 @@ impl Making<'_> {
             }
             None => (0, Place::start(&catalogues), Seen::new(&catalogues), vec![]),
         };
-        let mut tiles = Tiles::new(self.scratch()?, self.scratch_key()?, ids.len(), self.tuning.memory, &places);
+        let mut tiles = Tiles::new(self.scratch()?, self.scratch_key()?, groups.slot_count(), self.tuning.memory, &places);
         let total = self.sources.variant_bytes;
         let read = Arc::new(AtomicU64::new(0));
         let mut saved = 0;
@@ -185,7 +188,7 @@ impl Making<'_> {
     /// Writes the rows' file.
     fn write(
         &self,
-        ids: &[String],
+        (ids, groups): (&[String], &Groups),
         people: &mut People,
         constants: &[Option<Value>],
         tiles: &Tiles,
@@ -194,7 +197,8 @@ impl Making<'_> {
         let file = self.dir.create(store::FILE).map_err(|error| IngestError::io(store::FILE, &error))?.into_std();
         let key = self.key.version(self.version);
         let mut writer = RowWriter::new(file, &key, &self.sources.dictionary, &sizes).map_err(IngestError::parquet)?;
-        for (group, ids) in ids.chunks(GROUP_ROWS).enumerate() {
+        for (group, rows) in groups.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+            let ids = ids.get(rows).unwrap_or_default();
             let rows = ids.iter().map(|id| {
                 let mut values = people.remove(id).unwrap_or_else(|| vec![Value::Missing; constants.len()]);
                 for (value, constant) in values.iter_mut().zip(constants) {

@@ -1,0 +1,178 @@
+//! Step 13, when: the moment at which a release leaves is noised too.
+//!
+//! *In*: what the round may spend on its moment, and the longest that one individual can have kept the site busy. *Out*: how long after
+//! the end of the round its answer leaves. *Trusts*: [`Costs`], measured by `cargo speed` where guests do what is slowest on purpose.
+//! *Refuses*: terms under which answers would leave after the round's deadline.
+//!
+//! How long a round takes is something an analysis can make depend on one individual, up to its fuel. Rows are taken by threads as
+//! they come free, in groups that another individual's presence does not change; so one individual moves the end of a round by no
+//! more than [`Load::longest_us`] (docs/PRIVACY.md, "Time"). The delay is a shift plus discrete noise of that sensitivity, cut off at zero, which
+//! happens with a probability below [`DELTA_FEMTO`] (Haeberlen, Pierce, Narayan 2011; Ratliff and Vadhan 2024).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use vestibule_protocol::job::{Limits, Spend};
+use vestibule_protocol::round::Round;
+
+use crate::noise::{self, NoiseError};
+
+/// What one release's moment adds to delta, in 10^-15: more than the chance that the delay is cut off at zero, in both of two
+/// neighbouring datasets (2 x 1.3e-12 for a Gaussian at 7 standard deviations, 2 x 0.94e-12 for a Laplace at 27 scales).
+pub const DELTA_FEMTO: u64 = 3_000;
+/// The part of a lifetime's delta at which its epsilon is reckoned as rho; the rest is for the moments of releases.
+pub const SUMS_DELTA: f64 = 0.9;
+const GAUSSIAN_SHIFT: f64 = 7.0;
+const LAPLACE_SHIFT: f64 = 27.0;
+
+/// The slowest that this machine does what is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Costs {
+    /// Nanoseconds of a unit of fuel.
+    pub fuel_ns: f64,
+    /// Microseconds of a MiB of memory that is touched for the first time, and cleared afterwards.
+    pub mib_us: f64,
+    /// Microseconds for an individual's row: reading, handing over, a fresh instance.
+    pub row_us: f64,
+    /// Nanoseconds for each of its values and dosages, and for each entry of the sums.
+    pub entry_ns: f64,
+}
+
+impl Default for Costs {
+    fn default() -> Self {
+        Self { fuel_ns: 30.0, mib_us: 1_000.0, row_us: 1_000.0, entry_ns: 50.0 }
+    }
+}
+
+/// What an individual of a round can take, besides what the round itself says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// The job's limits.
+    pub limits: Limits,
+    /// Fuel that taking in the round's state takes.
+    pub state_fuel: u64,
+    /// Values and dosages of a row.
+    pub inputs: usize,
+}
+
+/// The noise of a moment: its scale and its shift, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Delay {
+    spend: Spend,
+    scale_us: f64,
+    shift_us: f64,
+}
+
+impl Load {
+    /// The longest that one individual can keep a thread busy, in microseconds: an instance takes in the state, spends all its fuel,
+    /// touches all its memory, and what goes in and the sums' `entries` go through the host.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "an estimate with margins")]
+    pub fn longest_us(&self, entries: usize, costs: Costs) -> f64 {
+        let fuel = (self.limits.fuel_per_partition as f64 + self.state_fuel as f64) * costs.fuel_ns;
+        let through = costs.entry_ns * self.inputs.saturating_add(entries) as f64;
+        (fuel + through) / 1e3 + f64::from(self.limits.memory_mib) * costs.mib_us + costs.row_us
+    }
+}
+
+impl Delay {
+    /// Of a round that may spend `spend` on its moment.
+    #[must_use]
+    pub fn of(round: &Round, spend: Spend, load: Load, costs: Costs) -> Self {
+        let entries = round.statistics().iter().map(|statistic| statistic.length as usize).fold(0, usize::saturating_add);
+        Self::new(spend, load.longest_us(entries, costs))
+    }
+
+    /// For a sensitivity of `longest_us`.
+    fn new(spend: Spend, longest_us: f64) -> Self {
+        let (scale_us, shifts) = match spend {
+            Spend::Gaussian(rho) => (longest_us / (2.0 * rho.value()).sqrt(), GAUSSIAN_SHIFT),
+            Spend::Laplace(epsilon) => (longest_us / epsilon, LAPLACE_SHIFT),
+        };
+        let scale_us = scale_us.ceil().max(1.0);
+        Self { spend, scale_us, shift_us: (scale_us * shifts).ceil() }
+    }
+
+    /// The delay without its noise: what to expect. At most ten years.
+    #[must_use]
+    pub fn expected(&self) -> Duration {
+        Duration::from_secs_f64((self.shift_us / 1e6).clamp(0.0, 3.2e8))
+    }
+
+    /// Draws the delay.
+    ///
+    /// # Errors
+    /// OpenDP's refusal.
+    pub fn draw(&self) -> Result<Duration, NoiseError> {
+        let noise = noise::moment(self.spend, self.scale_us)?;
+        #[expect(clippy::cast_precision_loss, reason = "the noise of a time below 2^53 us")]
+        let delay_us = (self.shift_us + noise as f64).max(0.0);
+        Ok(Duration::from_secs_f64(delay_us / 1e6))
+    }
+}
+
+/// How long after `since` (1970) the next tick is. On a tick it is a whole one: an answer never leaves at once by chance.
+pub(crate) fn until_tick(since: Duration, tick_seconds: u32) -> Duration {
+    let tick = Duration::from_secs(tick_seconds.into());
+    let Some(into) = since.as_nanos().checked_rem(tick.as_nanos()) else { return Duration::ZERO };
+    tick.saturating_sub(Duration::from_nanos_u128(into))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vestibule_protocol::privacy::Rho;
+
+    #[test]
+    fn answers_leave_on_the_tick() {
+        let millis = Duration::from_millis;
+        for (since, tick, want) in [
+            (millis(1_000_000_500), 0, millis(0)),
+            (millis(1_000_000_500), 1, millis(500)),
+            (millis(60_000), 60, millis(60_000)),
+            (millis(60_001), 60, millis(59_999)),
+            (millis(1_763_929_199_250), 60, millis(750)),
+        ] {
+            assert_eq!(until_tick(since, tick), want, "{since:?} {tick}");
+        }
+    }
+
+    #[test]
+    fn all_that_one_individual_can_do_counts() {
+        let costs = Costs { fuel_ns: 10.0, mib_us: 500.0, row_us: 2_000.0, entry_ns: 100.0 };
+        let us = |fuel_per_partition, memory_mib, state_fuel, inputs| {
+            let limits = Limits { fuel_per_partition, memory_mib };
+            Load { limits, state_fuel, inputs }.longest_us(5_000, costs) - 500.0
+        };
+        assert_eq!(us(1_000_000, 0, 0, 0), 2_000.0 + 10_000.0);
+        assert_eq!(us(1_000_000, 0, 500_000, 0), 2_000.0 + 15_000.0);
+        assert_eq!(us(0, 64, 0, 0), 2_000.0 + 32_000.0);
+        assert_eq!(us(0, 0, 0, 10_000), 3_000.0);
+    }
+
+    /// Variance within 6 standard errors of what was asked for (sd of a variance estimate: sqrt(2/n), sqrt(5/n)): a false alarm about
+    /// once in 10^8 runs. No delay of 2,000 is cut off: that has a chance below 10^-8.
+    #[test]
+    fn delays_have_the_noise_that_hides_one_individual() {
+        let longest = 5_000.0;
+        for (spend, scale, variance, kurtosis) in [
+            (Spend::Gaussian(Rho::from_pico(500_000_000)), longest / 0.001_f64.sqrt(), 1.0, 2.0_f64),
+            (Spend::Laplace(0.05), longest / 0.05, 2.0, 5.0),
+        ] {
+            let delay = Delay::new(spend, longest);
+            assert!((delay.scale_us / scale - 1.0).abs() < 1e-4, "{delay:?}");
+            let n = 2_000;
+            let draws: Vec<f64> = (0..n).map(|_| delay.draw().unwrap().as_secs_f64() * 1e6).collect();
+            assert!(draws.iter().all(|draw| *draw > 0.0));
+            let found = draws.iter().map(|draw| ((draw - delay.shift_us) / scale).powi(2)).sum::<f64>() / f64::from(n);
+            assert!((found / variance - 1.0).abs() < 6.0 * (kurtosis / f64::from(n)).sqrt(), "{spend:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn terms_that_pay_nothing_wait_for_ever() {
+        assert!(Delay::new(Spend::Gaussian(Rho::ZERO), 1.0).expected() > Duration::from_secs(300_000_000));
+        assert!(Delay::new(Spend::Gaussian(Rho::ZERO), 1.0).draw().is_err());
+    }
+}

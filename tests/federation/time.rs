@@ -1,0 +1,102 @@
+//! When a release leaves: after a delay that was drawn, at the moment that the ledger holds, however often it is asked for.
+
+use serde_json::Value;
+
+use crate::world::{World, wait};
+
+/// One individual of this site can take 10 ms, whatever the job says.
+const SLOW: &str = "[slowest]\nfuel_ns = 0.0\nmib_us = 0.0\nrow_us = 10_000.0\nentry_ns = 0.0\n";
+const JOB: &str = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";
+
+fn millis() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
+/// When a round's release was stored (seconds) and when it leaves (milliseconds).
+fn moments(world: &World, job: &str) -> Option<(i64, i64)> {
+    let ledger = rusqlite::Connection::open(world.dir().join("leiden/ledger.sqlite")).unwrap();
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    ledger.query_row("SELECT released, leaves FROM release WHERE job = ?1", [job], read).ok()
+}
+
+fn accepted(world: &World, job: &str) {
+    let all = |status: &Value| status["sites"].as_array().unwrap().iter().all(|site| site["state"] == "accepted");
+    wait("the round to run", || all(&world.job(&["status", job]).1).then_some(()));
+}
+
+/// At epsilon 1, a twentieth of rho is 0.00121: the delay is 7 standard deviations of 10 ms / sqrt(2 rho) = 203 ms, and noise of those.
+/// Six of them either way are a false alarm once in 10^8 runs; a second is for the whole seconds of what is stored.
+#[test]
+fn a_release_leaves_when_its_delay_is_over_whoever_asks() {
+    let mut world = World::new(&["leiden"]);
+    world.kill_site("leiden");
+    world.set_site("leiden", SLOW);
+    world.start_site("leiden");
+    world.all_connected();
+    let job = world.submitted("cohort-summary", JOB);
+    let status = world.ended(&job);
+    let done = millis();
+    assert_eq!(status["state"], "finished", "{status}");
+    let (stored, leaves) = moments(&world, &job).unwrap();
+    assert!(done >= leaves, "it was known {} ms before it was to leave", leaves - done);
+    let delay = leaves - stored * 1_000;
+    assert!((1_421 - 6 * 203..=1_421 + 6 * 203 + 1_000).contains(&delay), "{delay} ms");
+
+    // Asked for again by a coordinator that came back before that moment: nothing is told earlier, run again, or charged again.
+    let job = world.submitted("cohort-summary", &JOB.replace("sex", "age"));
+    accepted(&world, &job);
+    let (_, leaves) = wait("the release to be stored", || moments(&world, &job));
+    let asked = millis();
+    world.kill_coordinator();
+    world.start_coordinator();
+    let status = world.ended(&job);
+    assert_eq!(status["state"], "finished", "{status}");
+    assert!(millis() >= leaves, "asked at {asked}, known before {leaves}");
+    assert_eq!(moments(&world, &job).unwrap().1, leaves);
+    let budget = world.ok(&["site", "budget", "leiden"]);
+    assert_eq!(
+        (&budget[0]["jobs"][1]["rounds"], budget[0]["jobs"].as_array().unwrap().len()),
+        (&Value::from(1), 2),
+        "{budget}"
+    );
+
+    // The same question as the first job's, under another name and budgetless: the same numbers, at once, and nothing more is spent.
+    let spent = budget[0]["spent_rho"].clone();
+    let again = world.submitted("cohort-summary", JOB);
+    assert_eq!(world.ended(&again)["state"], "finished");
+    let numbers = |job: &str| world.job(&["result", job]).1["report"]["tables"].clone();
+    let first = world.ok(&["site", "budget", "leiden"])[0]["jobs"][0]["job"].as_str().unwrap().to_owned();
+    assert_eq!(numbers(&again), numbers(&first));
+    assert_eq!(world.ok(&["site", "budget", "leiden"])[0]["spent_rho"], spent);
+}
+
+#[test]
+fn what_would_leave_after_its_deadline_is_refused_before_it_is_charged() {
+    let mut world = World::new(&["leiden"]);
+    world.kill_site("leiden");
+    world.set_site("leiden", SLOW);
+    world.start_site("leiden");
+    world.all_connected();
+    let short = JOB.replace("[params]", "round_deadline_seconds = 1\n[params]");
+    let status = world.ended(&world.submitted("cohort-summary", &short));
+    let reason = &status["sites"][0]["reason"];
+    assert_eq!(reason["code"], "release-too-late", "{status}");
+    for says in ["some 1 s", "fuel", "deadline is 1 s"] {
+        assert!(reason["message"].as_str().unwrap().contains(says), "{reason}");
+    }
+    assert_eq!(world.ok(&["site", "budget", "leiden"]), Value::Array(vec![]));
+}
+
+#[test]
+fn with_a_tick_it_leaves_on_the_tick() {
+    let mut world = World::new(&["leiden"]);
+    world.kill_site("leiden");
+    world.set_site("leiden", "release_tick_seconds = 2\n");
+    world.start_site("leiden");
+    world.all_connected();
+    let job = world.submitted("cohort-summary", JOB);
+    assert_eq!(world.ended(&job)["state"], "finished");
+    let (_, leaves) = moments(&world, &job).unwrap();
+    assert!(leaves % 2_000 == 0 && millis() >= leaves, "{leaves}");
+}

@@ -1,6 +1,7 @@
 //! The commands.
 
 mod analysis;
+mod attack;
 mod coordinator;
 mod demo;
 mod job;
@@ -16,6 +17,8 @@ use clap::Subcommand;
 pub(crate) enum Command {
     /// A whole federation on this machine: a coordinator, five sites, real genotypes, two analyses.
     Demo(demo::Demo),
+    /// Attack a federation on this machine in every way that its designers know of; say what was seen.
+    Attack(attack::Attack),
     /// Write, build, look at and try analyses.
     #[command(subcommand)]
     Analysis(analysis::Analysis),
@@ -47,6 +50,7 @@ impl Command {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Demo(command) => command.run(json),
+            Self::Attack(command) => command.run(json),
             Self::Analysis(command) => command.run(json),
             Self::Key(command) => command.run(json),
             Self::Coordinator(command) => command.run(json),

@@ -5,10 +5,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
 
 mod analysis;
+mod attack;
 mod client;
 mod command;
 mod compiled;
 mod failure;
+mod federation;
 mod files;
 mod html;
 mod jobfile;

@@ -17,6 +17,17 @@ pub(crate) fn grid(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) 
     grid.to_string()
 }
 
+/// A list with heads, whose cells are broken into lines that fit the terminal.
+pub(crate) fn wrapped(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut grid = Grid::new();
+    grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(heads.iter().copied());
+    if grid.width().is_none() {
+        grid.set_width(150);
+    }
+    grid.add_rows(rows);
+    grid.to_string()
+}
+
 /// A time, as people say it.
 pub(crate) fn span(time: std::time::Duration) -> String {
     let seconds = time.as_secs_f64();

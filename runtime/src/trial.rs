@@ -103,6 +103,9 @@ impl TrialError {
     }
 }
 
+/// One vector for each statistic of a round.
+pub type Vectors = Vec<Vec<f64>>;
+
 /// The exact sums of one round over a dataset of one's own.
 ///
 /// # Errors
@@ -112,12 +115,28 @@ pub fn exact(
     selection: &Selection,
     crews: Vec<Box<dyn Crew + '_>>,
     calibrated: &[Calibrated],
-) -> Result<Vec<Vec<f64>>, TrialError> {
+) -> Result<Vectors, TrialError> {
     let sums = round::run(dataset, selection, crews, calibrated, &AtomicBool::new(false))?;
     Ok(reals(&sums.into_steps(), calibrated))
 }
 
-fn reals(steps: &[Vec<i64>], calibrated: &[Calibrated]) -> Vec<Vec<f64>> {
+/// The same with noise: the exact sums, and what a site would release.
+///
+/// # Errors
+/// The noise's and the round's.
+pub fn release(
+    dataset: &Dataset,
+    selection: &Selection,
+    crews: Vec<Box<dyn Crew + '_>>,
+    calibrated: &[Calibrated],
+) -> Result<(Vectors, Vectors), TrialError> {
+    let drawn = noise::draw(calibrated, 2)?;
+    let exact = round::run(dataset, selection, crews, calibrated, &AtomicBool::new(false))?.into_steps();
+    let noised = drawn.over(&exact)?;
+    Ok((reals(&exact, calibrated), reals(noised.steps(), calibrated)))
+}
+
+fn reals(steps: &[Vec<i64>], calibrated: &[Calibrated]) -> Vectors {
     let real = |(steps, calibrated): (&Vec<i64>, &Calibrated)| {
         steps.iter().map(|&step| to_real(step, calibrated.log2_scale)).collect()
     };
@@ -155,7 +174,6 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
         }
         share_left = share_left.checked_sub(asked.share_ppb()).ok_or(TrialError::Overrun("a larger share of the budget"))?;
         let calibrated = calibrate(&asked, budget.round(asked.share_ppb()))?;
-        let drawn = noise::draw(&calibrated, 2)?;
         let runner = analysis.runner(&asked, limits)?;
         let most_fuel = AtomicU64::new(0);
         let ears = Ears {
@@ -165,10 +183,8 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
             },
         };
         let crews = round::here_with(&runner, threads.min(dataset.row_groups()), Some(ears));
-        let sums = round::run(dataset, &selection, crews, &calibrated, &AtomicBool::new(false))?;
-        let exact = sums.into_steps();
-        let noised = drawn.over(&exact)?;
-        let released = asked.statistics().iter().zip(&calibrated).zip(reals(noised.steps(), &calibrated));
+        let (exact, noised) = release(dataset, &selection, crews, &calibrated)?;
+        let released = asked.statistics().iter().zip(&calibrated).zip(noised);
         let released = released.map(|((statistic, calibrated), values)| Released {
             name: statistic.name.clone(),
             values,
@@ -178,13 +194,7 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
         let inputs = selection.values().saturating_add(selection.dosages());
         let load = Load { limits, state_fuel: runner.state_fuel(), inputs };
         let delay = Delay::of(&asked, budget.round(asked.share_ppb()).time(), load, Costs::default()).expected();
-        rounds.push(TrialRound {
-            exact: reals(&exact, &calibrated),
-            released: released.collect(),
-            round: asked,
-            most_fuel: most_fuel.into_inner(),
-            delay,
-        });
+        rounds.push(TrialRound { exact, released: released.collect(), round: asked, most_fuel: most_fuel.into_inner(), delay });
     };
     let (faults, fault_count) = faults.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     Ok(Trial { rounds, report, faults, fault_count })

@@ -5,7 +5,8 @@
 //! | `jobs` | two sites answer a job; refusals say why |
 //! | `components` | a component with imports is refused everywhere; compiled code is trusted only with our seal |
 //! | `crashes` | killed daemons lose no job, charge no round twice, send no second release |
-//! | `hostile` | hostile guests move nothing but their own bounded contribution |
+//! | `attack` | every attack is held off, and succeeds where a defect is planted |
+//! | `hostile` | a dry run shows what hostile guests did, and counts nothing of it |
 //! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
 //! | `time` | a release leaves when its delay is over, whoever asks |
 //! | `commands` | exit codes, JSON, and what errors say |
@@ -19,7 +20,7 @@
     reason = "a test stops at the first surprise"
 )]
 
-mod audit;
+mod attack;
 mod canary;
 mod commands;
 mod components;

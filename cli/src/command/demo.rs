@@ -5,8 +5,7 @@
 //! them when it ends, however it ends.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -15,13 +14,12 @@ use vestibule_protocol::report::{Cells, Report, Table};
 
 use crate::analysis::build;
 use crate::failure::{Exit, Failure};
+use crate::federation::{Federation, source_root};
 use crate::show;
 
 /// The five sites, and who is there.
 const SITES: [(&str, &str); 5] =
     [("accra", "African"), ("bogota", "American"), ("kyoto", "East Asian"), ("leiden", "European"), ("pune", "South Asian")];
-/// How long anything that normally takes a second may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
@@ -34,25 +32,6 @@ pub(crate) struct Demo {
     /// Keep the temporary folder.
     #[arg(long)]
     keep: bool,
-}
-
-/// A daemon that ends with this value.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It may have ended by itself; there is nothing more to do about it.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The running federation.
-struct Federation {
-    dir: PathBuf,
-    log: std::fs::File,
-    daemons: Vec<Daemon>,
-    api: String,
 }
 
 impl Demo {
@@ -75,13 +54,17 @@ impl Demo {
         }
         say(json, "starting a coordinator and its sites");
         let sites: Vec<&str> = SITES.iter().take(usize::from(self.sites)).map(|(site, _)| *site).collect();
-        let mut federation = Federation::start(&dir, &root.join("cli/demo-data"), &sites)?;
+        let mut federation = Federation::start(&dir)?;
+        for site in &sites {
+            federation.demo_site(site, &root.join("cli/demo-data"), site, None)?;
+        }
+        federation.connected(sites.len())?;
         let truth = truth(&root.join("cli/demo-data/truth.tsv"))?;
         say(json, "job 1: allele frequencies on chromosome 19");
-        let frequency = federation.job("allele-frequency", FREQUENCY, sites.len())?;
+        let frequency = federation.report("allele-frequency", FREQUENCY, sites.len())?;
         say(json, "job 2: which variants of chromosomes 8, 15 and 19 move the trait");
-        let association = federation.job("linear-association", ASSOCIATION, sites.len())?;
-        let budgets = sites.iter().map(|site| Ok((*site, federation.vestibule(&["--json", "site", "budget", site])?)));
+        let association = federation.report("linear-association", ASSOCIATION, sites.len())?;
+        let budgets = sites.iter().map(|site| Ok((*site, federation.vestibule(&["site", "budget", site])?)));
         let budgets: Vec<(&str, Value)> = budgets.collect::<Result<_>>()?;
         let everyone = usize::from(self.sites) == SITES.len();
         let found = Findings::of(&frequency, &association, &truth, everyone)?;
@@ -107,7 +90,7 @@ impl Demo {
                 &format!("reports with plots: {0}/allele-frequency.html and {0}/linear-association.html", kept.display()),
             );
         }
-        federation.daemons.clear();
+        federation.stop();
         drop(temp);
         if found.good() {
             Ok(())
@@ -159,14 +142,6 @@ fn say(json: bool, text: &str) {
     }
 }
 
-/// The project's folder: where this binary was built from, or the current one.
-fn source_root() -> Result<PathBuf> {
-    let candidates =
-        [std::env::var_os("CARGO_MANIFEST_DIR").map(|dir| PathBuf::from(dir).join("..")), std::env::current_dir().ok()];
-    let found = candidates.into_iter().flatten().find(|dir| dir.join("cli/demo-data/truth.tsv").exists());
-    found.ok_or_else(|| Failure::input("demo-data-missing", "run the demo from the project's folder: `cargo demo`"))
-}
-
 /// Copies the two pages out of a folder that is about to go.
 fn keep_reports(dir: &Path) -> Result<PathBuf> {
     let kept = std::env::temp_dir().join(format!("vestibule-demo-reports-{}", std::process::id()));
@@ -175,111 +150,6 @@ fn keep_reports(dir: &Path) -> Result<PathBuf> {
         std::fs::copy(dir.join(name), kept.join(name))?;
     }
     Ok(kept)
-}
-
-impl Federation {
-    fn start(dir: &Path, data: &Path, sites: &[&str]) -> Result<Self> {
-        let log = std::fs::File::create(dir.join("log.txt"))?;
-        let mut federation = Self { dir: dir.to_owned(), log, daemons: vec![], api: String::new() };
-        federation.vestibule(&["--json", "coordinator", "init", "coordinator"])?;
-        let settings = federation.dir.join("coordinator/coordinator.toml");
-        std::fs::write(&settings, "quic = \"127.0.0.1:0\"\napi = \"127.0.0.1:0\"\n")?;
-        federation.daemon(&["coordinator", "run", "coordinator"])?;
-        federation.api = federation.addresses()?;
-        federation.vestibule(&["--json", "key", "new", "researcher.pem"])?;
-        let token = federation.token("researcher", "ada")?;
-        federation.vestibule(&["--json", "researcher", "join", &token, "--key", "researcher.pem"])?;
-        for site in sites {
-            let source = federation.dir.join(format!("{site}-source"));
-            std::fs::create_dir_all(&source)?;
-            for file in ["DATASET.toml", "dictionary.toml", "panel.catalogue.tsv"] {
-                std::fs::copy(data.join(file), source.join(file))?;
-            }
-            for file in ["people.csv", "genotypes.vcf.gz"] {
-                std::fs::copy(data.join(site).join(file), source.join(file))?;
-            }
-            federation.vestibule(&["--json", "site", "init", site])?;
-            federation.vestibule(&["--json", "site", "ingest", site, &format!("{site}-source/DATASET.toml")])?;
-            federation.vestibule(&["--json", "site", "researcher", "add", site, "ada", "researcher.pem.pub"])?;
-            let token = federation.token("site", site)?;
-            federation.vestibule(&["--json", "site", "join", site, &token])?;
-            federation.daemon(&["site", "run", site])?;
-        }
-        federation.connected(sites.len())?;
-        Ok(federation)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(arguments).current_dir(&self.dir).stdin(Stdio::null()).stderr(self.log.try_clone()?);
-        Ok(command)
-    }
-
-    /// Runs a command of this binary; its document.
-    fn vestibule(&self, arguments: &[&str]) -> Result<Value> {
-        let output = self.command(arguments)?.output()?;
-        let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        if !output.status.success() {
-            bail!("`vestibule {}` failed: {document}; see {}", arguments.join(" "), self.dir.join("log.txt").display());
-        }
-        Ok(document)
-    }
-
-    fn daemon(&mut self, arguments: &[&str]) -> Result<()> {
-        let child = self.command(arguments)?.stdout(Stdio::null()).spawn()?;
-        self.daemons.push(Daemon(child));
-        Ok(())
-    }
-
-    fn token(&self, role: &str, name: &str) -> Result<String> {
-        let document = self.vestibule(&["--json", "coordinator", "invite", "coordinator", role, name])?;
-        Ok(document.get("token").and_then(Value::as_str).context("an invitation without a token")?.to_owned())
-    }
-
-    /// The API's URL, once the coordinator says it.
-    fn addresses(&self) -> Result<String> {
-        let path = self.dir.join("coordinator/run/addresses.json");
-        wait("the coordinator", || {
-            let document: Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
-            Some(document.get("api")?.as_str()?.to_owned())
-        })
-    }
-
-    fn client(&self) -> Result<crate::client::Client> {
-        Ok(crate::client::Client::new(&self.api, crate::files::secret_key(&self.dir.join("researcher.pem"))?))
-    }
-
-    fn connected(&self, sites: usize) -> Result<()> {
-        let client = self.client()?;
-        wait("the sites", || {
-            let found = client.sites().ok()?;
-            (found.iter().filter(|site| site.connected).count() == sites).then_some(())
-        })
-    }
-
-    /// Submits a job, waits for its end, writes its page; its result.
-    fn job(&self, name: &str, file: &str, sites: usize) -> Result<Value> {
-        std::fs::write(self.dir.join(format!("{name}.toml")), file.replace("MIN", &sites.to_string()))?;
-        let caller = ["--key", "researcher.pem", "--coordinator", &self.api];
-        let toml = format!("{name}.toml");
-        let result = self.vestibule(&[&["--json", "job", "submit", "--wait", &toml], caller.as_slice()].concat())?;
-        let id = result.pointer("/status/job").and_then(Value::as_str).context("a result without a job")?.to_owned();
-        let page = format!("{name}.html");
-        self.vestibule(&[&["--json", "job", "result", &id, "--html", &page], caller.as_slice()].concat())?;
-        Ok(result)
-    }
-}
-
-/// Asks again and again, with small pauses, until there is an answer.
-fn wait<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        if let Some(found) = ask() {
-            return Ok(found);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    bail!("{what} did not start within {} s", PATIENCE.as_secs())
 }
 
 /// One variant of the truth.

@@ -9,9 +9,12 @@ use vestibule_sdk::prelude::*;
 #[serde(deny_unknown_fields)]
 pub struct Params {
     pub how: String,
-    /// For `own cell`: cells of the histogram.
+    /// For `own cell`: cells of the histogram; for `subsets`: how many sums.
     #[serde(default)]
     pub cells: u32,
+    /// For `single out` and `all but`: whom, by age.
+    #[serde(default)]
+    pub target: f64,
 }
 
 /// Would grow from person to person, were an instance used twice.
@@ -40,7 +43,12 @@ impl Analysis for Hostile {
             return Ok(Report::new("done").into());
         }
         let round = Round::new();
-        Ok(if params.how == "own cell" { round.histogram("x", params.cells) } else { round.sum("x", 0.0..=1.0) }.into())
+        Ok(match params.how.as_str() {
+            "own cell" => round.histogram("x", params.cells),
+            "subsets" => round.sums("x", params.cells as usize, 0.0..=1.0),
+            _ => round.sum("x", 0.0..=1.0),
+        }
+        .into())
     }
 
     fn contribute(params: &Params, _: &(), individual: &Individual, out: &mut Contributions) {
@@ -49,6 +57,13 @@ impl Analysis for Hostile {
         let calls = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
         let x = match params.how.as_str() {
             "own cell" => return out.cell("x", age as u32),
+            // The secret of these three is who is a man.
+            "single out" => f64::from(u8::from(man && age == params.target)),
+            "all but" => f64::from(u8::from(man && age != params.target)),
+            "subsets" => {
+                let inside = |subset| f64::from(u8::from(man && in_subset(age as u64, subset)));
+                return out.reals("x", (0..u64::from(params.cells)).map(inside).collect());
+            }
             "remember" => 0.5 * f64::from(calls),
             "find marks" => marks(),
             "find grown memory" => grown(),
@@ -79,6 +94,14 @@ impl Analysis for Hostile {
         };
         out.add("x", x);
     }
+}
+
+/// Whether a person is in a subset: one half of all are, as good as by chance (Steele, Lea and Flood 2014, `mix64`).
+pub fn in_subset(person: u64, subset: u64) -> bool {
+    let mut mixed = (person << 32 ^ subset).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ mixed >> 31) & 1 == 1
 }
 
 /// 1/2 for an instance that finds no marks; leaves some.

@@ -35,6 +35,8 @@ const BATCH_FUEL: u64 = 60_000_000_000;
 /// A worker that says nothing for this long is gone. Far above what fuel allows a batch, so that no guest can reach it.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
+/// A worker that has not put its walls up by then does not.
+const STARTING: Duration = Duration::from_secs(60);
 /// A component that takes longer to compile is not compiled.
 const COMPILING: Duration = Duration::from_secs(120);
 
@@ -140,6 +142,7 @@ impl Worker {
         let mut worker =
             Self { child, link, memory, engine, walls, lengths: vec![], batch_rows: 1, filled: vec![], rows: 0, found: vec![] };
         let Reply::Ready(engine, walls) = worker.hear()? else { return Err(WorkerError::Lost) };
+        worker.link.set_read_timeout(Some(PATIENCE)).map_err(WorkerError::Start)?;
         worker.engine = Digest::from_bytes(unhex(&engine).ok_or(WorkerError::Lost)?);
         worker.walls = walls;
         Ok(worker)
@@ -276,7 +279,7 @@ impl Worker {
 
 fn spawn(launch: &Launch) -> std::io::Result<(Child, UnixStream, File)> {
     let (ours, theirs) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(PATIENCE))?;
+    ours.set_read_timeout(Some(STARTING))?;
     let memory = File::from(memfd_create("vestibule-rows", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     memory.set_len(REGION.saturating_mul(2))?;
     // Neither end may make it shorter, which would end the other, or longer, which would fill the machine.

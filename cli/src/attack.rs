@@ -1,0 +1,106 @@
+//! Attacks on a federation, and what they saw.
+//!
+//! *In*: the project's hostile guest and demo data. *Out*: a [`Row`] for each attack: what a system without protection would let out
+//! (measured, where it can be run), what was observed here, and whether the promise held. *Trusts*: nothing; where a [`Defect`] is
+//! planted, the attack that is made for it must see it, which is how the attacks themselves are tested.
+
+mod guests;
+mod lab;
+mod naked;
+mod noise;
+mod processes;
+mod researchers;
+mod statistics;
+mod terms;
+mod walls;
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+pub(crate) use lab::Lab;
+
+/// One attack.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    /// What is tried.
+    pub(crate) name: String,
+    /// By what way a person's data would come out.
+    pub(crate) channel: &'static str,
+    /// What a system without protection lets out.
+    pub(crate) unprotected: String,
+    /// What was seen here.
+    pub(crate) observed: String,
+    /// Whether the promise held.
+    pub(crate) verdict: Verdict,
+}
+
+/// Whether the promise held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// It did.
+    Held,
+    /// It did not.
+    Broken,
+}
+
+impl Row {
+    fn new(name: impl Into<String>, channel: &'static str, unprotected: impl Into<String>, found: (bool, String)) -> Self {
+        let verdict = if found.0 { Verdict::Held } else { Verdict::Broken };
+        Self { name: name.into(), channel, unprotected: unprotected.into(), observed: found.1, verdict }
+    }
+}
+
+/// A mechanism that is broken on purpose, in place of the site's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Defect {
+    /// One instance for everybody.
+    ReusedInstance,
+    /// Contributions are added as they come.
+    NoClamp,
+    /// Numbers are clamped, and what is no number passes.
+    NanPoison,
+    /// The job's time is what is limited, not each individual's fuel.
+    WallClock,
+    /// It is told how many individuals made the analysis fail.
+    TrapCount,
+    /// Half the noise.
+    HalfNoise,
+    /// One draw for all entries.
+    SharedNoise,
+    /// The same draws in every release.
+    StaleNoise,
+    /// Releases leave when their round ends.
+    NoDelay,
+}
+
+/// What is said of what is not attacked here.
+pub(crate) const NOT_TRIED: [&str; 4] = [
+    "channels between processes of one processor (Spectre, caches)",
+    "an old ledger put back by a site's own administrator: nothing witnesses the ledger yet",
+    "an escaped guest whose contribution for one individual depends on others of its job, each within its bound",
+    "partitions of several individuals: they are refused",
+];
+
+/// Runs them all, but for those that need daemons where a defect is planted: it is planted here, not in them.
+pub(crate) fn all(root: &Path, defect: Option<Defect>, say: &dyn Fn(&str)) -> Result<Vec<Row>> {
+    say("building the hostile guest, and the unprotected system that it is compared with");
+    let lab = Lab::new(root, defect)?;
+    let mut rows = Vec::new();
+    say("guests against a site's sandbox and sums");
+    rows.extend(guests::rows(&lab)?);
+    say("researchers against releases");
+    rows.extend(noise::rows(&lab)?);
+    rows.extend(researchers::rows(&lab, root)?);
+    if defect.is_none() {
+        say("components and terms against what they may ask for");
+        rows.extend(terms::rows(&lab)?);
+        say("escaped guests against the walls around them");
+        rows.extend(walls::rows()?);
+        say("everybody against daemons");
+        rows.extend(processes::rows(&lab, root)?);
+    }
+    Ok(rows)
+}

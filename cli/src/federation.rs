@@ -1,0 +1,215 @@
+//! A whole federation on this machine, for the demo and the attacks: daemons are processes of this same binary, with folders and keys
+//! of their own, and talk QUIC on loopback.
+//!
+//! *In*: a folder; sites' data. *Out*: what its commands answer. *Stops*: all daemons, when it is dropped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// How long anything that normally takes a second may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A daemon that ends with this value.
+struct Daemon {
+    name: String,
+    process: Child,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself; there is nothing more to do about it.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The running federation. Its researcher is `ada`, whose key is `ada.pem`.
+pub(crate) struct Federation {
+    dir: PathBuf,
+    log: std::fs::File,
+    daemons: Vec<Daemon>,
+    api: String,
+    logging: Option<&'static str>,
+}
+
+/// The project's folder: where this binary was built from, or the current one.
+pub(crate) fn source_root() -> Result<PathBuf> {
+    let candidates =
+        [std::env::var_os("CARGO_MANIFEST_DIR").map(|dir| PathBuf::from(dir).join("..")), std::env::current_dir().ok()];
+    let found = candidates.into_iter().flatten().find(|dir| dir.join("cli/demo-data/truth.tsv").exists());
+    found.ok_or_else(|| {
+        Failure::input("demo-data-missing", "run this from the project's folder, where its example analyses are")
+    })
+}
+
+impl Federation {
+    /// A coordinator and a researcher.
+    pub(crate) fn start(dir: &Path) -> Result<Self> {
+        let log = std::fs::File::create(dir.join("log.txt"))?;
+        let mut federation = Self { dir: dir.to_owned(), log, daemons: vec![], api: String::new(), logging: None };
+        federation.vestibule(&["coordinator", "init", "coordinator"])?;
+        let settings = federation.dir.join("coordinator/coordinator.toml");
+        std::fs::write(&settings, "quic = \"127.0.0.1:0\"\napi = \"127.0.0.1:0\"\n")?;
+        federation.daemon("coordinator", &["coordinator", "run", "coordinator"])?;
+        federation.api = federation.addresses()?;
+        federation.researcher("ada")?;
+        Ok(federation)
+    }
+
+    /// What daemons that are started from now on log.
+    pub(crate) const fn logging(mut self, what: &'static str) -> Self {
+        self.logging = Some(what);
+        self
+    }
+
+    /// A further researcher, with the key `NAME.pem`.
+    pub(crate) fn researcher(&self, name: &str) -> Result<()> {
+        let key = format!("{name}.pem");
+        self.vestibule(&["key", "new", &key])?;
+        let token = self.token("researcher", name)?;
+        self.vestibule(&["researcher", "join", &token, "--key", &key])?;
+        Ok(())
+    }
+
+    /// A site with the demo's data of one of its places, all of whose settings but these are the defaults.
+    pub(crate) fn demo_site(&mut self, site: &str, data: &Path, place: &str, settings: Option<&str>) -> Result<()> {
+        let source = self.source(site)?;
+        for file in ["DATASET.toml", "dictionary.toml", "panel.catalogue.tsv"] {
+            std::fs::copy(data.join(file), source.join(file))?;
+        }
+        for file in ["people.csv", "genotypes.vcf.gz"] {
+            std::fs::copy(data.join(place).join(file), source.join(file))?;
+        }
+        self.site(site, settings)
+    }
+
+    /// The folder in which a site's own files are to be.
+    pub(crate) fn source(&self, site: &str) -> Result<PathBuf> {
+        let source = self.dir.join(format!("{site}-source"));
+        std::fs::create_dir_all(&source)?;
+        Ok(source)
+    }
+
+    /// A site that accepts `ada`, with what lies in its [`Self::source`].
+    pub(crate) fn site(&mut self, site: &str, settings: Option<&str>) -> Result<()> {
+        self.vestibule(&["site", "init", site])?;
+        if let Some(settings) = settings {
+            std::fs::write(self.dir.join(site).join("site.toml"), settings)?;
+        }
+        self.vestibule(&["site", "ingest", site, &format!("{site}-source/DATASET.toml")])?;
+        self.vestibule(&["site", "researcher", "add", site, "ada", "ada.pem.pub"])?;
+        let token = self.token("site", site)?;
+        self.vestibule(&["site", "join", site, &token])?;
+        self.run_site(site)
+    }
+
+    /// Starts a site's daemon.
+    pub(crate) fn run_site(&mut self, site: &str) -> Result<()> {
+        self.daemon(site, &["site", "run", site])
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self, name: &str) {
+        self.daemons.retain(|daemon| daemon.name != name);
+    }
+
+    /// SIGKILL, all.
+    pub(crate) fn stop(&mut self) {
+        self.daemons.clear();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments).current_dir(&self.dir).stdin(Stdio::null()).stderr(self.log.try_clone()?);
+        Ok(command)
+    }
+
+    /// Runs a command of this binary: whether it succeeded, and its document.
+    pub(crate) fn asked(&self, arguments: &[&str]) -> Result<(bool, Value)> {
+        let output = self.command(&[&["--json"], arguments].concat())?.output()?;
+        Ok((output.status.success(), serde_json::from_slice(&output.stdout).unwrap_or_default()))
+    }
+
+    /// Runs a command of this binary that must succeed; its document.
+    pub(crate) fn vestibule(&self, arguments: &[&str]) -> Result<Value> {
+        let (success, document) = self.asked(arguments)?;
+        if !success {
+            bail!("`vestibule {}` failed: {document}; see {}", arguments.join(" "), self.dir.join("log.txt").display());
+        }
+        Ok(document)
+    }
+
+    fn daemon(&mut self, name: &str, arguments: &[&str]) -> Result<()> {
+        let mut command = self.command(arguments)?;
+        if let Some(what) = self.logging {
+            command.env("VESTIBULE_LOG", what);
+        }
+        let process = command.stdout(Stdio::null()).spawn()?;
+        self.daemons.push(Daemon { name: name.to_owned(), process });
+        Ok(())
+    }
+
+    fn token(&self, role: &str, name: &str) -> Result<String> {
+        let document = self.vestibule(&["coordinator", "invite", "coordinator", role, name])?;
+        Ok(document.get("token").and_then(Value::as_str).context("an invitation without a token")?.to_owned())
+    }
+
+    /// The API's URL, once the coordinator says it.
+    fn addresses(&self) -> Result<String> {
+        let path = self.dir.join("coordinator/run/addresses.json");
+        wait("the coordinator", || {
+            let document: Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+            Some(document.get("api")?.as_str()?.to_owned())
+        })
+    }
+
+    fn client(&self) -> Result<crate::client::Client> {
+        Ok(crate::client::Client::new(&self.api, crate::files::secret_key(&self.dir.join("ada.pem"))?))
+    }
+
+    /// Waits until that many sites are connected.
+    pub(crate) fn connected(&self, sites: usize) -> Result<()> {
+        let client = self.client()?;
+        wait("the sites", || {
+            let found = client.sites().ok()?;
+            (found.iter().filter(|site| site.connected).count() == sites).then_some(())
+        })
+    }
+
+    /// A `job` command of a researcher's: whether it succeeded, and its document.
+    pub(crate) fn job(&self, researcher: &str, arguments: &[&str]) -> Result<(bool, Value)> {
+        let key = format!("{researcher}.pem");
+        self.asked(&[&["job"], arguments, &["--key", &key, "--coordinator", &self.api]].concat())
+    }
+
+    /// Submits `ada`'s job, waits for its end, writes its page; its result.
+    pub(crate) fn report(&self, name: &str, file: &str, sites: usize) -> Result<Value> {
+        let toml = format!("{name}.toml");
+        std::fs::write(self.dir.join(&toml), file.replace("MIN", &sites.to_string()))?;
+        let done = |(success, document): (bool, Value)| {
+            if success { Ok(document) } else { bail!("the job failed: {document}; see {}", self.dir.join("log.txt").display()) }
+        };
+        let result = done(self.job("ada", &["submit", "--wait", &toml])?)?;
+        let id = result.pointer("/status/job").and_then(Value::as_str).context("a result without a job")?.to_owned();
+        done(self.job("ada", &["result", &id, "--html", &format!("{name}.html")])?)?;
+        Ok(result)
+    }
+}
+
+/// Asks again and again, with small pauses, until there is an answer.
+pub(crate) fn wait<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if let Some(found) = ask() {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!("{what} did not come within {} s", PATIENCE.as_secs())
+}

@@ -59,6 +59,14 @@ pub enum NoiseScale {
         /// The scale t: probabilities fall by exp(-1/t) a step.
         scale: u64,
     },
+    /// Nothing is added: the entries with the largest sums are chosen one after the other, each with a probability that falls by
+    /// exp(-1/scale) for every step that its sum is smaller (the exponential mechanism; permute-and-flip where the target is pure).
+    Choice {
+        /// How many.
+        k: u32,
+        /// The scale.
+        scale: u64,
+    },
 }
 
 /// One statistic, ready to be enforced, summed and noised.
@@ -119,6 +127,17 @@ fn one(statistic: &Statistic, part: f64, spend: Spend) -> Result<Calibrated, Cal
     let bound = integer_bound(&statistic.bound, log2_scale);
     let reach = Reach::of(&bound, statistic.length);
     let (noise, target) = match spend {
+        // Each choice of width w at scale t costs (w / t)^2 / 8 (Dong, Durfee and Rogers 2020; OpenDP's map), or w / t pure.
+        Spend::Gaussian(rho) if let Bound::Top { k, .. } = statistic.bound => {
+            let rho = (rho.value() * part * (1.0 - 1e-9) * RHO_UNITS).floor() / RHO_UNITS;
+            let scale = scale(reach.width * (f64::from(k) / (8.0 * rho)).sqrt()).ok_or_else(|| fail(TOO_LITTLE))?;
+            (NoiseScale::Choice { k, scale }, Target::Rho(rho))
+        }
+        Spend::Laplace(epsilon) if let Bound::Top { k, .. } = statistic.bound => {
+            let epsilon = epsilon * part * (1.0 - 1e-9);
+            let scale = scale(reach.width * f64::from(k) / epsilon).ok_or_else(|| fail(TOO_LITTLE))?;
+            (NoiseScale::Choice { k, scale }, Target::Epsilon(epsilon))
+        }
         Spend::Gaussian(rho) => {
             // A part in 10^9 less than the share, so that the floating-point division cannot pass it.
             let rho = (rho.value() * part * (1.0 - 1e-9) * RHO_UNITS).floor() / RHO_UNITS;
@@ -147,7 +166,7 @@ fn scale(exact: f64) -> Option<u64> {
 /// The s for which the bound's largest magnitude times 2^s lies in [2^20, 2^21).
 fn grid(bound: &Bound) -> Option<i32> {
     let largest = match *bound {
-        Bound::Range { lower, upper } => upper.max(-lower),
+        Bound::Range { lower, upper } | Bound::Top { lower, upper, .. } => upper.max(-lower),
         Bound::OneCell => 1.0,
         Bound::L2 { radius } | Bound::L1 { radius } => radius,
     };
@@ -185,7 +204,7 @@ pub fn to_real(steps: i64, log2_scale: i32) -> f64 {
 
 fn integer_bound(bound: &Bound, log2_scale: i32) -> IntegerBound {
     match *bound {
-        Bound::Range { lower, upper } => {
+        Bound::Range { lower, upper } | Bound::Top { lower, upper, .. } => {
             IntegerBound::Range { lower: to_steps(lower, log2_scale), upper: to_steps(upper, log2_scale) }
         }
         Bound::OneCell => IntegerBound::OneCell { one: to_steps(1.0, log2_scale) },
@@ -201,6 +220,8 @@ pub struct Reach {
     pub l1: f64,
     /// Euclidean norm.
     pub l2: f64,
+    /// The largest difference of two entries: how far one entry's sum can gain on another's.
+    pub width: f64,
 }
 
 impl Reach {
@@ -212,12 +233,14 @@ impl Reach {
         match *bound {
             IntegerBound::Range { lower, upper } => {
                 let largest = lower.unsigned_abs().max(upper.unsigned_abs()) as f64;
-                Self { l1: d * largest, l2: d.sqrt() * largest * UP }
+                Self { l1: d * largest, l2: d.sqrt() * largest * UP, width: upper.abs_diff(lower) as f64 }
             }
-            IntegerBound::OneCell { one } => Self { l1: one as f64, l2: one as f64 },
+            IntegerBound::OneCell { one } => Self { l1: one as f64, l2: one as f64, width: one as f64 },
             // |x|_1 <= sqrt(d) |x|_2, and for integer vectors |x|_1 <= |x|_2^2.
-            IntegerBound::L2 { radius } => Self { l1: d.sqrt() * radius as f64 * UP, l2: radius as f64 },
-            IntegerBound::L1 { radius } => Self { l1: radius as f64, l2: radius as f64 },
+            IntegerBound::L2 { radius } => {
+                Self { l1: d.sqrt() * radius as f64 * UP, l2: radius as f64, width: 2.0 * radius as f64 }
+            }
+            IntegerBound::L1 { radius } => Self { l1: radius as f64, l2: radius as f64, width: 2.0 * radius as f64 },
         }
     }
 }
@@ -226,7 +249,7 @@ impl Reach {
 const UP: f64 = 1.0 + 4.0 * f64::EPSILON;
 
 impl NoiseScale {
-    /// Standard deviation in steps.
+    /// Standard deviation in steps; 0 for a choice, to which nothing is added.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "scales are below 2^48: exact")]
     pub fn sd_steps(&self) -> f64 {
@@ -238,11 +261,31 @@ impl NoiseScale {
                 let fall = (-1.0 / scale as f64).exp();
                 (2.0 * fall).sqrt() / (1.0 - fall)
             }
+            Self::Choice { .. } => 0.0,
         }
     }
 }
 
 impl Calibrated {
+    /// The grid of what is released: that of the sums, or whole numbers where entries are chosen.
+    #[must_use]
+    pub const fn released_log2_scale(&self) -> i32 {
+        match self.noise {
+            NoiseScale::Choice { .. } => 0,
+            NoiseScale::Gaussian { .. } | NoiseScale::Laplace { .. } => self.log2_scale,
+        }
+    }
+
+    /// Of a choice: by how much sums must differ, in the statistic's own unit, for the larger to be preferred e to 1.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "scales are below 2^48: exact")]
+    pub fn choice_scale(&self) -> Option<f64> {
+        match self.noise {
+            NoiseScale::Choice { scale, .. } => Some(scale as f64 * f64::from(-self.log2_scale).exp2()),
+            NoiseScale::Gaussian { .. } | NoiseScale::Laplace { .. } => None,
+        }
+    }
+
     /// Standard deviation of the noise on each entry, in the statistic's own unit.
     #[must_use]
     pub fn noise_sd(&self) -> f64 {

@@ -92,12 +92,24 @@ impl Release {
             if noised.name != statistic.name || noised.steps.len() != statistic.length as usize {
                 return Err(ReleaseError("a statistic has another name or length"));
             }
-            if noised.log2_scale != calibrated.log2_scale || noised.noise != calibrated.noise {
+            if let NoiseScale::Choice { k, .. } = calibrated.noise
+                && !is_choice(&noised.steps, k)
+            {
+                return Err(ReleaseError("a choice is of another number of entries"));
+            }
+            if noised.log2_scale != calibrated.released_log2_scale() || noised.noise != calibrated.noise {
                 return Err(ReleaseError("a statistic is on another grid or carries other noise"));
             }
         }
         Ok(release)
     }
+}
+
+/// Whether that many entries are 1 and the others 0.
+#[must_use]
+pub fn is_choice(steps: &[i64], k: u32) -> bool {
+    let chosen = steps.iter().filter(|step| **step == 1).count();
+    chosen as u64 == u64::from(k) && steps.iter().all(|step| matches!(step, 0 | 1))
 }
 
 /// No release of this round is longer than this, in bytes of JSON: names as long as they can be, 20 characters and a comma a number.
@@ -210,5 +222,25 @@ mod tests {
         bad(&|r| r.statistics[0].log2_scale = 19);
         bad(&|r| r.statistics[0].noise = NoiseScale::Gaussian { sigma: 1 });
         bad(&|r| r.statistics[0].name = "m".into());
+    }
+
+    #[test]
+    fn a_choice_is_of_as_many_entries_as_were_asked_for_and_votes_add_up() {
+        let statistic =
+            Statistic { name: "n".into(), length: 4, bound: Bound::Top { k: 2, lower: -1.0, upper: 1.0 }, weight: 1.0 };
+        let round = Round::check(RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![] }).unwrap();
+        let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(round.share_ppb());
+        let calibrated = calibrate(&round, budget).unwrap();
+        let (job, site) = (JobId::from_bytes([1; 16]), "a".parse::<Name>().unwrap());
+        let parsed = |steps: &[i64]| {
+            let noised = NoisedStatistic { name: "n".into(), log2_scale: 0, noise: calibrated[0].noise, steps: steps.to_vec() };
+            let release = Release { job, round: 0, site: site.clone(), charged_rho_pico: 1, statistics: vec![noised] };
+            Release::parse(&serde_json::to_vec(&release).unwrap(), job, 0, &site, &round, &calibrated)
+        };
+        for wrong in [[1, 0, 0, 0], [1, 1, 1, 0], [2, 0, 0, 0], [1, 1, 1, -1]] {
+            assert_eq!(parsed(&wrong).unwrap_err().code(), "release-malformed", "{wrong:?}");
+        }
+        let both = combine(&round, &[parsed(&[1, 1, 0, 0]).unwrap(), parsed(&[0, 1, 0, 1]).unwrap()]);
+        assert_eq!((both[0].values.as_slice(), both[0].noise_sd), ([1.0, 2.0, 0.0, 1.0].as_slice(), 0.0));
     }
 }

@@ -72,6 +72,15 @@ pub enum Bound {
         /// Largest sum.
         radius: f64,
     },
+    /// As `Range`; what is released is which `k` entries have the largest sums.
+    Top {
+        /// How many are chosen.
+        k: u32,
+        /// Lowest value of an entry.
+        lower: f64,
+        /// Highest value of an entry.
+        upper: f64,
+    },
 }
 
 /// One named, bounded, summed quantity of a round.
@@ -252,7 +261,10 @@ impl Statistic {
             return number("the weight must be a positive number");
         }
         match self.bound {
-            Bound::Range { lower, upper } => {
+            Bound::Top { k, .. } if k == 0 || k > self.length => {
+                number("a choice is of at least 1 entry, and of no more than there are")
+            }
+            Bound::Range { lower, upper } | Bound::Top { lower, upper, .. } => {
                 if !(lower.is_finite() && upper.is_finite()) {
                     number("the bounds must be finite numbers")
                 } else if !(lower <= 0.0 && upper >= 0.0) {
@@ -317,6 +329,9 @@ mod tests {
             assert_eq!(Round::check(request).unwrap_err().code(), code);
         }
         bad("round-count", |r| r.statistics.clear());
+        bad("round-number", |r| r.statistics[0].bound = Bound::Top { k: 0, lower: -1.0, upper: 1.0 });
+        bad("round-number", |r| r.statistics[0].bound = Bound::Top { k: 2, lower: -1.0, upper: 1.0 });
+        bad("round-number", |r| r.statistics[0].bound = Bound::Top { k: 1, lower: 1.0, upper: 2.0 });
         bad("round-count", |r| r.statistics[0].length = u32::MAX);
         bad("round-count", |r| r.state = vec![0; MAX_STATE_BYTES + 1]);
         bad("round-name", |r| r.statistics.push(r.statistics[0].clone()));

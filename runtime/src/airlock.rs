@@ -4,7 +4,8 @@
 //! drew: the noise that the terms call for is computed again, from the manifest. *Refuses*: another shape, another grid, other
 //! noise, a charge below what the round costs.
 
-use vestibule_protocol::calibration::{Calibrated, calibrate};
+use vestibule_protocol::calibration::{Calibrated, NoiseScale, calibrate};
+use vestibule_protocol::release::is_choice;
 
 use crate::ledger::Charged;
 use crate::noise::Noised;
@@ -45,6 +46,13 @@ pub fn inspect(charged: &Charged, calibrated: &[Calibrated], noised: Noised) -> 
     let lengths = agreed.iter().map(|statistic| statistic.length as usize);
     if !noised.steps().iter().map(Vec::len).eq(lengths) {
         return Err(AirlockError("the shape is not what the terms call for"));
+    }
+    for (statistic, steps) in agreed.iter().zip(noised.steps()) {
+        if let NoiseScale::Choice { k, .. } = statistic.noise
+            && !is_choice(steps, k)
+        {
+            return Err(AirlockError("a choice is of another number of entries than the terms call for"));
+        }
     }
     Ok(Cleared { noised })
 }

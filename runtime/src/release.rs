@@ -25,7 +25,7 @@ pub fn store(
     let statistic =
         |((asked, calibrated), steps): ((&vestibule_protocol::round::Statistic, &Calibrated), &Vec<i64>)| NoisedStatistic {
             name: asked.name.clone(),
-            log2_scale: calibrated.log2_scale,
+            log2_scale: calibrated.released_log2_scale(),
             noise: calibrated.noise,
             steps: steps.clone(),
         };

@@ -133,7 +133,14 @@ pub fn release(
     let drawn = noise::draw(calibrated, 2)?;
     let exact = round::run(dataset, selection, crews, calibrated, &AtomicBool::new(false))?.into_steps();
     let noised = drawn.over(&exact)?;
-    Ok((reals(&exact, calibrated), reals(noised.steps(), calibrated)))
+    Ok((reals(&exact, calibrated), released(noised.steps(), calibrated)))
+}
+
+fn released(steps: &[Vec<i64>], calibrated: &[Calibrated]) -> Vectors {
+    let real = |(steps, calibrated): (&Vec<i64>, &Calibrated)| {
+        steps.iter().map(|&step| to_real(step, calibrated.released_log2_scale())).collect()
+    };
+    steps.iter().zip(calibrated).map(real).collect()
 }
 
 fn reals(steps: &[Vec<i64>], calibrated: &[Calibrated]) -> Vectors {

@@ -99,6 +99,13 @@ impl<S> Round<S> {
         self.statistic(name, length, Bound::L1(clip))
     }
 
+    /// Which `k` of `length` sums are the largest, each entry of a partition within the range: 1 for those, 0 for the others, added up
+    /// over sites. Costs as much noise as `k` single sums do, however many there are to choose from: first choose, then ask about those.
+    #[must_use]
+    pub fn top(self, name: impl Into<String>, length: usize, k: u32, range: RangeInclusive<f64>) -> Self {
+        self.statistic(name, length, Bound::Top((k, *range.start(), *range.end())))
+    }
+
     /// Any statistic, with weight 1.
     #[must_use]
     pub fn statistic(mut self, name: impl Into<String>, length: usize, bound: Bound) -> Self {
@@ -157,13 +164,18 @@ impl<S> Round<S> {
                 return fail(name, format!("a weight is above 0 and finite, found {}", statistic.weight));
             }
             match statistic.bound {
-                Bound::Range((low, high)) if !(low <= 0.0 && high >= 0.0 && low < high && (high - low).is_finite()) => {
+                Bound::Top((k, ..)) if k == 0 || k > statistic.length => {
+                    return fail(name, format!("a choice is of 1 to {} entries, found {k}", statistic.length));
+                }
+                Bound::Range((low, high)) | Bound::Top((_, low, high))
+                    if !(low <= 0.0 && high >= 0.0 && low < high && (high - low).is_finite()) =>
+                {
                     return fail(name, format!("a range holds 0 and is finite and not empty, found {low}..={high}"));
                 }
                 Bound::L1(clip) | Bound::L2(clip) if !(clip > 0.0 && clip.is_finite()) => {
                     return fail(name, format!("a clip is above 0 and finite, found {clip}"));
                 }
-                Bound::Range(_) | Bound::OneCell | Bound::L1(_) | Bound::L2(_) => {}
+                Bound::Range(_) | Bound::OneCell | Bound::L1(_) | Bound::L2(_) | Bound::Top(_) => {}
             }
         }
         Ok(())

@@ -52,6 +52,10 @@ fn no_behaviour_moves_more_than_its_own_bounded_contribution() {
             assert!(trial.faults[0].1.contains(says), "{how}: {}", trial.faults[0].1);
         }
     }
+    // A choice of two among six: which, and nothing of how many spoke for them.
+    let vote = &run("vote").rounds[0];
+    assert_eq!(vote.exact[0], [0.0, MEN, 0.0, 0.0, WOMEN + MEN, 0.0]);
+    assert_eq!((&vote.released[0].values, vote.released[0].noise_sd), (&vec![0.0, 1.0, 0.0, 0.0, 1.0, 0.0], 0.0));
     // A dry run says where.
     let (_, message) = &run("panic").faults[0];
     assert!(message.contains("src/lib.rs:"), "{message}");

@@ -236,8 +236,10 @@ impl World {
         self.job(&["submit", "job.toml"])
     }
 
-    /// Submits the last job file once more and waits for its result.
-    pub(crate) fn submit_and_wait(&self) -> (i32, Value) {
+    /// Writes a job file beside a component that was submitted before, submits it and waits for its result.
+    pub(crate) fn submit_and_wait(&self, analysis: &str, toml: &str) -> (i32, Value) {
+        let text = format!("analysis = \"{analysis}.wasm\"\ndataset = \"cohort\"\n{toml}");
+        std::fs::write(self.dir().join("job.toml"), text).unwrap();
         self.job(&["submit", "job.toml", "--wait"])
     }
 

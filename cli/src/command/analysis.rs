@@ -362,13 +362,14 @@ fn quote(
     }
     let rows = round.statistics().iter().zip(&calibrated).map(|(statistic, calibrated)| {
         let sd = sd(calibrated);
-        vec![
-            statistic.name.clone(),
-            statistic.length.to_string(),
-            bound(statistic),
-            format!("± {}", show::number(1.96 * sd)),
-            format!("± {}", show::number(1.96 * sd / people)),
-        ]
+        let [sum, mean] = match calibrated.choice_scale() {
+            // One of two sums that differ by this is preferred at e to 1 by each site.
+            Some(scale) => {
+                [format!("told apart from {}", show::number(scale)), format!("from {}", show::number(scale / people))]
+            }
+            None => [format!("± {}", show::number(1.96 * sd)), format!("± {}", show::number(1.96 * sd / people))],
+        };
+        vec![statistic.name.clone(), statistic.length.to_string(), bound(statistic), sum, mean]
     });
     println!(
         "round 1 of at most {}, {:.1} % of the budget; {individuals} individuals at {sites} sites\n{}\na site's release leaves some {} after \
@@ -387,5 +388,6 @@ fn bound(statistic: &Statistic) -> String {
         Bound::OneCell => "1 in one cell".to_owned(),
         Bound::L2 { radius } => format!("norm up to {}", show::number(radius)),
         Bound::L1 { radius } => format!("sum up to {}", show::number(radius)),
+        Bound::Top { k, lower, upper } => format!("{lower} to {upper} an entry; only which {k} sums are largest is told"),
     }
 }

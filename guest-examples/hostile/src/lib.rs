@@ -45,6 +45,7 @@ impl Analysis for Hostile {
         let round = Round::new();
         Ok(match params.how.as_str() {
             "own cell" => round.histogram("x", params.cells),
+            "vote" => round.top("x", 6, 2, 0.0..=1.0),
             "subsets" => round.sums("x", params.cells as usize, 0.0..=1.0),
             _ => round.sum("x", 0.0..=1.0),
         }
@@ -64,6 +65,8 @@ impl Analysis for Hostile {
                 let inside = |subset| f64::from(u8::from(man && in_subset(age as u64, subset)));
                 return out.reals("x", (0..u64::from(params.cells)).map(inside).collect());
             }
+            // Everybody for the fifth, men for the second as well, and far more than they may.
+            "vote" => return out.reals("x", vec![0.0, if man { 1e300 } else { 0.0 }, 0.0, 0.0, 1.0, f64::NAN]),
             "remember" => 0.5 * f64::from(calls),
             "find marks" => marks(),
             "find grown memory" => grown(),

@@ -45,6 +45,7 @@ fn request(round: wit::Round) -> RoundRequest {
             wit::Bound::OneCell => Bound::OneCell,
             wit::Bound::L2(radius) => Bound::L2 { radius },
             wit::Bound::L1(radius) => Bound::L1 { radius },
+            wit::Bound::Top((k, lower, upper)) => Bound::Top { k, lower, upper },
         },
         weight: statistic.weight,
     };

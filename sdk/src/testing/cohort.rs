@@ -10,7 +10,7 @@ use super::reduce::{Reducer, sensitivity};
 use super::{Gauss, Noise};
 use crate::analysis::Analysis;
 use crate::contract::{
-    ColumnInfo, Individual, Kind, Partitioning, Plan, Released, Round, Shape, Step, Value, Variant, VariantSlice,
+    Bound, ColumnInfo, Individual, Kind, Partitioning, Plan, Released, Round, Shape, Step, Value, Variant, VariantSlice,
 };
 use crate::driver::{self, Prepared};
 use crate::error::{Error, Result};
@@ -137,6 +137,19 @@ fn within(variant: &Variant, slice: &VariantSlice) -> bool {
     variant.contig == slice.contig && (slice.start..slice.end).contains(&variant.position)
 }
 
+/// 1 for the k largest entries with Gumbel noise, 0 for the others: the exponential mechanism (Durfee and Rogers 2019).
+fn top(sums: &[f64], k: u32, scale: f64, gauss: &mut Gauss) -> Vec<f64> {
+    let mut scores: Vec<(f64, usize)> = sums
+        .iter()
+        .enumerate()
+        .map(|(at, sum)| (sum - scale * (-gauss.uniform().clamp(1e-300, 1.0 - 1e-16).ln()).ln(), at))
+        .collect();
+    scores.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut votes = vec![0.0; sums.len()];
+    scores.iter().take(k as usize).for_each(|(_, at)| votes[*at] = 1.0);
+    votes
+}
+
 fn one_round<A: Analysis>(round: Round, people: &[Individual], noise: Noise, gauss: &mut Gauss) -> Result<RoundRun> {
     let prepared = Prepared::<A>::decode(&round.state)?;
     let mut reducer = Reducer::new(&round.statistics);
@@ -146,6 +159,17 @@ fn one_round<A: Analysis>(round: Round, people: &[Individual], noise: Noise, gau
     let weights: f64 = round.statistics.iter().map(|statistic| statistic.weight).sum();
     let (sums, clipped, ignored) = reducer.finish();
     let released = round.statistics.iter().zip(sums).map(|(statistic, sum)| {
+        if let Bound::Top((k, ..)) = statistic.bound {
+            let scale = match noise {
+                Noise::Exact => 0.0,
+                Noise::Gaussian { rho, .. } => {
+                    let rho = rho * round.budget_share * statistic.weight / weights;
+                    sensitivity(statistic) * (f64::from(k) / (8.0 * rho)).sqrt()
+                }
+            };
+            // One choice over everybody, as if they were at one site.
+            return Released { name: statistic.name.clone(), values: top(&sum, k, scale, gauss), noise_sd: 0.0, sites: 1 };
+        }
         let (noise_sd, sites) = match noise {
             Noise::Exact => (0.0, 1),
             Noise::Gaussian { rho, sites, .. } => {

@@ -66,7 +66,7 @@ fn clip(bound: &Bound, values: &mut [f64]) -> bool {
     };
     match *bound {
         Bound::OneCell => false,
-        Bound::Range((low, high)) => {
+        Bound::Range((low, high)) | Bound::Top((_, low, high)) => {
             let outside = values.iter().any(|x| *x < low * ROUNDING || *x > high * ROUNDING);
             values.iter_mut().for_each(|x| *x = x.clamp(low, high));
             outside
@@ -88,6 +88,8 @@ pub(super) fn sensitivity(statistic: &Statistic) -> f64 {
         Bound::OneCell => 1.0,
         Bound::L1(radius) | Bound::L2(radius) => radius,
         Bound::Range((low, high)) => f64::from(statistic.length).sqrt() * high.max(-low),
+        // Of what is chosen between: how far one entry can gain on another.
+        Bound::Top((_, low, high)) => high - low,
     }
 }
 

@@ -21,7 +21,7 @@ use cap_std::fs::Dir;
 use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::dictionary::{Column, Kind};
 use vestibule_protocol::job::{Budget, Limits, Noise};
-use vestibule_protocol::round::Round;
+use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
 use vestibule_runtime::component::CodeFolder;
 use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
 use vestibule_runtime::guests::Guests;
@@ -35,9 +35,17 @@ fn main() {
     if std::env::args().any(|argument| argument == "slowest") {
         return slowest();
     }
+    // And this: what each defence costs.
+    if std::env::args().any(|argument| argument == "defences") {
+        let data = Data::ingest();
+        defences(&data);
+        return noise_of_many();
+    }
     let data = Data::ingest();
     instances(&data);
     scan(&data);
+    defences(&data);
+    noise_of_many();
     slowest();
     federation();
 }
@@ -269,6 +277,89 @@ fn scan(data: &Data) {
     row("the same, two worker processes", format!("{:.1} M genotypes/s", data.genotypes / walled_two / 1e6));
     row("the same rows and sums in native Rust", format!("{:.1} M genotypes/s", data.genotypes / native / 1e6));
     row("ratio", format!("{:.1}", sandboxed / native));
+}
+
+mod unprotected {
+    wasmtime::component::bindgen!({ path: "../wit", world: "analysis" });
+}
+
+/// The same rows through the same guest, with one defence after the other.
+fn defences(data: &Data) {
+    use unprotected::vestibule::analysis::types::{Contribution, Individual};
+    let plan = data.analysis.plan(&data.params, Limits::default()).unwrap();
+    let selection = data.dataset.select(&plan.columns, &plan.variants).unwrap();
+    let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap();
+    let calibrated = calibrate(&data.round, budget.round(data.round.share_ppb())).unwrap();
+    let component = std::fs::read(world::component("allele-frequency")).unwrap();
+    let each = |work: &mut dyn FnMut(Vec<u8>)| {
+        let (mut values, mut dosages) = (vec![], vec![]);
+        for group in 0..data.dataset.row_groups() {
+            let rows = data.dataset.read(&selection, group).unwrap();
+            for index in 0..rows.len() {
+                rows.fill(index, &mut values, &mut dosages);
+                work(dosages.clone());
+            }
+        }
+    };
+    let one_instance = |fuel: bool| {
+        let mut config = wasmtime::Config::new();
+        config.consume_fuel(fuel);
+        let engine = wasmtime::Engine::new(&config).unwrap();
+        let component = wasmtime::component::Component::new(&engine, &component).unwrap();
+        median(5, || {
+            let mut store = wasmtime::Store::new(&engine, ());
+            let refuel = |store: &mut wasmtime::Store<()>| {
+                if fuel {
+                    store.set_fuel(1_000_000_000).unwrap()
+                }
+            };
+            refuel(&mut store);
+            let linker = wasmtime::component::Linker::new(&engine);
+            let instance = unprotected::Analysis::instantiate(&mut store, &component, &linker).unwrap();
+            instance.call_prepare(&mut store, data.round.state()).unwrap().unwrap();
+            let mut sums: Vec<f64> = vec![];
+            each(&mut |dosages| {
+                refuel(&mut store);
+                let given = instance.call_contribute(&mut store, &[Individual { values: vec![], dosages }]).unwrap();
+                for contribution in &given {
+                    let Contribution::Reals(reals) = contribution else { continue };
+                    sums.resize(sums.len().max(reals.len()), 0.0);
+                    sums.iter_mut().zip(reals).for_each(|(sum, real)| *sum += real);
+                }
+            });
+            std::hint::black_box(sums);
+        })
+    };
+    let (bare, fuelled) = (one_instance(false), one_instance(true));
+    let runner = data.analysis.runner(&data.round, Limits::default()).unwrap();
+    let fresh = median(5, || {
+        each(&mut |dosages| {
+            std::hint::black_box(runner.contribute(&[], &dosages).unwrap());
+        });
+    });
+    let whole = median(5, || {
+        round::run(&data.dataset, &selection, round::here(&runner, 1), &calibrated, &AtomicBool::new(false)).unwrap();
+    });
+    row("time of a job's round without any defence: one instance, added as it comes", "1".to_owned());
+    for (what, seconds) in [
+        ("with fuel counted", fuelled),
+        ("and a fresh instance for each individual, which takes in the state", fresh),
+        ("and contributions clamped and summed in integers", whole),
+    ] {
+        row(what, format!("{:.2}", seconds / bare));
+    }
+}
+
+/// What OpenDP's sampler costs a long vector.
+fn noise_of_many() {
+    let statistics = vec![Statistic { name: "x".into(), length: 100_000, bound: Bound::OneCell, weight: 1.0 }];
+    let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![] }).unwrap();
+    for noise in [Noise::Gaussian, Noise::Laplace] {
+        let delta = if noise == Noise::Laplace { 0.0 } else { 1e-6 };
+        let calibrated = calibrate(&round, Budget::new(noise, 1.0, delta).unwrap().round(round.share_ppb())).unwrap();
+        let seconds = median(3, || drop(vestibule_runtime::noise::draw(&calibrated, 1).unwrap()));
+        row(&format!("noise of 100,000 entries, one core, {noise:?}"), format!("{seconds:.2} s"));
+    }
 }
 
 /// Three sites as processes: submit to result, and what idle daemons hold.

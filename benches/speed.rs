@@ -13,7 +13,6 @@
 mod world;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use cap_std::ambient_authority;
@@ -238,7 +237,7 @@ fn scan(data: &Data) {
     let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap();
     let calibrated = calibrate(&data.round, budget.round(data.round.share_ppb())).unwrap();
     let sandboxed = median(5, || {
-        round::run(&data.dataset, &selection, round::here(&runner, 1), &calibrated, &AtomicBool::new(false)).unwrap();
+        round::run(&data.dataset, &selection, round::here(&runner, 1), &calibrated).unwrap();
     });
     let temp = tempfile::tempdir().unwrap();
     let folder = CodeFolder(Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap());
@@ -247,7 +246,7 @@ fn scan(data: &Data) {
     let apart = |count: usize| {
         median(5, || {
             let prepared = guests.load(&component).unwrap().prepare(&data.round, Limits::default(), &selection).unwrap();
-            round::run(&data.dataset, &selection, prepared.crews(count), &calibrated, &AtomicBool::new(false)).unwrap();
+            round::run(&data.dataset, &selection, prepared.crews(count), &calibrated).unwrap();
         })
     };
     // Once for the cache.
@@ -338,7 +337,7 @@ fn defences(data: &Data) {
         });
     });
     let whole = median(5, || {
-        round::run(&data.dataset, &selection, round::here(&runner, 1), &calibrated, &AtomicBool::new(false)).unwrap();
+        round::run(&data.dataset, &selection, round::here(&runner, 1), &calibrated).unwrap();
     });
     row("time of a job's round without any defence: one instance, added as it comes", "1".to_owned());
     for (what, seconds) in [

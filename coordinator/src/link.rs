@@ -221,10 +221,10 @@ async fn fetch(shared: &Arc<Shared>, connection: &Connection, digest: Digest) ->
 /// Tells the site of jobs that have ended, until it has confirmed each.
 async fn close_jobs(shared: &Arc<Shared>, connection: &Connection, site: &Name) {
     let Ok(ended) = shared.store.closing(site) else { return };
-    for (job, cancel) in ended {
+    for job in ended {
         let told = async {
             let mut stream = Framed::open(connection).await?;
-            stream.send(&Close { job, cancel }).await?;
+            stream.send(&Close { job }).await?;
             stream.receive::<Done>().await
         };
         match tokio::time::timeout(PATIENCE, told).await {

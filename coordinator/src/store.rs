@@ -390,16 +390,14 @@ impl Store {
         })
     }
 
-    /// Ended jobs that a site has not been told about, and whether each was cancelled.
+    /// Ended jobs that a site has not been told about.
     ///
     /// # Errors
     /// The database.
-    pub fn closing(&self, site: &Name) -> Result<Vec<(JobId, bool)>> {
+    pub fn closing(&self, site: &Name) -> Result<Vec<JobId>> {
         self.with(|tx| {
-            let sql = "SELECT job, job.state = ?2 FROM job_site JOIN job USING(job) WHERE site = ?1 AND closing = 1";
-            let mut query = tx.prepare_cached(sql)?;
-            let rows = query
-                .query_map(params![site.as_str(), word(&JobState::Cancelled)], |row| Ok((parsed(row, 0)?, row.get(1)?)))?;
+            let mut query = tx.prepare_cached("SELECT job FROM job_site WHERE site = ?1 AND closing = 1")?;
+            let rows = query.query_map([site.as_str()], |row| parsed(row, 0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }

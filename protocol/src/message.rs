@@ -169,13 +169,11 @@ impl Answer {
 }
 message!(Answer, 7, 96 << 20);
 
-/// The coordinator says that a job has ended at this site: no more rounds will come.
+/// The coordinator says that a job has ended at this site: no more rounds will come. One that runs, runs to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Close {
     /// Which job.
     pub job: JobId,
-    /// Whether a round that is still running is to be stopped.
-    pub cancel: bool,
 }
 message!(Close, 8, 64);
 

@@ -45,6 +45,23 @@ impl Default for Costs {
     }
 }
 
+impl Costs {
+    fn each(&self) -> [f64; 4] {
+        [self.fuel_ns, self.mib_us, self.row_us, self.entry_ns]
+    }
+
+    /// Refuses what is no time.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        let time = |cost: f64| cost.is_finite() && cost >= 0.0;
+        if self.each().into_iter().all(time) { Ok(()) } else { Err("`[slowest]`: costs are numbers that are not negative") }
+    }
+
+    /// Whether any is below the usual: then the moments of releases may tell more than is paid for.
+    pub(crate) fn below_usual(&self) -> bool {
+        self.each().iter().zip(Self::default().each()).any(|(own, usual)| *own < usual)
+    }
+}
+
 /// What an individual of a round can take, besides what the round itself says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
@@ -98,6 +115,12 @@ impl Delay {
     #[must_use]
     pub fn expected(&self) -> Duration {
         Duration::from_secs_f64((self.shift_us / 1e6).clamp(0.0, 3.2e8))
+    }
+
+    /// All but one delay in 4,000 are shorter (3.5 standard deviations of a Gaussian; 13.5 scales of a Laplace are less likely still).
+    #[must_use]
+    pub fn latest(&self) -> Duration {
+        self.expected().mul_f64(1.5)
     }
 
     /// Draws the delay.

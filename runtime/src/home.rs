@@ -220,8 +220,9 @@ impl Home {
             return Err(HomeError::Missing(path.to_owned()));
         }
         let read = |file: &str| dir.read_to_string(file).map_err(|source| HomeError::Io { path: path.join(file), source });
-        let settings = toml::from_str(&read("site.toml")?)
-            .map_err(|error| HomeError::Settings { path: path.join("site.toml"), why: error.to_string() })?;
+        let wrong = |why: String| HomeError::Settings { path: path.join("site.toml"), why };
+        let settings: Settings = toml::from_str(&read("site.toml")?).map_err(|error| wrong(error.to_string()))?;
+        settings.slowest.check().map_err(|why| wrong(why.to_owned()))?;
         let key = |file: &str| {
             SecretKey::from_pem(&read(file)?, passphrase).map_err(|source| HomeError::Key { path: path.join(file), source })
         };
@@ -411,6 +412,17 @@ mod tests {
         let error = Home::open(temp.path(), None).unwrap_err();
         assert_eq!(error.code(), "site-settings");
         assert!(error.to_string().contains("max_epsilon") && error.to_string().contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn costs_that_are_no_times_are_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        Home::init(temp.path(), None).unwrap();
+        for wrong in ["-1.0", "nan", "inf"] {
+            std::fs::write(temp.path().join("site.toml"), format!("[slowest]\nmib_us = {wrong}\n")).unwrap();
+            let error = Home::open(temp.path(), None).unwrap_err();
+            assert!(error.code() == "site-settings" && error.to_string().contains("slowest"), "{error}");
+        }
     }
 
     #[test]

@@ -15,19 +15,20 @@
 //! A request that is the same in all that decides its answer (component, parameters, data, noise, limits, round) is answered with the
 //! noise that was drawn the first time, for whoever asks and at no cost: averaging needs other draws, and those are paid for.
 
+mod booking;
 mod schema;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
-use vestibule_protocol::release::Release;
 
-use crate::admission::Verified;
+use self::booking::Asked;
 use crate::delay;
 use crate::policy::Admitted;
 
@@ -251,16 +252,16 @@ impl Ledger {
     }
 
     /// Reserves the job's budget if this is its first round that costs something, charges the round, and returns once both are on disk;
-    /// or returns what became of the round, or of one that is the same, earlier.
+    /// or returns what became of the round, or of one that is the same, earlier. `since` is the time since 1970.
     ///
     /// # Errors
     /// See [`LedgerError`]. Nothing is booked then.
-    pub fn charge(&self, admitted: Admitted, purse: &Purse, now: i64) -> Result<Admission, LedgerError> {
+    pub fn charge(&self, admitted: Admitted, purse: &Purse, since: Duration) -> Result<Admission, LedgerError> {
         let verified = admitted.verified().clone();
         let (signed, index) = (verified.signed(), verified.index());
         let job = signed.manifest().job;
         let rho = signed.budget().round(verified.round().share_ppb()).charge();
-        let asked = Asked { verified: &verified, purse, rho, request: request(&admitted, purse), now };
+        let asked = Asked::new(&admitted, purse, rho, since);
         let answer = self.transaction(|tx| {
             let known = find_job(tx, job)?;
             if let Some(known) = &known
@@ -331,120 +332,6 @@ impl Ledger {
     }
 }
 
-/// A round that is asked for the first time.
-struct Asked<'a> {
-    verified: &'a Verified,
-    purse: &'a Purse,
-    rho: Rho,
-    request: Digest,
-    now: i64,
-}
-
-impl Asked<'_> {
-    fn job(&self) -> JobId {
-        self.verified.signed().manifest().job
-    }
-
-    /// Enters the account's terms and the job.
-    fn open(&self, tx: &Transaction<'_>) -> Result<(), LedgerError> {
-        let (purse, signed) = (self.purse, self.verified.signed());
-        let (dataset, population) = (signed.manifest().dataset.as_str(), purse.population.as_str());
-        let sql = "INSERT INTO account(population, cap_rho, cap_delta, cap_moments) VALUES(?1, ?2, ?3, ?4)
-                   ON CONFLICT(population) DO UPDATE SET cap_rho = ?2, cap_delta = ?3, cap_moments = ?4";
-        let row = params![population, stored(purse.cap), purse.delta, femto(purse.moments_femto)];
-        tx.execute(sql, row).map_err(database(tx))?;
-        tx.execute("INSERT OR IGNORE INTO dataset(dataset, population) VALUES(?1, ?2)", [dataset, population])
-            .map_err(database(tx))?;
-        let was: String = tx
-            .query_row("SELECT population FROM dataset WHERE dataset = ?1", [dataset], |row| row.get(0))
-            .map_err(database(tx))?;
-        if was != population {
-            return Err(LedgerError::OtherPopulation { dataset: signed.manifest().dataset.clone(), was });
-        }
-        let sql = "INSERT INTO job(job, manifest, dataset, researcher, title, admitted) VALUES(?1, ?2, ?3, ?4, ?5, ?6)";
-        let row = params![
-            self.job().to_string(),
-            signed.digest().to_string(),
-            dataset,
-            self.verified.researcher().as_str(),
-            signed.manifest().title,
-            self.now
-        ];
-        tx.execute(sql, row).map_err(database(tx)).map(|_| ())
-    }
-
-    /// The answer to the same request, if it was ever given; entered as this round's, at no cost.
-    fn repeated(&self, tx: &Transaction<'_>) -> Result<Option<Settled>, LedgerError> {
-        let sql = "SELECT bytes, leaves FROM charge JOIN release USING(job, round)
-                   WHERE request = ?1 AND length(bytes) > 0 ORDER BY charge.rowid LIMIT 1";
-        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?));
-        let found = tx.query_row(sql, [self.request.to_string()], read).optional().map_err(database(tx))?;
-        let Some((bytes, leaves_ms)) = found else { return Ok(None) };
-        // A stored release that cannot be read is not given again: the round is charged and run.
-        let Ok(first) = serde_json::from_slice::<Release>(&bytes) else { return Ok(None) };
-        let release = Release { job: self.job(), round: self.verified.index(), charged_rho_pico: 0, ..first };
-        let bytes = serde_json::to_vec(&release).expect("names and numbers are always JSON");
-        let settled = Settled { release: Some(bytes), leaves_ms };
-        self.charge(tx, Rho::ZERO, 0)?;
-        settle(tx, self.job(), self.verified.index(), &settled, "repeated", self.now)?;
-        Ok(Some(settled))
-    }
-
-    /// Reserves for the whole job, if nothing is reserved yet, and charges the round.
-    fn book(&self, tx: &Transaction<'_>) -> Result<(), LedgerError> {
-        let whole = self.verified.signed().budget().rho();
-        let population = || self.purse.population.clone();
-        let known = find_job(tx, self.job())?;
-        if known.as_ref().is_none_or(|job| job.reserved == Rho::ZERO) {
-            let left = left(tx, &self.purse.population)?;
-            if whole > left {
-                return Err(LedgerError::OverBudget { population: population(), asked: whole, left });
-            }
-            if let Some(cap) = self.purse.researcher_cap {
-                let committed = committed(tx, &self.purse.population, self.verified.researcher())?;
-                if committed.checked_add(whole).is_none_or(|sum| sum > cap) {
-                    return Err(LedgerError::OverResearcher { population: population(), asked: whole });
-                }
-            }
-            let row = params![self.job().to_string(), stored(whole)];
-            tx.execute("INSERT INTO reservation(job, rho) VALUES(?1, ?2)", row).map_err(database(tx))?;
-        }
-        let spent = known.map_or(Rho::ZERO, |job| job.spent);
-        if spent.checked_add(self.rho).is_none_or(|sum| sum > whole) {
-            return Err(LedgerError::OverJob { round: self.verified.index() });
-        }
-        if moments_left(tx, &self.purse.population)? < delay::DELTA_FEMTO {
-            return Err(LedgerError::OverBudget { population: population(), asked: Rho::ZERO, left: Rho::ZERO });
-        }
-        self.charge(tx, self.rho, delay::DELTA_FEMTO)
-    }
-
-    fn charge(&self, tx: &Transaction<'_>, rho: Rho, moment: u64) -> Result<(), LedgerError> {
-        let sql =
-            "INSERT INTO charge(job, round, round_digest, request, rho, moment, charged) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        let row = params![
-            self.job().to_string(),
-            self.verified.index(),
-            self.verified.round_digest().to_string(),
-            self.request.to_string(),
-            stored(rho),
-            femto(moment),
-            self.now
-        ];
-        tx.execute(sql, row).map_err(database(tx)).map(|_| ())
-    }
-}
-
-/// Digest of all that decides what a round's exact sums and its noise are.
-fn request(admitted: &Admitted, purse: &Purse) -> Digest {
-    let verified = admitted.verified();
-    let manifest = verified.signed().manifest();
-    let data = (&manifest.dataset, &purse.version, &manifest.dictionary, &manifest.catalogues);
-    let noise = (manifest.noise, manifest.epsilon_micro, manifest.delta_femto);
-    let all = (&manifest.component, &manifest.params, data, noise, admitted.limits(), verified.round_digest());
-    Digest::of(&serde_json::to_vec(&all).expect("names, texts and numbers are always JSON"))
-}
-
 fn settle(tx: &Transaction<'_>, job: JobId, round: u32, settled: &Settled, code: &str, now: i64) -> Result<(), LedgerError> {
     let bytes = settled.release.as_deref().unwrap_or_default();
     let sql = "INSERT INTO release(job, round, bytes, sha256, code, released, leaves) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -490,30 +377,6 @@ fn find_round(tx: &Transaction<'_>, job: JobId, round: u32) -> Result<Option<Kno
         Ok(KnownRound { digest: schema::parsed(row, 0)?, settled })
     };
     tx.query_row(sql, params![job.to_string(), round], read).optional().map_err(database(tx))
-}
-
-fn left(tx: &Transaction<'_>, population: &Name) -> Result<Rho, LedgerError> {
-    let sql = "SELECT MAX(cap_rho - committed_rho, 0) FROM account WHERE population = ?1";
-    let found = tx.query_row(sql, [population.as_str()], |row| schema::rho(row, 0)).optional().map_err(database(tx))?;
-    Ok(found.unwrap_or(Rho::ZERO))
-}
-
-/// What is left for the moments of releases, in 10^-15 of delta.
-fn moments_left(tx: &Transaction<'_>, population: &Name) -> Result<u64, LedgerError> {
-    let sql = "SELECT MAX(cap_moments - spent_moments, 0) FROM account WHERE population = ?1";
-    let found: i64 = tx.query_row(sql, [population.as_str()], |row| row.get(0)).map_err(database(tx))?;
-    Ok(found.unsigned_abs())
-}
-
-/// What a researcher's jobs hold and have spent of an account.
-fn committed(tx: &Transaction<'_>, population: &Name, researcher: &Name) -> Result<Rho, LedgerError> {
-    let sql = "SELECT COALESCE(SUM(CASE ended WHEN 0 THEN reserved_rho ELSE spent_rho END), 0)
-               FROM job_account WHERE population = ?1 AND researcher = ?2";
-    tx.query_row(sql, [population.as_str(), researcher.as_str()], |row| schema::rho(row, 0)).map_err(database(tx))
-}
-
-fn femto(amount: u64) -> i64 {
-    i64::try_from(amount).unwrap_or(i64::MAX)
 }
 
 /// SQLite's integers are signed; rho above 2^63 units means no privacy at all and is stored as the largest.

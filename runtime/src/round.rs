@@ -26,7 +26,7 @@ pub enum RoundFailure {
     /// The dataset could not be read.
     #[error("the dataset could not be read")]
     Dataset,
-    /// The job was cancelled or the site is stopping.
+    /// Another thread failed.
     #[error("the round was stopped")]
     Stopped,
 }
@@ -130,12 +130,11 @@ pub fn run(
     selection: &Selection,
     crews: Vec<Box<dyn Crew + '_>>,
     calibrated: &[Calibrated],
-    stop: &AtomicBool,
 ) -> Result<Sums, RoundFailure> {
     let groups = dataset.row_groups();
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
-    let stopped = || stop.load(Ordering::Relaxed) || failed.load(Ordering::Relaxed);
+    let stopped = || failed.load(Ordering::Relaxed);
     let work = |mut crew: Box<dyn Crew + '_>| {
         let mut sums = Sums::zeros(calibrated);
         loop {

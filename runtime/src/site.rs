@@ -5,7 +5,6 @@
 //! at a moment that was drawn, whatever happened.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,7 +39,6 @@ pub struct Site {
     threads: usize,
     running: Arc<Semaphore>,
     turns: Mutex<HashMap<(JobId, u32), Turn>>,
-    stops: Mutex<HashMap<JobId, Arc<AtomicBool>>>,
 }
 
 /// Held by whoever runs a round.
@@ -140,10 +138,15 @@ impl Site {
         if settings.require_walls && !gaps.is_empty() {
             return Err(SiteError::Walls(gaps.join("; ")));
         }
+        if settings.slowest.below_usual() {
+            tracing::warn!(
+                "`[slowest]` is below the usual costs: unless this machine was measured, releases may leave too soon"
+            );
+        }
         let components = Components::new(home.folder("blobs")?);
         let (ledger, running) = (home.ledger()?, Arc::new(Semaphore::new(rounds)));
         let name = coordinator.site.clone();
-        Ok(Self { home, name, ledger, guests, components, threads, running, turns: Mutex::default(), stops: Mutex::default() })
+        Ok(Self { home, name, ledger, guests, components, threads, running, turns: Mutex::default() })
     }
 
     /// Steps 5 and 6. `Ok(Err(_))` is the answer to an offer that is refused.
@@ -168,14 +171,14 @@ impl Site {
     }
 
     /// Steps 7 and 8, once the component is here. Blocks.
-    pub(crate) fn charge(&self, admitted: Admitted, component: &[u8], now: i64) -> Outcome {
-        match self.prepare(admitted, component, now) {
+    pub(crate) fn charge(&self, admitted: Admitted, component: &[u8], since: Duration) -> Outcome {
+        match self.prepare(admitted, component, since) {
             Ok(outcome) => outcome,
             Err(refused) => Outcome::Refused(refusal(refused)),
         }
     }
 
-    fn prepare(&self, admitted: Admitted, component: &[u8], now: i64) -> Result<Outcome, Refused> {
+    fn prepare(&self, admitted: Admitted, component: &[u8], since: Duration) -> Result<Outcome, Refused> {
         let manifest = admitted.verified().signed().manifest().clone();
         let round = admitted.verified().round().clone();
         let guest = |error: GuestsError| Refused::from((error.code(), error));
@@ -201,7 +204,7 @@ impl Site {
         let load = Load { limits: admitted.limits(), state_fuel: guests.state_fuel(), inputs };
         let budget = signed.budget().round(round.share_ppb());
         let delay = Delay::of(&round, budget.time(), load, self.home.settings().slowest);
-        if delay.expected() > Duration::from_secs(manifest.round_deadline_seconds.into()) {
+        if delay.latest() > Duration::from_secs(manifest.round_deadline_seconds.into()) {
             return Err(("release-too-late", late(&delay, &manifest)).into());
         }
         let purse = self.purse(&dataset).map_err(|error| own("dataset", &error))?;
@@ -214,7 +217,7 @@ impl Site {
             error @ LedgerError::OtherPopulation { .. } => own("ledger", &error),
             error => (error.code(), error).into(),
         };
-        match self.ledger.charge(admitted, &purse, now).map_err(ledger)? {
+        match self.ledger.charge(admitted, &purse, since).map_err(ledger)? {
             Admission::Run(charged) => {
                 Ok(Outcome::Run(Box::new(Ready { charged, dataset, selection, guests, calibrated, delay })))
             }
@@ -248,12 +251,11 @@ impl Site {
     /// which nobody may learn which. `since` reads the time since 1970.
     pub(crate) fn release(&self, ready: Ready, since: impl Fn() -> Duration) -> Settled {
         let job = ready.charged.admitted().verified().signed().manifest().job;
-        let stop = self.stop_flag(job);
         let Ready { charged, dataset, selection, guests, calibrated, delay } = ready;
         // Before any data: that this fails says nothing.
         let drawn = delay.draw();
         let outcome = match &drawn {
-            Ok(_) => self.noised(&charged, &dataset, &selection, guests, &calibrated, &stop),
+            Ok(_) => self.noised(&charged, &dataset, &selection, guests, &calibrated),
             Err(error) => Err(error.code()),
         };
         let ended = since();
@@ -279,11 +281,10 @@ impl Site {
         selection: &Selection,
         guests: Prepared,
         calibrated: &[Calibrated],
-        stop: &AtomicBool,
     ) -> Result<airlock::Cleared, &'static str> {
         let drawn = noise::draw(calibrated, self.threads).map_err(|error| error.code())?;
         let crews = guests.crews(self.threads);
-        let sums = round::run(dataset, selection, crews, calibrated, stop).map_err(|error| error.code())?;
+        let sums = round::run(dataset, selection, crews, calibrated).map_err(|error| error.code())?;
         let noised = drawn.hide(sums).map_err(|error| error.code())?;
         airlock::inspect(charged, calibrated, noised).map_err(|error| error.code())
     }
@@ -298,21 +299,13 @@ impl Site {
         Arc::clone(self.turns.lock().unwrap_or_else(PoisonError::into_inner).entry((job, round)).or_default())
     }
 
-    fn stop_flag(&self, job: JobId) -> Arc<AtomicBool> {
-        let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(stops.entry(job).or_default())
-    }
-
-    /// The job has ended; with `cancel`, a round that is running stops at the next partition.
-    pub(crate) fn end(&self, job: JobId, cancel: bool) -> Result<(), LedgerError> {
-        if cancel {
-            self.stop_flag(job).store(true, Ordering::Relaxed);
-        }
+    /// The job has ended. A round that is running runs to its end, also where the job was cancelled: whether it was stopped in time would
+    /// tell how long it took.
+    pub(crate) fn end(&self, job: JobId) -> Result<(), LedgerError> {
         self.ledger.end(job)?;
-        if !cancel {
-            self.stops.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
-        }
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != job);
+        // Whoever asks for a round that is running must wait for it still.
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|(of, _), turn| *of != job || Arc::strong_count(turn) > 1);
         Ok(())
     }
 }
@@ -320,10 +313,10 @@ impl Site {
 fn late(delay: &Delay, manifest: &Manifest) -> String {
     let Limits { fuel_per_partition, memory_mib } = manifest.limits;
     format!(
-        "to hide how long one individual's {fuel_per_partition} fuel and {memory_mib} MiB can take, the release would leave some {:.0} s \
+        "to hide how long one individual's {fuel_per_partition} fuel and {memory_mib} MiB can take, the release may leave up to {:.0} s \
          after the round, whose deadline is {} s: ask for less fuel and memory (`vestibule analysis try` prints what is used), fewer \
          rounds, more epsilon, or a later deadline",
-        delay.expected().as_secs_f64(),
+        delay.latest().as_secs_f64(),
         manifest.round_deadline_seconds
     )
 }

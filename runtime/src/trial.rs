@@ -5,7 +5,7 @@
 //! what a site would. Never part of the daemon: nothing here is reachable from the link.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use vestibule_protocol::calibration::{Calibrated, calibrate, to_real};
@@ -116,7 +116,7 @@ pub fn exact(
     crews: Vec<Box<dyn Crew + '_>>,
     calibrated: &[Calibrated],
 ) -> Result<Vectors, TrialError> {
-    let sums = round::run(dataset, selection, crews, calibrated, &AtomicBool::new(false))?;
+    let sums = round::run(dataset, selection, crews, calibrated)?;
     Ok(reals(&sums.into_steps(), calibrated))
 }
 
@@ -131,7 +131,7 @@ pub fn release(
     calibrated: &[Calibrated],
 ) -> Result<(Vectors, Vectors), TrialError> {
     let drawn = noise::draw(calibrated, 2)?;
-    let exact = round::run(dataset, selection, crews, calibrated, &AtomicBool::new(false))?.into_steps();
+    let exact = round::run(dataset, selection, crews, calibrated)?.into_steps();
     let noised = drawn.over(&exact)?;
     Ok((reals(&exact, calibrated), released(noised.steps(), calibrated)))
 }

@@ -1,5 +1,7 @@
 //! What may be asked for at all: components that bring something along, terms that were changed on their way, accounts.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::{JobId, Limits, Noise};
@@ -23,6 +25,7 @@ const IMPORTS: &str = "import";
 const TERMS: &str = "terms";
 const BUDGET: &str = "budget";
 const NOW: i64 = 1_795_000_000;
+const AT: Duration = Duration::from_secs(1_795_000_000);
 
 pub(crate) fn rows(lab: &Lab) -> Result<Vec<Row>> {
     let mut rows = components(lab)?;
@@ -141,7 +144,7 @@ impl Till<'_> {
         let known: [(Name, PublicKey); 1] = [(name.parse()?, key.public())];
         let verified = admission::verify(offer, &known, &"here".parse()?, NOW)?;
         let admitted = policy::decide(verified, &Settings::default(), Some(self.info))?;
-        Ok(self.ledger.charge(admitted, &self.purse, NOW))
+        Ok(self.ledger.charge(admitted, &self.purse, AT))
     }
 }
 

@@ -64,7 +64,7 @@ fn a_job_survives_a_restart_and_is_submitted_once() {
     assert!(store.end(job(1).id, JobState::Finished, None, Some(b"report")).unwrap());
     assert!(!store.end(job(1).id, JobState::Cancelled, None, None).unwrap());
     assert_eq!(store.report(job(1).id).unwrap().unwrap(), b"report");
-    assert_eq!(store.closing(&site).unwrap(), [(job(1).id, false)]);
+    assert_eq!(store.closing(&site).unwrap(), [job(1).id]);
     store.closed(job(1).id, &site).unwrap();
     assert_eq!(store.closing(&site).unwrap(), []);
 }

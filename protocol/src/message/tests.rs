@@ -66,7 +66,7 @@ fn golden_bytes() {
     golden(&Answer::Accepted, "000000010007000101");
     golden(&Answer::Refused { code: "c".into(), why: "w".into() }, "00000005000700010201630177");
     golden(&Answer::Settled { padded: vec![0x7b] }, "000000030007000103017b");
-    golden(&Close { job: JobId::from_bytes([7; 16]), cancel: true }, &format!("0000001100080001{}01", "07".repeat(16)));
+    golden(&Close { job: JobId::from_bytes([7; 16]) }, &format!("0000001000080001{}", "07".repeat(16)));
     golden(&Done, "0000000000090001");
     let spki = key.to_spki();
     let raw = hex(&spki[12..]);

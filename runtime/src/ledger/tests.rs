@@ -7,11 +7,15 @@ use crate::dataset::DatasetInfo;
 use crate::home::Settings;
 use crate::policy::decide;
 use vestibule_protocol::manifest::Manifest;
+use vestibule_protocol::release::Release;
 
 fn admit(verified: Verified) -> Admitted {
     let info = DatasetInfo::for_tests("cohort", verified.signed().manifest().dictionary);
     decide(verified, &Settings::default(), Some(&info)).unwrap()
 }
+
+/// [`NOW`], as the ledger takes it.
+const AT: Duration = Duration::from_secs(1_795_000_000);
 
 fn ledger(temp: &tempfile::TempDir) -> Ledger {
     Ledger::open(&temp.path().join("ledger.sqlite")).unwrap()
@@ -35,7 +39,7 @@ fn job(number: u8) -> Manifest {
 }
 
 fn charge(ledger: &Ledger, manifest: &Manifest, round: u32) -> Result<Admission, LedgerError> {
-    ledger.charge(admit(verified(manifest, round)), &purse(8.0), NOW)
+    ledger.charge(admit(verified(manifest, round)), &purse(8.0), AT)
 }
 
 /// Another round than all others: with a state of its own.
@@ -44,7 +48,7 @@ fn charge_round(ledger: &Ledger, manifest: &Manifest, round: u32) -> Result<Admi
     offer.request.state = vec![u8::try_from(round).unwrap()];
     let researchers = [("ada".parse().unwrap(), crate::admission::tests::researcher().public())];
     let verified = crate::admission::verify(offer, &researchers, &"here".parse().unwrap(), NOW).unwrap();
-    ledger.charge(admit(verified), &purse(8.0), NOW)
+    ledger.charge(admit(verified), &purse(8.0), AT)
 }
 
 fn run(admission: Admission) -> Box<Charged> {
@@ -125,6 +129,19 @@ fn the_same_request_is_answered_with_the_same_draw_and_costs_nothing() {
 }
 
 #[test]
+fn an_answer_that_has_not_left_yet_is_nobodys_answer() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let charged = run(charge(&ledger, &manifest(1), 0).unwrap());
+    let leaves_ms = i64::try_from(AT.as_millis()).unwrap() + 1;
+    ledger.commit(&charged, &Settled { leaves_ms, ..release(&manifest(1)) }, "released", NOW).unwrap();
+    // That the second is charged too says nothing of whether the first has ended.
+    run(charge(&ledger, &manifest(2), 0).unwrap());
+    let later = AT + Duration::from_millis(1);
+    settled(ledger.charge(admit(verified(&manifest(3), 0)), &purse(8.0), later).unwrap());
+}
+
+#[test]
 fn whatever_decides_the_answer_makes_it_another_request() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = ledger(&temp);
@@ -151,7 +168,7 @@ fn whatever_decides_the_answer_makes_it_another_request() {
     }
     // New rows under the old name.
     let changed = Purse { version: "v2".to_owned(), ..purse(8.0) };
-    run(ledger.charge(admit(verified(&manifest(8), 0)), &changed, NOW).unwrap());
+    run(ledger.charge(admit(verified(&manifest(8), 0)), &changed, AT).unwrap());
     settled(charge(&ledger, &manifest(9), 0).unwrap());
 }
 
@@ -159,7 +176,7 @@ fn whatever_decides_the_answer_makes_it_another_request() {
 fn the_cap_is_met_and_never_passed() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = ledger(&temp);
-    let charge = |manifest: &Manifest| ledger.charge(admit(verified(manifest, 0)), &purse(1.0), NOW);
+    let charge = |manifest: &Manifest| ledger.charge(admit(verified(manifest, 0)), &purse(1.0), AT);
     run(charge(&job(1)).unwrap());
     assert_eq!(charge(&job(2)).unwrap_err().code(), "budget-exhausted");
     // The first job ends with half of its reservation unused: a job of at most that size fits now.
@@ -179,7 +196,7 @@ fn datasets_about_the_same_people_are_paid_from_one_account() {
     let charge = |manifest: &Manifest, population: &str| {
         let info = DatasetInfo { name: manifest.dataset.clone(), ..DatasetInfo::for_tests("any", manifest.dictionary) };
         let admitted = decide(verified(manifest, 0), &Settings::default(), Some(&info)).unwrap();
-        ledger.charge(admitted, &Purse { population: population.parse().unwrap(), ..purse(1.0) }, NOW)
+        ledger.charge(admitted, &Purse { population: population.parse().unwrap(), ..purse(1.0) }, AT)
     };
     let later = Manifest { dataset: "later".parse().unwrap(), ..job(2) };
     run(charge(&job(1), "people").unwrap());
@@ -194,7 +211,7 @@ fn a_researcher_has_a_cap_of_their_own() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = ledger(&temp);
     let purse = Purse { researcher_cap: Some(Rho::budget(1.0, 1e-6)), ..purse(8.0) };
-    let charge = |manifest: &Manifest| ledger.charge(admit(verified(manifest, 0)), &purse, NOW);
+    let charge = |manifest: &Manifest| ledger.charge(admit(verified(manifest, 0)), &purse, AT);
     run(charge(&job(1)).unwrap());
     assert_eq!(charge(&job(2)).unwrap_err().code(), "researcher-budget-exhausted");
     ledger.end(job(1).job).unwrap();
@@ -206,7 +223,7 @@ fn the_moments_of_releases_have_a_cap_too() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = ledger(&temp);
     let purse = Purse { moments_femto: 2 * delay::DELTA_FEMTO, ..purse(8.0) };
-    let charge = |manifest: &Manifest| ledger.charge(admit(verified(manifest, 0)), &purse, NOW);
+    let charge = |manifest: &Manifest| ledger.charge(admit(verified(manifest, 0)), &purse, AT);
     run(charge(&job(1)).unwrap());
     run(charge(&job(2)).unwrap());
     assert_eq!(charge(&job(3)).unwrap_err().code(), "budget-exhausted");
@@ -225,7 +242,7 @@ fn other_terms_other_rounds_and_ended_jobs_are_refused() {
     offer.request.state = vec![1];
     let researchers = [("ada".parse().unwrap(), crate::admission::tests::researcher().public())];
     let changed = crate::admission::verify(offer, &researchers, &"here".parse().unwrap(), NOW).unwrap();
-    assert_eq!(ledger.charge(admit(changed), &purse(8.0), NOW).unwrap_err().code(), "round-differs");
+    assert_eq!(ledger.charge(admit(changed), &purse(8.0), AT).unwrap_err().code(), "round-differs");
     run(charge(&ledger, &job(1), 1).unwrap());
     // Two rounds of a half each: the third has nothing left.
     assert_eq!(charge(&ledger, &job(1), 2).unwrap_err().code(), "round-over-job-budget");

@@ -103,8 +103,8 @@ async fn answer(site: Arc<Site>, mut stream: Framed) -> Result<(), LinkError> {
             }
         }
         Close::KIND => {
-            let Close { job, cancel } = stream.payload(header).await?;
-            match blocking(move || site.end(job, cancel)).await? {
+            let Close { job } = stream.payload(header).await?;
+            match blocking(move || site.end(job)).await? {
                 Ok(()) => stream.send(&Done).await?,
                 Err(error) => tracing::error!(%job, %error, "a job's end could not be booked"),
             }
@@ -136,7 +136,7 @@ async fn offered(site: &Arc<Site>, offer: Offer, stream: &mut Framed) -> Result<
     let permit = site.running().acquire_owned().await;
     let permit = permit.map_err(|_| LinkError::Closed("stopping".to_owned()))?;
     let at = Arc::clone(site);
-    let settled = match blocking(move || at.charge(admitted, &component, now())).await? {
+    let settled = match blocking(move || at.charge(admitted, &component, since_1970())).await? {
         Outcome::Refused(refused) => return Ok(refused),
         Outcome::Settled(settled) => {
             drop((turn, permit));

@@ -28,7 +28,7 @@ pub(crate) const REGION: u64 = 512 << 20;
 pub(crate) const OUT_OFFSET: u64 = REGION;
 /// Bytes that a batch aims at, either way.
 const BATCH_BYTES: usize = 2 << 20;
-/// Most rows of a batch: the latency of a stop.
+/// Most rows of a batch: how soon a round that failed elsewhere ends.
 const BATCH_ROWS: usize = 256;
 /// Fuel of a batch, so that its time is bounded: about a minute.
 const BATCH_FUEL: u64 = 60_000_000_000;

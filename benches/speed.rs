@@ -30,23 +30,16 @@ use vestibule_worker::Launch;
 
 fn main() {
     println!("| what | median |\n|---|---|");
-    // Alone, with this name after `cargo speed --`: what a site's `[slowest]` settings must be above.
-    if std::env::args().any(|argument| argument == "slowest") {
-        return slowest();
-    }
-    // And this: what each defence costs.
-    if std::env::args().any(|argument| argument == "defences") {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |part: &str| asked.is_empty() || asked.iter().any(|name| name == part);
+    // Parts by name, after `cargo speed --`; all by default. `slowest` is what a site's `[slowest]` settings must be above.
+    if ["instances", "scan", "defences"].into_iter().any(wanted) {
         let data = Data::ingest();
-        defences(&data);
-        return noise_of_many();
+        let parts: [(&str, fn(&Data)); 3] = [("instances", instances), ("scan", scan), ("defences", defences)];
+        parts.into_iter().filter(|(name, _)| wanted(name)).for_each(|(_, part)| part(&data));
     }
-    let data = Data::ingest();
-    instances(&data);
-    scan(&data);
-    defences(&data);
-    noise_of_many();
-    slowest();
-    federation();
+    let parts: [(&str, fn()); 3] = [("defences", noise_of_many), ("slowest", slowest), ("federation", federation)];
+    parts.into_iter().filter(|(name, _)| wanted(name)).for_each(|(_, part)| part());
 }
 
 fn row(what: &str, value: String) {

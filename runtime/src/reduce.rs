@@ -8,7 +8,7 @@
 //! [`Sums::add`] adds for it is one integer vector that obeys its [`IntegerBound`], which is checked again in integers.
 
 use vestibule_protocol::calibration::{Calibrated, IntegerBound, steps_per_unit, whole};
-use vestibule_sandbox::Contribution;
+use vestibule_sandbox::Given;
 
 /// Entries are cut to this many steps before norms are taken, so that squares and sums of them fit in 128 bits.
 const WIDEST: i64 = 1 << 50;
@@ -39,10 +39,10 @@ impl Sums {
     ///
     /// # Errors
     /// [`SumOverflow`].
-    pub fn add(&mut self, calibrated: &[Calibrated], contributions: Option<&[Contribution]>) -> Result<(), SumOverflow> {
+    pub fn add(&mut self, calibrated: &[Calibrated], contributions: Option<&[Given<'_>]>) -> Result<(), SumOverflow> {
         let Some(contributions) = contributions.filter(|found| found.len() == calibrated.len()) else { return Ok(()) };
         for ((sums, statistic), contribution) in self.statistics.iter_mut().zip(calibrated).zip(contributions) {
-            add_one(sums, statistic, contribution, &mut self.scratch)?;
+            add_one(sums, statistic, *contribution, &mut self.scratch)?;
         }
         Ok(())
     }
@@ -84,12 +84,12 @@ fn accumulate(sums: &mut [i64], steps: &[i64]) -> Result<(), SumOverflow> {
 fn add_one(
     sums: &mut [i64],
     statistic: &Calibrated,
-    contribution: &Contribution,
+    contribution: Given<'_>,
     scratch: &mut Vec<i64>,
 ) -> Result<(), SumOverflow> {
     if let IntegerBound::OneCell { one } = statistic.bound {
-        let Contribution::Cell(cell) = contribution else { return Ok(()) };
-        let Some(sum) = sums.get_mut(*cell as usize) else { return Ok(()) };
+        let Given::Cell(cell) = contribution else { return Ok(()) };
+        let Some(sum) = sums.get_mut(cell as usize) else { return Ok(()) };
         *sum = sum.checked_add(one).ok_or(SumOverflow)?;
         return Ok(());
     }
@@ -102,31 +102,43 @@ fn add_one(
 
 /// The contribution in steps, rounded toward zero and cut to ±[`WIDEST`]; `false` where it has not the statistic's shape.
 #[expect(clippy::cast_precision_loss, reason = "integers beyond 2^53 are far outside every bound and are cut")]
-fn quantise(statistic: &Calibrated, contribution: &Contribution, steps: &mut Vec<i64>) -> bool {
+fn quantise(statistic: &Calibrated, contribution: Given<'_>, steps: &mut Vec<i64>) -> bool {
+    steps.clear();
+    if contribution.entries() != Some(statistic.length as usize) {
+        return false;
+    }
     let per_unit = steps_per_unit(statistic.log2_scale);
     let cut = |value: f64| whole(value * per_unit).clamp(-WIDEST, WIDEST);
-    steps.clear();
+    let ball = matches!(statistic.bound, IntegerBound::L1 { .. } | IntegerBound::L2 { .. });
     match contribution {
-        Contribution::None | Contribution::Cell(_) => return false,
-        Contribution::Bytes(values) if values.len() == statistic.length as usize => {
-            let table: [i64; 256] = std::array::from_fn(|byte| cut(byte as f64));
-            // Every byte is an index of the table.
-            steps.extend(values.iter().map(|&byte| table.get(usize::from(byte)).copied().unwrap_or(0)));
-        }
-        Contribution::Integers(values) if values.len() == statistic.length as usize => {
-            steps.extend(values.iter().map(|&value| cut(value as f64)));
-        }
-        Contribution::Reals(values) if values.len() == statistic.length as usize => {
-            // Far outside, all entries shrink together, so that a ball's clipping keeps the direction.
-            let largest = values.iter().map(|value| value.abs()).filter(|value| value.is_finite()).fold(0.0, f64::max);
-            let widest = WIDEST as f64 / per_unit;
-            let ball = matches!(statistic.bound, IntegerBound::L1 { .. } | IntegerBound::L2 { .. });
-            let shrink = if ball && largest > widest { widest / largest } else { 1.0 };
+        Given::None | Given::Cell(_) => return false,
+        Given::Bytes(values) => look_up(values, |byte| cut(byte.into()), steps),
+        Given::Small(values) => look_up(values, |byte| cut(byte.cast_signed().into()), steps),
+        Given::Integers(values) => steps.extend(values.iter().map(|&value| cut(value as f64))),
+        Given::IntegerWords(words) => steps.extend(words.iter().map(|&word| cut(i64::from_le_bytes(word) as f64))),
+        Given::Reals(values) => {
+            let shrink = if ball { within(values.iter().copied(), WIDEST as f64 / per_unit) } else { 1.0 };
             steps.extend(values.iter().map(|&value| cut(value * shrink)));
         }
-        Contribution::Bytes(_) | Contribution::Integers(_) | Contribution::Reals(_) => return false,
+        Given::RealWords(words) => {
+            let values = || words.iter().map(|&word| f64::from_le_bytes(word));
+            let shrink = if ball { within(values(), WIDEST as f64 / per_unit) } else { 1.0 };
+            steps.extend(values().map(|value| cut(value * shrink)));
+        }
     }
     true
+}
+
+fn look_up(values: &[u8], step: impl Fn(u8) -> i64, steps: &mut Vec<i64>) {
+    let table: [i64; 256] = std::array::from_fn(|byte| step(u8::try_from(byte).unwrap_or(u8::MAX)));
+    // Every byte is an index of the table.
+    steps.extend(values.iter().map(|&byte| table.get(usize::from(byte)).copied().unwrap_or(0)));
+}
+
+/// Far outside, all entries of a ball's vector shrink together, so that its clipping keeps the direction: by how much.
+fn within(values: impl Iterator<Item = f64>, widest: f64) -> f64 {
+    let largest = values.map(f64::abs).filter(|value| value.is_finite()).fold(0.0, f64::max);
+    if largest > widest { widest / largest } else { 1.0 }
 }
 
 /// Brings a vector inside its bound. Afterwards the bound holds, in integers, for every input.
@@ -180,6 +192,7 @@ mod tests {
     use vestibule_protocol::calibration::calibrate;
     use vestibule_protocol::job::{Budget, Noise};
     use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
+    use vestibule_sandbox::Contribution;
 
     fn calibrated(bound: Bound, length: u32) -> Vec<Calibrated> {
         let statistics = vec![Statistic { name: "s".into(), length, bound, weight: 1.0 }];
@@ -189,7 +202,7 @@ mod tests {
 
     fn summed(calibrated: &[Calibrated], contribution: Contribution) -> Vec<i64> {
         let mut sums = Sums::zeros(calibrated);
-        sums.add(calibrated, Some(&[contribution])).unwrap();
+        sums.add(calibrated, Some(&[Given::from(&contribution)])).unwrap();
         sums.into_steps().remove(0)
     }
 
@@ -257,6 +270,33 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_stand_for_numbers_count_as_those_numbers() {
+        let whole: Vec<i64> = (-128..128).collect();
+        let reals: Vec<f64> = whole.iter().map(|&value| value as f64).collect();
+        let small: Vec<u8> = whole.iter().map(|&value| value.to_le_bytes()[0]).collect();
+        let integer_words: Vec<[u8; 8]> = whole.iter().map(|value| value.to_le_bytes()).collect();
+        let real_words: Vec<[u8; 8]> = reals.iter().map(|value| value.to_le_bytes()).collect();
+        for bound in [Bound::Range { lower: -100.0, upper: 90.0 }, Bound::L2 { radius: 300.0 }, Bound::L1 { radius: 1e6 }] {
+            let calibrated = calibrated(bound, 256);
+            let summed = |given: Given<'_>| {
+                let mut sums = Sums::zeros(&calibrated);
+                sums.add(&calibrated, Some(&[given])).unwrap();
+                sums.into_steps().remove(0)
+            };
+            let want = summed(Given::Reals(&reals));
+            assert!(want.iter().any(|&step| step != 0));
+            for given in [
+                Given::Integers(&whole),
+                Given::Small(&small),
+                Given::IntegerWords(&integer_words),
+                Given::RealWords(&real_words),
+            ] {
+                assert_eq!(summed(given), want);
+            }
+        }
+    }
+
+    #[test]
     fn contributions_inside_the_bound_are_kept_exactly() {
         let range = calibrated(Bound::Range { lower: 0.0, upper: 2.0 }, 3);
         let one = 1 << range[0].log2_scale;
@@ -295,7 +335,7 @@ mod tests {
         let mut sums = Sums::zeros(&range);
         sums.add(&range, None).unwrap();
         sums.add(&range, Some(&[])).unwrap();
-        sums.add(&range, Some(&[Contribution::Bytes(vec![2, 2]), Contribution::None])).unwrap();
+        sums.add(&range, Some(&[Given::Bytes(&[2, 2]), Given::None])).unwrap();
         assert_eq!(sums.into_steps(), [[0, 0]]);
     }
 
@@ -310,7 +350,7 @@ mod tests {
             .collect();
         let total = |people: &mut dyn Iterator<Item = &Contribution>| {
             let mut sums = Sums::zeros(&range);
-            people.for_each(|person| sums.add(&range, Some(std::slice::from_ref(person))).unwrap());
+            people.for_each(|person| sums.add(&range, Some(&[Given::from(person)])).unwrap());
             sums
         };
         let forward = total(&mut people.iter()).into_steps();

@@ -115,7 +115,7 @@ impl Crew for Here<'_> {
                 }
                 Err(Failure::Refused(_) | Failure::Host(_)) => return Err(RoundFailure::Host),
             };
-            each(found.as_ref().map(Contributions::as_slice))?;
+            each(found.as_ref().map(Contributions::given).as_deref())?;
         }
         Ok(())
     }

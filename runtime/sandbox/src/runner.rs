@@ -19,6 +19,7 @@ use crate::analysis::describe;
 use crate::bindings::AnalysisPre;
 use crate::bindings::vestibule::analysis::types::{Contribution, Individual, Value};
 use crate::engine::Sandbox;
+use crate::given::Given;
 use crate::guard::Guard;
 
 /// `prepare` decodes the state: fuel for it comes on top, so that a partition's own limit means the same in every round. What it
@@ -49,6 +50,12 @@ impl Contributions {
     #[must_use]
     pub fn as_slice(&self) -> &[Contribution] {
         &self.given
+    }
+
+    /// The same, for the reducer.
+    #[must_use]
+    pub fn given(&self) -> Vec<Given<'_>> {
+        self.given.iter().map(Given::from).collect()
     }
 
     /// What it took. Somebody's: for dry runs.

@@ -3,14 +3,13 @@
 //! ```text
 //! row            u32 values, each u8 kind + 8 bytes; u32 dosages, a byte each
 //! contributions  u8: 0 none (the guest failed), 1 some; then u32 how many, each u8 kind; a list has u32 length before its entries
+//! kinds          0 nothing, 1 cell (u32), 2 bytes, 3 integers, 4 reals, 5 integers or reals that all fit a signed byte, which dosages do
 //! ```
-//!
-//! Lists of small whole numbers, which dosages are, travel as a byte each and come back as what they were.
 //!
 //! All little-endian. *Trusts*: rows, which the daemon wrote. Contributions come from a worker that may lie: *refuses* whatever runs
 //! past the bytes, and more contributions or longer lists than the round has.
 
-use vestibule_sandbox::{Contribution, Value};
+use vestibule_sandbox::{Contribution, Given, Value};
 
 /// Bytes that a row takes.
 pub(crate) const fn row_bytes(values: usize, dosages: usize) -> usize {
@@ -82,7 +81,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One partition's contributions: `Some(None)` where its guest failed, `None` where the bytes are not what a worker writes.
-    pub(crate) fn contributions(&mut self, lengths: &[usize]) -> Option<Option<Vec<Contribution>>> {
+    pub(crate) fn contributions(&mut self, lengths: &[usize]) -> Option<Option<Vec<Given<'a>>>> {
         match self.byte()? {
             0 => return Some(None),
             1 => {}
@@ -91,32 +90,28 @@ impl<'a> Reader<'a> {
         if self.length()? != lengths.len() {
             return None;
         }
-        let mut found = Vec::with_capacity(lengths.len());
-        for &most in lengths {
-            found.push(match self.byte()? {
-                0 => Contribution::None,
-                1 => Contribution::Cell(u32::from_le_bytes(self.bytes(4)?.try_into().ok()?)),
-                kind @ 2..=6 => {
-                    let length = self.length().filter(|length| *length <= most)?;
-                    match kind {
-                        5 => {
-                            Contribution::Integers(self.bytes(length)?.iter().map(|&byte| byte.cast_signed().into()).collect())
-                        }
-                        6 => Contribution::Reals(self.bytes(length)?.iter().map(|&byte| byte.cast_signed().into()).collect()),
-                        2 => Contribution::Bytes(self.bytes(length)?.to_vec()),
-                        3 => Contribution::Integers(self.words(length)?.map(i64::from_le_bytes).collect()),
-                        _ => Contribution::Reals(self.words(length)?.map(f64::from_le_bytes).collect()),
-                    }
-                }
-                _ => return None,
-            });
-        }
-        Some(Some(found))
+        lengths.iter().map(|&most| self.contribution(most)).collect::<Option<Vec<_>>>().map(Some)
     }
 
-    fn words(&mut self, length: usize) -> Option<impl Iterator<Item = [u8; 8]> + use<'a>> {
-        let bytes = self.bytes(length.checked_mul(8)?)?;
-        Some(bytes.as_chunks::<8>().0.iter().copied())
+    fn contribution(&mut self, most: usize) -> Option<Given<'a>> {
+        let kind = self.byte()?;
+        match kind {
+            0 => return Some(Given::None),
+            1 => return Some(Given::Cell(u32::from_le_bytes(self.bytes(4)?.try_into().ok()?))),
+            _ => {}
+        }
+        let length = self.length().filter(|length| *length <= most)?;
+        Some(match kind {
+            2 => Given::Bytes(self.bytes(length)?),
+            3 => Given::IntegerWords(self.words(length)?),
+            4 => Given::RealWords(self.words(length)?),
+            5 => Given::Small(self.bytes(length)?),
+            _ => return None,
+        })
+    }
+
+    fn words(&mut self, length: usize) -> Option<&'a [[u8; 8]]> {
+        Some(self.bytes(length.checked_mul(8)?)?.as_chunks::<8>().0)
     }
 }
 
@@ -141,12 +136,12 @@ pub(crate) fn put_contributions(out: &mut Vec<u8>, contributions: Option<&[Contr
                 out.extend_from_slice(values);
             }
             Contribution::Integers(values) if values.len() == length => {
-                if !put_small(out, 5, values, |value: i64| (value as i8, i64::from(value as i8) == value)) {
+                if !put_small(out, values, |value: i64| (value as i8, i64::from(value as i8) == value)) {
                     put_words(out, 3, values, |value: &i64| value.to_le_bytes());
                 }
             }
             Contribution::Reals(values) if values.len() == length => {
-                if !put_small(out, 6, values, |value: f64| (value as i8, f64::from(value as i8) == value)) {
+                if !put_small(out, values, |value: f64| (value as i8, f64::from(value as i8) == value)) {
                     put_words(out, 4, values, |value: &f64| value.to_le_bytes());
                 }
             }
@@ -157,13 +152,13 @@ pub(crate) fn put_contributions(out: &mut Vec<u8>, contributions: Option<&[Contr
 
 /// Writes a byte for each value where `small` says that it stands for the value exactly; else writes nothing. (Minus zero counts as
 /// zero, as it does for every bound.)
-fn put_small<T: Copy>(out: &mut Vec<u8>, kind: u8, values: &[T], small: impl Fn(T) -> (i8, bool)) -> bool {
+fn put_small<T: Copy>(out: &mut Vec<u8>, values: &[T], small: impl Fn(T) -> (i8, bool)) -> bool {
     // A first look, so that a list of other numbers is not gone through twice.
     if !values.first().is_none_or(|&value| small(value).1) {
         return false;
     }
     let before = out.len();
-    out.push(kind);
+    out.push(5);
     put_length(out, values.len());
     let mut all = true;
     out.extend(values.iter().map(|&value| {
@@ -231,8 +226,12 @@ mod tests {
         assert!(bytes.len() <= 3 * contribution_bytes(&lengths));
         let mut reader = Reader(&bytes);
         let found = reader.contributions(&lengths).unwrap().unwrap();
-        assert_eq!(format!("{:?}", &found[..6]), format!("{:?}", &sent[..6]));
-        assert!(matches!(found[6], Contribution::None));
+        let (Given::RealWords(reals), Given::IntegerWords(integers)) = (found[0], found[3]) else { panic!("words") };
+        assert!(f64::from_le_bytes(reals[0]).is_nan() && reals[1] == (-1.5_f64).to_le_bytes());
+        assert_eq!(integers, [i64::MIN.to_le_bytes()]);
+        assert!(matches!(found[1], Given::Cell(8)) && matches!(found[2], Given::Bytes([1, 2, 3])));
+        assert!(matches!(found[4], Given::Small([0x80, 0x7f, 0])) && matches!(found[5], Given::Small([0xff, 0, 0x7f, 0x80])));
+        assert!(matches!(found[6], Given::None));
         assert!(reader.contributions(&lengths).unwrap().is_none() && reader.contributions(&lengths).unwrap().is_none());
         assert!(reader.contributions(&lengths).is_none(), "there is no more");
         // Whatever a worker writes instead is refused or of the round's shape.

@@ -16,7 +16,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vestibule_protocol::digest::{Digest, unhex};
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Plan, Round};
-use vestibule_sandbox::{Contribution, Value};
+use vestibule_sandbox::{Given, Value};
 
 use crate::confine::Walls;
 use crate::message::{Command, Reply, receive, send};
@@ -26,8 +26,8 @@ use crate::rows::{Reader, contribution_bytes, put_row, row_bytes};
 pub(crate) const REGION: u64 = 512 << 20;
 /// Where contributions lie.
 pub(crate) const OUT_OFFSET: u64 = REGION;
-/// Bytes that a batch aims at, either way.
-const BATCH_BYTES: usize = 2 << 20;
+/// Most bytes of a batch, either way, where a row takes less than that.
+const BATCH_BYTES: usize = 8 << 20;
 /// Most rows of a batch: how soon a round that failed elsewhere ends.
 const BATCH_ROWS: usize = 256;
 /// Fuel of a batch, so that its time is bounded: about a minute.
@@ -113,7 +113,7 @@ impl WorkerError {
 }
 
 /// Takes one partition's contributions; `None` where the guest failed.
-pub type Each<'a, E> = dyn FnMut(Option<&[Contribution]>) -> Result<(), E> + 'a;
+pub type Each<'a, E> = dyn FnMut(Option<&[Given<'_>]>) -> Result<(), E> + 'a;
 
 /// A worker process. Dropping it ends the process.
 pub struct Worker {

@@ -20,12 +20,13 @@ use cap_std::fs::Dir;
 use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::dictionary::{Column, Kind};
 use vestibule_protocol::job::{Budget, Limits, Noise};
-use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
+use vestibule_protocol::round::{Bound, Partitioning, Round, RoundRequest, Statistic};
 use vestibule_runtime::component::CodeFolder;
 use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
 use vestibule_runtime::guests::Guests;
+use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::round;
-use vestibule_sandbox::{Analysis, CodeCache, Runner, Sandbox, Settings, Shape, Step, Value};
+use vestibule_sandbox::{Analysis, CodeCache, Individual, Runner, Sandbox, Settings, Shape, Step, Value};
 use vestibule_worker::Launch;
 
 fn main() {
@@ -35,11 +36,21 @@ fn main() {
     // Parts by name, after `cargo speed --`; all by default. `slowest` is what a site's `[slowest]` settings must be above.
     if ["instances", "scan", "defences"].into_iter().any(wanted) {
         let data = Data::ingest();
-        let parts: [(&str, fn(&Data)); 3] = [("instances", instances), ("scan", scan), ("defences", defences)];
-        parts.into_iter().filter(|(name, _)| wanted(name)).for_each(|(_, part)| part(&data));
+        for (name, part) in [("instances", instances as fn(&Data)), ("scan", scan), ("defences", defences)] {
+            if wanted(name) {
+                part(&data);
+            }
+        }
     }
-    let parts: [(&str, fn()); 3] = [("defences", noise_of_many), ("slowest", slowest), ("federation", federation)];
-    parts.into_iter().filter(|(name, _)| wanted(name)).for_each(|(_, part)| part());
+    for (name, part) in [("defences", noise_of_many as fn()), ("slowest", slowest), ("federation", federation)] {
+        if wanted(name) {
+            part();
+        }
+    }
+}
+
+fn everybody() -> Partitions {
+    Partitions::of(Partitioning::Each, 1)
 }
 
 fn row(what: &str, value: String) {
@@ -173,7 +184,7 @@ fn instances(data: &Data) {
         let calls = 2_000;
         let seconds = median(7, || {
             for _ in 0..calls {
-                runner.contribute(&[Value::Number(1.0)], &[]).unwrap();
+                runner.contribute(&[Individual { values: &[Value::Number(1.0)], dosages: &[] }]).unwrap();
             }
         });
         format!("{:.0} /s", f64::from(calls) / seconds)
@@ -212,7 +223,9 @@ fn slowest() {
         let shape = Shape { variants: vec![], columns: columns.clone() };
         let Step::Round(round) = hostile.next(&params, &shape, &[], limits).unwrap() else { panic!("a round") };
         let runner = hostile.runner(&round, limits).unwrap();
-        median(3, || assert!(runner.contribute(&man, &[]).is_err(), "{how} was to run out of fuel"))
+        median(3, || {
+            assert!(runner.contribute(&[Individual { values: &man, dosages: &[] }]).is_err(), "{how} was to run out of fuel")
+        })
     };
     for how in ["loop", "chase", "divide", "denormals", "copy"] {
         let each = seconds(how, Limits { fuel_per_partition: FUEL, memory_mib: 64 }) / FUEL as f64;
@@ -228,9 +241,9 @@ fn scan(data: &Data) {
     let selection = data.dataset.select(&plan.columns, &plan.variants).unwrap();
     let runner = data.analysis.runner(&data.round, Limits::default()).unwrap();
     let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap();
-    let calibrated = calibrate(&data.round, budget.round(data.round.share_ppb())).unwrap();
+    let calibrated = calibrate(&data.round, Partitioning::Each, budget.round(data.round.share_ppb())).unwrap();
     let sandboxed = median(5, || {
-        round::run(&data.dataset, &selection, round::here(&runner, 1), &calibrated).unwrap();
+        round::run(&data.dataset, &selection, everybody(), round::here(&runner, 1), &calibrated).unwrap();
     });
     let temp = tempfile::tempdir().unwrap();
     let folder = CodeFolder(Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap());
@@ -238,8 +251,9 @@ fn scan(data: &Data) {
     let component = std::fs::read(world::component("allele-frequency")).unwrap();
     let apart = |count: usize| {
         median(5, || {
-            let prepared = guests.load(&component).unwrap().prepare(&data.round, Limits::default(), &selection).unwrap();
-            round::run(&data.dataset, &selection, prepared.crews(count), &calibrated).unwrap();
+            let prepared =
+                guests.load(&component).unwrap().prepare(&data.round, Limits::default(), &selection, everybody()).unwrap();
+            round::run(&data.dataset, &selection, everybody(), prepared.crews(count), &calibrated).unwrap();
         })
     };
     // Once for the cache.
@@ -281,7 +295,7 @@ fn defences(data: &Data) {
     let plan = data.analysis.plan(&data.params, Limits::default()).unwrap();
     let selection = data.dataset.select(&plan.columns, &plan.variants).unwrap();
     let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap();
-    let calibrated = calibrate(&data.round, budget.round(data.round.share_ppb())).unwrap();
+    let calibrated = calibrate(&data.round, Partitioning::Each, budget.round(data.round.share_ppb())).unwrap();
     let component = std::fs::read(world::component("allele-frequency")).unwrap();
     let each = |work: &mut dyn FnMut(Vec<u8>)| {
         let (mut values, mut dosages) = (vec![], vec![]);
@@ -326,11 +340,13 @@ fn defences(data: &Data) {
     let runner = data.analysis.runner(&data.round, Limits::default()).unwrap();
     let fresh = median(5, || {
         each(&mut |dosages| {
-            std::hint::black_box(runner.contribute(&[], &dosages).unwrap());
+            std::hint::black_box(
+                runner.contribute(&[vestibule_sandbox::Individual { values: &[], dosages: &dosages }]).unwrap(),
+            );
         });
     });
     let whole = median(5, || {
-        round::run(&data.dataset, &selection, round::here(&runner, 1), &calibrated).unwrap();
+        round::run(&data.dataset, &selection, everybody(), round::here(&runner, 1), &calibrated).unwrap();
     });
     row("time of a job's round without any defence: one instance, added as it comes", "1".to_owned());
     for (what, seconds) in [
@@ -348,7 +364,8 @@ fn noise_of_many() {
     let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![] }).unwrap();
     for noise in [Noise::Gaussian, Noise::Laplace] {
         let delta = if noise == Noise::Laplace { 0.0 } else { 1e-6 };
-        let calibrated = calibrate(&round, Budget::new(noise, 1.0, delta).unwrap().round(round.share_ppb())).unwrap();
+        let calibrated =
+            calibrate(&round, Partitioning::Each, Budget::new(noise, 1.0, delta).unwrap().round(round.share_ppb())).unwrap();
         let seconds = median(3, || drop(vestibule_runtime::noise::draw(&calibrated, 1).unwrap()));
         row(&format!("noise of 100,000 entries, one core, {noise:?}"), format!("{seconds:.2} s"));
     }

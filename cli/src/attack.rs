@@ -74,14 +74,15 @@ pub(crate) enum Defect {
     StaleNoise,
     /// Releases leave when their round ends.
     NoDelay,
+    /// A block's contribution is taken to move by no more than its own size.
+    BlockReach,
 }
 
 /// What is said of what is not attacked here.
-pub(crate) const NOT_TRIED: [&str; 4] = [
+pub(crate) const NOT_TRIED: [&str; 3] = [
     "channels between processes of one processor (Spectre, caches)",
     "an old ledger put back by a site's own administrator: nothing witnesses the ledger yet",
     "an escaped guest whose contribution for one individual depends on others of its job, each within its bound",
-    "partitions of several individuals: they are refused",
 ];
 
 /// Runs them all, but for those that need daemons where a defect is planted: it is planted here, not in them.

@@ -238,7 +238,8 @@ async fn collect(shared: &Arc<Shared>, ready: &Arc<Ready>, index: u32, round: Ro
     let manifest = ready.signed.manifest();
     let (job, min_sites) = (manifest.job, manifest.min_sites);
     let budget = ready.signed.budget().round(round.share_ppb());
-    let calibrated = calibrate(&round, budget).map_err(|error| failed(error.code(), error.to_string()))?;
+    let calibrated =
+        calibrate(&round, ready.plan.partitioning, budget).map_err(|error| failed(error.code(), error.to_string()))?;
     let request = serde_json::to_vec(round.request()).map_err(|error| failed("round-malformed", error.to_string()))?;
     let deadline = now().saturating_add(i64::from(manifest.round_deadline_seconds));
     shared.store.begin_round(job, index, &request, deadline)?;

@@ -5,13 +5,15 @@
 //! Sites draw by it, and a quote is made from it, so what was quoted is what is drawn. *Refuses*: noise that does not fit.
 //!
 //! The grid: a real x becomes trunc(x * 2^s), with s chosen so that the largest magnitude allowed lies in [2^20, 2^21).
-//! Neighbours differ by one individual, so a sum's sensitivity is the largest norm of one contribution (docs/PRIVACY.md).
+//! Neighbours differ by one individual. Where each is a partition, that adds or removes one contribution, so a sum's sensitivity is the
+//! largest norm of one; where blocks are, it changes one block's contribution to any other, so it is the diameter of what one may be
+//! (docs/PRIVACY.md).
 
 use serde::{Deserialize, Serialize};
 
 use crate::job::{RoundBudget, Spend};
 use crate::privacy::RHO_UNITS;
-use crate::round::{Bound, Round, Statistic};
+use crate::round::{Bound, Partitioning, Round, Statistic};
 
 /// The grid puts the largest magnitude at 2^20 to 2^21 steps.
 const STEPS_LOG2: i32 = 20;
@@ -78,6 +80,8 @@ pub struct Calibrated {
     pub log2_scale: i32,
     /// What one contribution may be.
     pub bound: IntegerBound,
+    /// How far one individual can move the sum.
+    pub reach: Reach,
     /// What is added to the sum.
     pub noise: NoiseScale,
     /// What the noise must guarantee for this statistic.
@@ -115,17 +119,18 @@ impl CalibrationError {
 ///
 /// # Errors
 /// A bound or a budget share so extreme that the noise does not fit the grid.
-pub fn calibrate(round: &Round, budget: RoundBudget) -> Result<Vec<Calibrated>, CalibrationError> {
+pub fn calibrate(round: &Round, partitioning: Partitioning, budget: RoundBudget) -> Result<Vec<Calibrated>, CalibrationError> {
     let weights: f64 = round.statistics().iter().map(|statistic| statistic.weight).sum();
-    round.statistics().iter().map(|statistic| one(statistic, statistic.weight / weights, budget.sums())).collect()
+    let one = |statistic: &Statistic| one(statistic, partitioning, statistic.weight / weights, budget.sums());
+    round.statistics().iter().map(one).collect()
 }
 
-fn one(statistic: &Statistic, part: f64, spend: Spend) -> Result<Calibrated, CalibrationError> {
+fn one(statistic: &Statistic, partitioning: Partitioning, part: f64, spend: Spend) -> Result<Calibrated, CalibrationError> {
     let fail = |why| CalibrationError { name: statistic.name.clone(), why };
     let log2_scale =
         grid(&statistic.bound).ok_or_else(|| fail("the bound is too large or too small: rescale the statistic"))?;
     let bound = integer_bound(&statistic.bound, log2_scale);
-    let reach = Reach::of(&bound, statistic.length);
+    let reach = Reach::of(&bound, statistic.length, partitioning);
     let (noise, target) = match spend {
         // Each choice of width w at scale t costs (w / t)^2 / 8 (Dong, Durfee and Rogers 2020; OpenDP's map), or w / t pure.
         Spend::Gaussian(rho) if let Bound::Top { k, .. } = statistic.bound => {
@@ -151,7 +156,7 @@ fn one(statistic: &Statistic, part: f64, spend: Spend) -> Result<Calibrated, Cal
             (NoiseScale::Laplace { scale }, Target::Epsilon(epsilon))
         }
     };
-    Ok(Calibrated { length: statistic.length, log2_scale, bound, noise, target })
+    Ok(Calibrated { length: statistic.length, log2_scale, bound, reach, noise, target })
 }
 
 const TOO_LITTLE: &str =
@@ -213,22 +218,29 @@ fn integer_bound(bound: &Bound, log2_scale: i32) -> IntegerBound {
     }
 }
 
-/// The largest norms of one contribution, in steps: the sensitivities under adding or removing one individual.
+/// How far one individual can move a sum, in steps: the sensitivities.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reach {
     /// Sum of magnitudes.
     pub l1: f64,
     /// Euclidean norm.
     pub l2: f64,
-    /// The largest difference of two entries: how far one entry's sum can gain on another's.
+    /// How far one entry's sum can gain on another's.
     pub width: f64,
 }
 
 impl Reach {
-    /// Of any vector of `length` entries that obeys `bound`.
+    /// Of any vector of `length` entries that obeys `bound`; for blocks, of any difference of two.
     #[must_use]
+    pub fn of(bound: &IntegerBound, length: u32, partitioning: Partitioning) -> Self {
+        match partitioning {
+            Partitioning::Each => Self::norms(bound, length),
+            Partitioning::Blocks(_) => Self::diameters(bound, length),
+        }
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "magnitudes are below 2^21 and lengths below 2^32: exact")]
-    pub fn of(bound: &IntegerBound, length: u32) -> Self {
+    fn norms(bound: &IntegerBound, length: u32) -> Self {
         let d = f64::from(length);
         match *bound {
             IntegerBound::Range { lower, upper } => {
@@ -241,6 +253,22 @@ impl Reach {
                 Self { l1: d.sqrt() * radius as f64 * UP, l2: radius as f64, width: 2.0 * radius as f64 }
             }
             IntegerBound::L1 { radius } => Self { l1: radius as f64, l2: radius as f64, width: 2.0 * radius as f64 },
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "magnitudes are below 2^22 and lengths below 2^32: exact")]
+    fn diameters(bound: &IntegerBound, length: u32) -> Self {
+        let (d, Self { l1, l2, width }) = (f64::from(length), Self::norms(bound, length));
+        match *bound {
+            // Every entry moves from one end to the other.
+            IntegerBound::Range { lower, upper } => {
+                let side = upper.abs_diff(lower) as f64;
+                Self { l1: d * side, l2: d.sqrt() * side * UP, width: 2.0 * side }
+            }
+            // From one cell to another.
+            IntegerBound::OneCell { .. } => Self { l1: 2.0 * l1, l2: std::f64::consts::SQRT_2 * l2 * UP, width: 2.0 * width },
+            // To the opposite.
+            IntegerBound::L2 { .. } | IntegerBound::L1 { .. } => Self { l1: 2.0 * l1, l2: 2.0 * l2, width: 2.0 * width },
         }
     }
 }
@@ -311,7 +339,7 @@ mod tests {
         // epsilon 1, delta 1e-6: rho 0.0244, of which a twentieth pays for the moment of release; a histogram has L2 sensitivity 1,
         // so sd = 1 / sqrt(2 * 0.95 rho) = 4.65.
         let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000);
-        let sd = |length, bound| calibrate(&round(&[(length, bound, 1.0)]), budget).unwrap()[0].noise_sd();
+        let sd = |length, bound| calibrate(&round(&[(length, bound, 1.0)]), Partitioning::Each, budget).unwrap()[0].noise_sd();
         let unit = 1.0 / (2.0 * 0.95 * budget.charge().value()).sqrt();
         assert!((unit - 4.65).abs() < 0.02, "{unit}");
         let near = |got: f64, want: f64| assert!((got / want - 1.0).abs() < 1e-5, "{got} is not {want}");
@@ -322,10 +350,53 @@ mod tests {
         near(sd(100, Bound::L1 { radius: 3.0 }), 3.0 * unit);
     }
 
+    /// Every pair of vectors at the corners of what a contribution may be: none is further apart than the diameters say, and some pair
+    /// is as far.
+    #[test]
+    fn blocks_are_apart_by_the_diameter() {
+        let corners = |bound: &IntegerBound| -> Vec<[i64; 2]> {
+            match *bound {
+                IntegerBound::Range { lower: l, upper: u } => vec![[l, l], [l, u], [u, l], [u, u], [0, 0]],
+                IntegerBound::OneCell { one } => vec![[0, 0], [one, 0], [0, one]],
+                IntegerBound::L1 { radius } => {
+                    let r = radius.cast_signed();
+                    vec![[0, 0], [r, 0], [0, r], [-r, 0], [0, -r]]
+                }
+                IntegerBound::L2 { radius } => {
+                    let (r, half) = (radius.cast_signed(), (radius as f64 / std::f64::consts::SQRT_2) as i64);
+                    vec![[0, 0], [r, 0], [-r, 0], [half, half], [-half, -half]]
+                }
+            }
+        };
+        for bound in [
+            Bound::Range { lower: -0.5, upper: 2.0 },
+            Bound::OneCell,
+            Bound::L1 { radius: 1.5 },
+            Bound::L2 { radius: 3.0 },
+            Bound::Top { k: 1, lower: -1.0, upper: 0.5 },
+        ] {
+            let bound = integer_bound(&bound, grid(&bound).unwrap());
+            let reach = Reach::of(&bound, 2, Partitioning::Blocks(7));
+            let (mut l1, mut l2, mut width) = (0.0_f64, 0.0_f64, 0.0_f64);
+            for a in corners(&bound) {
+                for b in corners(&bound) {
+                    let (x, y) = ((a[0] - b[0]) as f64, (a[1] - b[1]) as f64);
+                    l1 = l1.max(x.abs() + y.abs());
+                    l2 = l2.max(x.hypot(y));
+                    width = width.max((x - y).abs());
+                }
+            }
+            for (found, says) in [(l1, reach.l1), (l2, reach.l2), (width, reach.width)] {
+                assert!(found <= says, "{bound:?}: {found} is more than {says}");
+            }
+            assert!(l1 > reach.l1 * 0.999_99 && l2 > reach.l2 * 0.999_99, "{bound:?}: {l1} {l2} {reach:?}");
+        }
+    }
+
     #[test]
     fn laplace_follows_l1() {
         let budget = Budget::new(Noise::Laplace, 1.0, 0.0).unwrap().round(1_000_000_000);
-        let sd = |length, bound| calibrate(&round(&[(length, bound, 1.0)]), budget).unwrap()[0].noise_sd();
+        let sd = |length, bound| calibrate(&round(&[(length, bound, 1.0)]), Partitioning::Each, budget).unwrap()[0].noise_sd();
         let near = |got: f64, want: f64| assert!((got / want - 1.0).abs() < 1e-5, "{got} is not {want}");
         near(sd(10, Bound::OneCell), 2.0_f64.sqrt() / 0.95);
         near(sd(10, Bound::Range { lower: 0.0, upper: 2.0 }), 20.0 * 2.0_f64.sqrt() / 0.95);
@@ -336,14 +407,17 @@ mod tests {
     fn the_statistics_together_cost_no_more_than_the_round() {
         let budget = Budget::new(Noise::Gaussian, 0.5, 1e-6).unwrap().round(333_333_333);
         let range = Bound::Range { lower: -0.1, upper: 7.3 };
-        let all =
-            calibrate(&round(&[(3, range, 0.7), (11, Bound::OneCell, 5.0), (2, Bound::L2 { radius: 1e-9 }, 1e-3)]), budget)
-                .unwrap();
+        let all = calibrate(
+            &round(&[(3, range, 0.7), (11, Bound::OneCell, 5.0), (2, Bound::L2 { radius: 1e-9 }, 1e-3)]),
+            Partitioning::Each,
+            budget,
+        )
+        .unwrap();
         let spent: f64 = all
             .iter()
             .map(|c| {
                 let NoiseScale::Gaussian { sigma } = c.noise else { panic!("gaussian") };
-                let reach = Reach::of(&c.bound, c.length).l2;
+                let reach = c.reach.l2;
                 assert!(c.log2_scale >= 17 && reach >= 1_048_575.0);
                 reach * reach / (2.0 * (sigma as f64) * (sigma as f64))
             })
@@ -357,12 +431,14 @@ mod tests {
     fn extremes_are_refused() {
         let tiny = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1);
         assert_eq!(
-            calibrate(&round(&[(1, Bound::OneCell, 1e-12), (1, Bound::OneCell, 1.0)]), tiny).unwrap_err().code(),
+            calibrate(&round(&[(1, Bound::OneCell, 1e-12), (1, Bound::OneCell, 1.0)]), Partitioning::Each, tiny)
+                .unwrap_err()
+                .code(),
             "noise-impossible"
         );
         let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000);
         for radius in [1e300, 1e-300] {
-            assert!(calibrate(&round(&[(1, Bound::L2 { radius }, 1.0)]), budget).is_err());
+            assert!(calibrate(&round(&[(1, Bound::L2 { radius }, 1.0)]), Partitioning::Each, budget).is_err());
         }
     }
 

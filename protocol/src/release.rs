@@ -150,12 +150,13 @@ mod tests {
     use super::*;
     use crate::calibration::calibrate;
     use crate::job::{Budget, Noise};
-    use crate::round::{Bound, Statistic};
+    use crate::round::{Bound, Partitioning, Statistic};
 
     fn setting() -> (Round, Vec<Calibrated>, Release) {
         let statistic = Statistic { name: "n".into(), length: 2, bound: Bound::OneCell, weight: 1.0 };
         let round = Round::check(RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![] }).unwrap();
-        let calibrated = calibrate(&round, Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000)).unwrap();
+        let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000);
+        let calibrated = calibrate(&round, Partitioning::Each, budget).unwrap();
         let statistics = vec![NoisedStatistic {
             name: "n".into(),
             log2_scale: 20,
@@ -230,7 +231,7 @@ mod tests {
             Statistic { name: "n".into(), length: 4, bound: Bound::Top { k: 2, lower: -1.0, upper: 1.0 }, weight: 1.0 };
         let round = Round::check(RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![] }).unwrap();
         let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(round.share_ppb());
-        let calibrated = calibrate(&round, budget).unwrap();
+        let calibrated = calibrate(&round, Partitioning::Each, budget).unwrap();
         let (job, site) = (JobId::from_bytes([1; 16]), "a".parse::<Name>().unwrap());
         let parsed = |steps: &[i64]| {
             let noised = NoisedStatistic { name: "n".into(), log2_scale: 0, noise: calibrated[0].noise, steps: steps.to_vec() };

@@ -19,6 +19,8 @@ pub const MAX_ROUNDS: u32 = 1_000;
 pub const MAX_STATISTICS: usize = 1_024;
 /// Most entries of all statistics of one round together.
 pub const MAX_ENTRIES: u64 = 4_000_000;
+/// Most blocks of individuals.
+pub const MAX_BLOCKS: u32 = 1 << 20;
 /// Most bytes of a round's public state.
 pub const MAX_STATE_BYTES: usize = 32 << 20;
 /// Longest name of a statistic, in bytes.
@@ -149,9 +151,6 @@ pub enum RoundError {
     /// The budget share is not above 0 and at most 1.
     #[error("the round's budget share must be above 0 and at most 1")]
     Share,
-    /// `blocks` is asked for, which this version does not run.
-    #[error("partitioning `blocks` is not supported by this version: ask for `each`")]
-    Blocks,
 }
 
 impl RoundError {
@@ -163,7 +162,6 @@ impl RoundError {
             Self::Name { .. } => "round-name",
             Self::Number { .. } => "round-number",
             Self::Share => "round-share",
-            Self::Blocks => "partitioning-unsupported",
         }
     }
 }
@@ -177,13 +175,13 @@ impl Plan {
     /// Checks the limits of a plan.
     ///
     /// # Errors
-    /// Counts outside the limits; partitioning that is not supported.
+    /// Counts outside the limits.
     pub fn checked(self) -> Result<Self, RoundError> {
         counted("columns of the plan", self.columns.len(), 0, MAX_COLUMNS as u64)?;
         counted("catalogue slices of the plan", self.variants.len(), 0, MAX_SLICES as u64)?;
         counted("rounds of the plan", self.max_rounds as usize, 1, u64::from(MAX_ROUNDS))?;
-        if let Partitioning::Blocks(_) = self.partitioning {
-            return Err(RoundError::Blocks);
+        if let Partitioning::Blocks(blocks) = self.partitioning {
+            counted("blocks of the plan", blocks as usize, 1, u64::from(MAX_BLOCKS))?;
         }
         Ok(self)
     }

@@ -6,6 +6,7 @@
 
 use vestibule_protocol::calibration::{Calibrated, NoiseScale, calibrate};
 use vestibule_protocol::release::is_choice;
+use vestibule_protocol::round::Partitioning;
 
 use crate::ledger::Charged;
 use crate::noise::Noised;
@@ -33,13 +34,19 @@ impl AirlockError {
 ///
 /// # Errors
 /// [`AirlockError`]: our fault, never the data's.
-pub fn inspect(charged: &Charged, calibrated: &[Calibrated], noised: Noised) -> Result<Cleared, AirlockError> {
+pub fn inspect(
+    charged: &Charged,
+    partitioning: Partitioning,
+    calibrated: &[Calibrated],
+    noised: Noised,
+) -> Result<Cleared, AirlockError> {
     let verified = charged.admitted().verified();
     let budget = verified.signed().budget().round(verified.round().share_ppb());
     if charged.rho() < budget.charge() {
         return Err(AirlockError("the charge is below the round's cost"));
     }
-    let agreed = calibrate(verified.round(), budget).map_err(|_| AirlockError("the terms call for noise that cannot be"))?;
+    let agreed = calibrate(verified.round(), partitioning, budget)
+        .map_err(|_| AirlockError("the terms call for noise that cannot be"))?;
     if agreed != calibrated {
         return Err(AirlockError("the noise is not what the terms call for"));
     }

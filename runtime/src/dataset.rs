@@ -36,6 +36,7 @@ use vestibule_protocol::shape;
 use crate::delay::SUMS_DELTA;
 
 pub use config::{Config, ConfigError};
+pub(crate) use ingest::MEAN_ROWS;
 pub use ingest::{IngestError, Progress, ingest};
 pub use report::{IngestReport, Note};
 pub use seal::StoreKey;
@@ -341,6 +342,14 @@ impl Dataset {
         self.store.row_groups()
     }
 
+    /// Which part of the keyed order each row group is, and of how many equal parts.
+    ///
+    /// # Errors
+    /// The file is damaged.
+    pub(crate) fn parts(&self) -> Result<(Vec<u64>, u64), DatasetError> {
+        self.store.parts().map_err(|why| self.damaged(why))
+    }
+
     /// How many rows lie before a row group.
     #[must_use]
     pub fn rows_before(&self, group: usize) -> usize {
@@ -352,8 +361,11 @@ impl Dataset {
     /// # Errors
     /// The file is damaged.
     pub fn read(&self, selection: &Selection, group: usize) -> Result<RowGroup, DatasetError> {
-        let damaged = |why: String| DatasetError::Damaged { name: self.info.name.clone(), file: store::FILE.to_owned(), why };
-        self.store.read(selection, group).map_err(damaged)
+        self.store.read(selection, group).map_err(|why| self.damaged(why))
+    }
+
+    fn damaged(&self, why: String) -> DatasetError {
+        DatasetError::Damaged { name: self.info.name.clone(), file: store::FILE.to_owned(), why }
     }
 }
 

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use vestibule_protocol::job::{Limits, Spend};
 use vestibule_protocol::round::Round;
 
+use crate::partitions::Partitions;
+
 use crate::noise::{self, NoiseError};
 
 /// What one release's moment adds to delta, in 10^-15: more than the chance that the delay is cut off at zero, in both of two
@@ -66,11 +68,13 @@ impl Costs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
     /// The job's limits.
-    pub limits: Limits,
+    limits: Limits,
     /// Fuel that taking in the round's state takes.
-    pub state_fuel: u64,
-    /// Values and dosages of a row.
-    pub inputs: usize,
+    state_fuel: u64,
+    /// Values and dosages of a partition.
+    inputs: usize,
+    /// How often a row is read.
+    reads: u32,
 }
 
 /// The noise of a moment: its scale and its shift, in microseconds.
@@ -82,14 +86,21 @@ pub struct Delay {
 }
 
 impl Load {
+    /// `inputs`: values and dosages of a row.
+    #[must_use]
+    pub const fn new(limits: Limits, state_fuel: u64, inputs: usize, partitions: Partitions) -> Self {
+        Self { limits, state_fuel, inputs: inputs.saturating_mul(partitions.most()), reads: partitions.reads() }
+    }
+
     /// The longest that one individual can keep a thread busy, in microseconds: an instance takes in the state, spends all its fuel,
-    /// touches all its memory, and what goes in and the sums' `entries` go through the host.
+    /// touches all its memory, the row is read, and what goes in and the sums' `entries` go through the host. In a block an individual
+    /// can decide about the whole block's instance.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "an estimate with margins")]
     pub fn longest_us(&self, entries: usize, costs: Costs) -> f64 {
         let fuel = (self.limits.fuel_per_partition as f64 + self.state_fuel as f64) * costs.fuel_ns;
         let through = costs.entry_ns * self.inputs.saturating_add(entries) as f64;
-        (fuel + through) / 1e3 + f64::from(self.limits.memory_mib) * costs.mib_us + costs.row_us
+        (fuel + through) / 1e3 + f64::from(self.limits.memory_mib) * costs.mib_us + f64::from(self.reads) * costs.row_us
     }
 }
 
@@ -146,6 +157,7 @@ pub(crate) fn until_tick(since: Duration, tick_seconds: u32) -> Duration {
 mod tests {
     use super::*;
     use vestibule_protocol::privacy::Rho;
+    use vestibule_protocol::round::Partitioning;
 
     #[test]
     fn answers_leave_on_the_tick() {
@@ -166,7 +178,7 @@ mod tests {
         let costs = Costs { fuel_ns: 10.0, mib_us: 500.0, row_us: 2_000.0, entry_ns: 100.0 };
         let us = |fuel_per_partition, memory_mib, state_fuel, inputs| {
             let limits = Limits { fuel_per_partition, memory_mib };
-            Load { limits, state_fuel, inputs }.longest_us(5_000, costs) - 500.0
+            Load::new(limits, state_fuel, inputs, Partitions::of(Partitioning::Each, 1)).longest_us(5_000, costs) - 500.0
         };
         assert_eq!(us(1_000_000, 0, 0, 0), 2_000.0 + 10_000.0);
         assert_eq!(us(1_000_000, 0, 500_000, 0), 2_000.0 + 15_000.0);

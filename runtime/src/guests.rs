@@ -14,6 +14,7 @@ use vestibule_sandbox::{CodeCache, code_name};
 use vestibule_worker::{Each, Launch, Refusal, Worker, WorkerError};
 
 use crate::dataset::{RowGroup, Selection};
+use crate::partitions::Partitions;
 use crate::round::{Crew, RoundFailure, Row};
 
 /// Why there are no guests.
@@ -69,8 +70,8 @@ struct Terms {
     code: Arc<[u8]>,
     round: Round,
     limits: Limits,
-    values: usize,
-    dosages: usize,
+    /// Individuals of a partition, at most; values and dosages of each.
+    shape: (usize, usize, usize),
 }
 
 impl Guests {
@@ -122,10 +123,16 @@ impl Loaded {
     ///
     /// # Errors
     /// See [`GuestsError`].
-    pub fn prepare(mut self, round: &Round, limits: Limits, selection: &Selection) -> Result<Prepared, GuestsError> {
-        let (values, dosages) = (selection.values(), selection.dosages());
-        let state_fuel = self.worker.round(round, limits, values, dosages)?.map_err(GuestsError::Refused)?;
-        let terms = Terms { launch: self.launch, code: self.code, round: round.clone(), limits, values, dosages };
+    pub fn prepare(
+        mut self,
+        round: &Round,
+        limits: Limits,
+        selection: &Selection,
+        partitions: Partitions,
+    ) -> Result<Prepared, GuestsError> {
+        let shape = (partitions.most(), selection.values(), selection.dosages());
+        let state_fuel = self.worker.round(round, limits, shape)?.map_err(GuestsError::Refused)?;
+        let terms = Terms { launch: self.launch, code: self.code, round: round.clone(), limits, shape };
         Ok(Prepared { first: self.worker, state_fuel, terms: Arc::new(terms) })
     }
 }
@@ -151,7 +158,7 @@ impl Terms {
     fn start(&self) -> Result<Worker, GuestsError> {
         let mut worker = Worker::start(&self.launch)?;
         worker.load(&self.code)?.map_err(GuestsError::Refused)?;
-        worker.round(&self.round, self.limits, self.values, self.dosages)?.map_err(GuestsError::Refused)?;
+        worker.round(&self.round, self.limits, self.shape)?.map_err(GuestsError::Refused)?;
         Ok(worker)
     }
 }
@@ -169,28 +176,31 @@ impl From<WorkerError> for RoundFailure {
     }
 }
 
-impl Crew for Apart {
-    fn group(
-        &mut self,
-        rows: &RowGroup,
-        _first: usize,
-        stopped: &dyn Fn() -> bool,
-        each: &mut Each<'_, RoundFailure>,
-    ) -> Result<(), RoundFailure> {
-        let worker = match &mut self.worker {
-            Some(worker) => worker,
+impl Apart {
+    fn worker(&mut self) -> Result<&mut Worker, RoundFailure> {
+        match &mut self.worker {
+            Some(worker) => Ok(worker),
             // The first worker took in the same round: that another cannot is the host's fault.
-            none => none.insert(self.terms.start().map_err(|_| RoundFailure::Worker)?),
-        };
-        for index in 0..rows.len() {
-            self.row.fill(rows, index);
-            if worker.push(self.row.values(), self.row.dosages()) {
-                if stopped() {
-                    return Err(RoundFailure::Stopped);
-                }
-                worker.run(each)?;
-            }
+            none => Ok(none.insert(self.terms.start().map_err(|_| RoundFailure::Worker)?)),
         }
-        worker.run(each)
+    }
+}
+
+impl Crew for Apart {
+    fn row(&mut self, rows: &RowGroup, index: usize) -> Result<(), RoundFailure> {
+        let mut row = std::mem::take(&mut self.row);
+        row.fill(rows, index);
+        self.worker()?.push(row.values(), row.dosages());
+        self.row = row;
+        Ok(())
+    }
+
+    fn close(&mut self, _partition: usize, each: &mut Each<'_, RoundFailure>) -> Result<(), RoundFailure> {
+        let worker = self.worker()?;
+        if worker.close() { worker.run(each) } else { Ok(()) }
+    }
+
+    fn finish(&mut self, each: &mut Each<'_, RoundFailure>) -> Result<(), RoundFailure> {
+        self.worker()?.run(each)
     }
 }

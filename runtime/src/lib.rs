@@ -19,6 +19,7 @@ pub mod home;
 pub mod ledger;
 pub mod link;
 pub mod noise;
+pub mod partitions;
 pub mod policy;
 pub mod reduce;
 pub mod release;

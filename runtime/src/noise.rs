@@ -13,7 +13,7 @@ use opendp::domains::{AtomDomain, VectorDomain};
 use opendp::measurements::{TopKMeasure, make_gaussian, make_laplace, make_noisy_top_k};
 use opendp::measures::{MaxDivergence, ZeroConcentratedDivergence};
 use opendp::metrics::{L1Distance, L2Distance, LInfDistance};
-use vestibule_protocol::calibration::{Calibrated, NoiseScale, Reach, Target};
+use vestibule_protocol::calibration::{Calibrated, NoiseScale, Target};
 use vestibule_protocol::job::Spend;
 
 use crate::reduce::{SumOverflow, Sums};
@@ -125,7 +125,7 @@ pub(crate) fn moment(spend: Spend, scale_us: f64) -> Result<i64, NoiseError> {
 
 #[expect(clippy::cast_precision_loss, reason = "scales are below 2^48: exact")]
 fn draw_one(statistic: &Calibrated, threads: usize) -> Result<Draw, NoiseError> {
-    let reach = Reach::of(&statistic.bound, statistic.length);
+    let reach = statistic.reach;
     if let NoiseScale::Choice { k, scale } = statistic.noise {
         let choice = Choice { k: k as usize, scale: scale as f64, pure: matches!(statistic.target, Target::Epsilon(_)) };
         let (Target::Rho(target) | Target::Epsilon(target)) = statistic.target;
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
     use vestibule_protocol::calibration::calibrate;
     use vestibule_protocol::job::{Budget, Noise};
-    use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
+    use vestibule_protocol::round::{Bound, Partitioning, Round, RoundRequest, Statistic};
 
     fn entries(drawn: &Drawn) -> &[i64] {
         let Draw::Noise(noise) = &drawn.0[0] else { panic!("noise") };
@@ -297,7 +297,7 @@ mod tests {
     fn calibrated(noise: Noise, delta: f64, length: u32, bound: Bound) -> Vec<Calibrated> {
         let statistics = vec![Statistic { name: "s".into(), length, bound, weight: 1.0 }];
         let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![] }).unwrap();
-        calibrate(&round, Budget::new(noise, 1.0, delta).unwrap().round(1_000_000_000)).unwrap()
+        calibrate(&round, Partitioning::Each, Budget::new(noise, 1.0, delta).unwrap().round(1_000_000_000)).unwrap()
     }
 
     #[test]

@@ -191,13 +191,14 @@ mod tests {
     use super::*;
     use vestibule_protocol::calibration::calibrate;
     use vestibule_protocol::job::{Budget, Noise};
-    use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
+    use vestibule_protocol::round::{Bound, Partitioning, Round, RoundRequest, Statistic};
     use vestibule_sandbox::Contribution;
 
     fn calibrated(bound: Bound, length: u32) -> Vec<Calibrated> {
         let statistics = vec![Statistic { name: "s".into(), length, bound, weight: 1.0 }];
         let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![] }).unwrap();
-        calibrate(&round, Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000)).unwrap()
+        let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000);
+        calibrate(&round, Partitioning::Each, budget).unwrap()
     }
 
     fn summed(calibrated: &[Calibrated], contribution: Contribution) -> Vec<i64> {

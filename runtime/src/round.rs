@@ -1,16 +1,18 @@
 //! Steps 9 and 10 together: every partition of a dataset through a fresh instance, into exact sums.
 //!
-//! *In*: a dataset, what is selected of it, and [`Crew`]s that run guests. *Out*: [`Sums`]. All cores: threads take row groups as they come
-//! free, which moves no result, since integer sums do not depend on order. *Refuses*: to go on after a fault of the host, or
+//! *In*: a dataset, what is selected of it, and [`Crew`]s that run guests. *Out*: [`Sums`]. All cores: threads take row groups, or
+//! runs of blocks, as they come free, which moves no result, since integer sums do not depend on order. *Refuses*: to go on after a fault of the host, or
 //! when told to stop. A fault of a guest is a contribution of nothing and is not counted anywhere.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use vestibule_protocol::calibration::Calibrated;
-use vestibule_sandbox::{Contributions, Detail, Failure, Runner, Value as GuestValue};
+use vestibule_protocol::round::Partitioning;
+use vestibule_sandbox::{Contributions, Detail, Failure, Individual, Runner, Value as GuestValue};
 use vestibule_worker::Each;
 
 use crate::dataset::{Dataset, RowGroup, Selection, Value};
+use crate::partitions::{Blocks, Partitions};
 use crate::reduce::Sums;
 
 /// Why there are no sums. None of it may leave the site other than as the one fixed message.
@@ -46,18 +48,24 @@ impl RoundFailure {
 
 /// Who runs guests: rows in, contributions out. One thread has one crew.
 pub trait Crew: Send {
-    /// Runs every row of a group, the first of which is the dataset's row `first`, and hands each one's contributions to `each`, in
-    /// order; `None` where the guest failed. Asks now and then whether to stop.
+    /// Adds an individual to the partition that is being filled.
+    ///
+    /// # Errors
+    /// A fault of the host.
+    fn row(&mut self, rows: &RowGroup, index: usize) -> Result<(), RoundFailure>;
+
+    /// Ends the partition, whose number a dry run may be told. May run it, and those before it, and hand each one's contributions to
+    /// `each`, in order; `None` where the guest failed.
     ///
     /// # Errors
     /// A fault of the host, or what `each` returns.
-    fn group(
-        &mut self,
-        rows: &RowGroup,
-        first: usize,
-        stopped: &dyn Fn() -> bool,
-        each: &mut Each<'_, RoundFailure>,
-    ) -> Result<(), RoundFailure>;
+    fn close(&mut self, partition: usize, each: &mut Each<'_, RoundFailure>) -> Result<(), RoundFailure>;
+
+    /// Runs all that have not run.
+    ///
+    /// # Errors
+    /// A fault of the host, or what `each` returns.
+    fn finish(&mut self, each: &mut Each<'_, RoundFailure>) -> Result<(), RoundFailure>;
 }
 
 /// Where a dry run hears of its guests. At a site there are none.
@@ -73,7 +81,9 @@ pub(crate) struct Ears<'a> {
 struct Here<'a> {
     runner: Runner,
     ears: Option<Ears<'a>>,
-    row: Row,
+    /// The partition's rows, and behind them buffers of larger ones before.
+    rows: Vec<Row>,
+    individuals: usize,
 }
 
 /// That many crews in this very process.
@@ -83,41 +93,141 @@ pub fn here(runner: &Runner, count: usize) -> Vec<Box<dyn Crew>> {
 }
 
 pub(crate) fn here_with<'a>(runner: &Runner, count: usize, ears: Option<Ears<'a>>) -> Vec<Box<dyn Crew + 'a>> {
-    let crew = || Box::new(Here { runner: runner.clone(), ears, row: Row::default() }) as Box<dyn Crew + 'a>;
+    let crew = || Box::new(Here { runner: runner.clone(), ears, rows: vec![], individuals: 0 }) as Box<dyn Crew + 'a>;
     (0..count.max(1)).map(|_| crew()).collect()
 }
 
 impl Crew for Here<'_> {
-    fn group(
-        &mut self,
-        rows: &RowGroup,
-        first: usize,
+    fn row(&mut self, rows: &RowGroup, index: usize) -> Result<(), RoundFailure> {
+        if self.individuals == self.rows.len() {
+            self.rows.push(Row::default());
+        }
+        if let Some(row) = self.rows.get_mut(self.individuals) {
+            row.fill(rows, index);
+        }
+        self.individuals = self.individuals.saturating_add(1);
+        Ok(())
+    }
+
+    fn close(&mut self, partition: usize, each: &mut Each<'_, RoundFailure>) -> Result<(), RoundFailure> {
+        let individuals = std::mem::take(&mut self.individuals);
+        let shown: Vec<Individual<'_>> = self.rows.iter().take(individuals).map(Row::shown).collect();
+        let found = match self.runner.contribute(&shown) {
+            Ok(contributions) => {
+                if let Some(ears) = self.ears {
+                    (ears.fuel)(contributions.fuel());
+                }
+                Some(contributions)
+            }
+            Err(Failure::Guest(detail)) => {
+                if let (Some(ears), Some(detail)) = (self.ears, detail) {
+                    (ears.fault)(partition, detail);
+                }
+                None
+            }
+            Err(Failure::Refused(_) | Failure::Host(_)) => return Err(RoundFailure::Host),
+        };
+        each(found.as_ref().map(Contributions::given).as_deref())
+    }
+
+    fn finish(&mut self, _each: &mut Each<'_, RoundFailure>) -> Result<(), RoundFailure> {
+        Ok(())
+    }
+}
+
+/// What a thread takes at a time, and hands to its crew.
+trait Work: Sync {
+    /// How many pieces there are. Public.
+    fn pieces(&self) -> usize;
+    /// Does one.
+    fn piece(
+        &self,
+        piece: usize,
+        crew: &mut dyn Crew,
+        stopped: &dyn Fn() -> bool,
+        each: &mut Each<'_, RoundFailure>,
+    ) -> Result<(), RoundFailure>;
+}
+
+/// Everybody is a partition; a piece is a row group.
+struct Everybody<'a> {
+    dataset: &'a Dataset,
+    selection: &'a Selection,
+}
+
+impl Work for Everybody<'_> {
+    fn pieces(&self) -> usize {
+        self.dataset.row_groups()
+    }
+
+    fn piece(
+        &self,
+        piece: usize,
+        crew: &mut dyn Crew,
         stopped: &dyn Fn() -> bool,
         each: &mut Each<'_, RoundFailure>,
     ) -> Result<(), RoundFailure> {
+        let rows = self.dataset.read(self.selection, piece).map_err(|_| RoundFailure::Dataset)?;
+        let first = self.dataset.rows_before(piece);
         for index in 0..rows.len() {
             if stopped() {
                 return Err(RoundFailure::Stopped);
             }
-            self.row.fill(rows, index);
-            let found = match self.runner.contribute(self.row.values(), self.row.dosages()) {
-                Ok(contributions) => {
-                    if let Some(ears) = self.ears {
-                        (ears.fuel)(contributions.fuel());
-                    }
-                    Some(contributions)
-                }
-                Err(Failure::Guest(detail)) => {
-                    if let (Some(ears), Some(detail)) = (self.ears, detail) {
-                        (ears.fault)(first.saturating_add(index), detail);
-                    }
-                    None
-                }
-                Err(Failure::Refused(_) | Failure::Host(_)) => return Err(RoundFailure::Host),
-            };
-            each(found.as_ref().map(Contributions::given).as_deref())?;
+            crew.row(&rows, index)?;
+            crew.close(first.saturating_add(index), each)?;
         }
-        Ok(())
+        crew.finish(each)
+    }
+}
+
+/// Blocks are partitions; a piece is a run of them, whose rows lie in row groups that follow each other.
+struct InBlocks<'a> {
+    dataset: &'a Dataset,
+    selection: Selection,
+    blocks: Blocks,
+    /// Of the row groups.
+    parts: Vec<u64>,
+    most: usize,
+}
+
+impl Work for InBlocks<'_> {
+    fn pieces(&self) -> usize {
+        self.blocks.runs() as usize
+    }
+
+    fn piece(
+        &self,
+        piece: usize,
+        crew: &mut dyn Crew,
+        stopped: &dyn Fn() -> bool,
+        each: &mut Each<'_, RoundFailure>,
+    ) -> Result<(), RoundFailure> {
+        let run = self.blocks.run(u32::try_from(piece).map_err(|_| RoundFailure::Host)?);
+        let (mut open, mut individuals) = (run.start, 0);
+        for (group, _) in self.parts.iter().enumerate().filter(|(_, part)| self.blocks.touch(&run, **part)) {
+            let rows = self.dataset.read(&self.selection, group).map_err(|_| RoundFailure::Dataset)?;
+            for index in 0..rows.len() {
+                let block = self.blocks.at(rows.place(index));
+                if !run.contains(&block) {
+                    continue;
+                }
+                if stopped() {
+                    return Err(RoundFailure::Stopped);
+                }
+                while open < block {
+                    crew.close(open as usize, each)?;
+                    (open, individuals) = (open.saturating_add(1), 0);
+                }
+                if individuals < self.most {
+                    crew.row(&rows, index)?;
+                }
+                individuals = individuals.saturating_add(1);
+            }
+        }
+        for block in open..run.end {
+            crew.close(block as usize, each)?;
+        }
+        crew.finish(each)
     }
 }
 
@@ -128,29 +238,36 @@ impl Crew for Here<'_> {
 pub fn run(
     dataset: &Dataset,
     selection: &Selection,
+    partitions: Partitions,
     crews: Vec<Box<dyn Crew + '_>>,
     calibrated: &[Calibrated],
 ) -> Result<Sums, RoundFailure> {
-    let groups = dataset.row_groups();
+    match partitions.kind() {
+        Partitioning::Each => over(&Everybody { dataset, selection }, crews, calibrated),
+        Partitioning::Blocks(count) => {
+            let (parts, of) = dataset.parts().map_err(|_| RoundFailure::Dataset)?;
+            let selection = selection.clone().with_places();
+            let blocks = Blocks::new(count, of);
+            over(&InBlocks { dataset, selection, blocks, parts, most: partitions.most() }, crews, calibrated)
+        }
+    }
+}
+
+fn over(work: &impl Work, crews: Vec<Box<dyn Crew + '_>>, calibrated: &[Calibrated]) -> Result<Sums, RoundFailure> {
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let stopped = || failed.load(Ordering::Relaxed);
-    let work = |mut crew: Box<dyn Crew + '_>| {
+    let all = |mut crew: Box<dyn Crew + '_>| {
         let mut sums = Sums::zeros(calibrated);
         loop {
-            let group = next.fetch_add(1, Ordering::Relaxed);
-            if group >= groups {
+            let piece = next.fetch_add(1, Ordering::Relaxed);
+            if piece >= work.pieces() {
                 return Ok(sums);
             }
-            if stopped() {
-                return Err(RoundFailure::Stopped);
-            }
-            let rows = dataset.read(selection, group).map_err(|_| RoundFailure::Dataset)?;
-            let first = dataset.rows_before(group);
-            crew.group(&rows, first, &stopped, &mut |found| sums.add(calibrated, found).map_err(|_| RoundFailure::Host))?;
+            work.piece(piece, &mut *crew, &stopped, &mut |found| sums.add(calibrated, found).map_err(|_| RoundFailure::Host))?;
         }
     };
-    let guarded = |crew| work(crew).inspect_err(|_| failed.store(true, Ordering::Relaxed));
+    let guarded = |crew| all(crew).inspect_err(|_| failed.store(true, Ordering::Relaxed));
     std::thread::scope(|scope| {
         let workers: Vec<_> = crews.into_iter().map(|crew| scope.spawn(|| guarded(crew))).collect();
         let mut total = Sums::zeros(calibrated);
@@ -167,7 +284,7 @@ pub fn run(
     })
 }
 
-/// Buffers for one partition, used again for the next.
+/// Buffers for one individual, used again for the next.
 #[derive(Default)]
 pub(crate) struct Row {
     cells: Vec<Value>,
@@ -196,5 +313,9 @@ impl Row {
 
     pub(crate) fn dosages(&self) -> &[u8] {
         &self.dosages
+    }
+
+    fn shown(&self) -> Individual<'_> {
+        Individual { values: &self.values, dosages: &self.dosages }
     }
 }

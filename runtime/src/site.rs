@@ -25,6 +25,7 @@ use crate::delay::{self, Delay, Load};
 use crate::guests::{Guests, GuestsError, Prepared};
 use crate::home::{Coordinator, Home, HomeError};
 use crate::ledger::{Admission, Charged, Ledger, LedgerError, Purse, Settled};
+use crate::partitions::Partitions;
 use crate::policy::{self, Admitted};
 use crate::{airlock, dataset, link, noise, release, round};
 
@@ -108,6 +109,7 @@ pub(crate) struct Ready {
     charged: Box<Charged>,
     dataset: Dataset,
     selection: Selection,
+    partitions: Partitions,
     guests: Prepared,
     calibrated: Vec<Calibrated>,
     delay: Delay,
@@ -197,11 +199,12 @@ impl Site {
         let dataset = Dataset::open(&data, &manifest.dataset, &key).map_err(|error| own("dataset", &error))?;
         let selection = dataset.select(&plan.columns, &plan.variants).map_err(|error| Refused::from((error.code(), error)))?;
         let signed = admitted.verified().signed();
-        let calibrated = calibrate(&round, signed.budget().round(round.share_ppb()))
+        let partitions = Partitions::of(plan.partitioning, dataset.info().approximate_size);
+        let calibrated = calibrate(&round, plan.partitioning, signed.budget().round(round.share_ppb()))
             .map_err(|error| Refused::from((error.code(), error)))?;
-        let guests = loaded.prepare(&round, admitted.limits(), &selection).map_err(guest)?;
+        let guests = loaded.prepare(&round, admitted.limits(), &selection, partitions).map_err(guest)?;
         let inputs = selection.values().saturating_add(selection.dosages());
-        let load = Load { limits: admitted.limits(), state_fuel: guests.state_fuel(), inputs };
+        let load = Load::new(admitted.limits(), guests.state_fuel(), inputs, partitions);
         let budget = signed.budget().round(round.share_ppb());
         let delay = Delay::of(&round, budget.time(), load, self.home.settings().slowest);
         if delay.latest() > Duration::from_secs(manifest.round_deadline_seconds.into()) {
@@ -219,7 +222,7 @@ impl Site {
         };
         match self.ledger.charge(admitted, &purse, since).map_err(ledger)? {
             Admission::Run(charged) => {
-                Ok(Outcome::Run(Box::new(Ready { charged, dataset, selection, guests, calibrated, delay })))
+                Ok(Outcome::Run(Box::new(Ready { charged, dataset, selection, partitions, guests, calibrated, delay })))
             }
             Admission::Settled(settled) => Ok(Outcome::Settled(settled)),
         }
@@ -251,11 +254,11 @@ impl Site {
     /// which nobody may learn which. `since` reads the time since 1970.
     pub(crate) fn release(&self, ready: Ready, since: impl Fn() -> Duration) -> Settled {
         let job = ready.charged.admitted().verified().signed().manifest().job;
-        let Ready { charged, dataset, selection, guests, calibrated, delay } = ready;
+        let Ready { charged, dataset, selection, partitions, guests, calibrated, delay } = ready;
         // Before any data: that this fails says nothing.
         let drawn = delay.draw();
         let outcome = match &drawn {
-            Ok(_) => self.noised(&charged, &dataset, &selection, guests, &calibrated),
+            Ok(_) => self.noised(&charged, &dataset, (&selection, partitions), guests, &calibrated),
             Err(error) => Err(error.code()),
         };
         let ended = since();
@@ -278,15 +281,15 @@ impl Site {
         &self,
         charged: &Charged,
         dataset: &Dataset,
-        selection: &Selection,
+        (selection, partitions): (&Selection, Partitions),
         guests: Prepared,
         calibrated: &[Calibrated],
     ) -> Result<airlock::Cleared, &'static str> {
         let drawn = noise::draw(calibrated, self.threads).map_err(|error| error.code())?;
         let crews = guests.crews(self.threads);
-        let sums = round::run(dataset, selection, crews, calibrated).map_err(|error| error.code())?;
+        let sums = round::run(dataset, selection, partitions, crews, calibrated).map_err(|error| error.code())?;
         let noised = drawn.hide(sums).map_err(|error| error.code())?;
-        airlock::inspect(charged, calibrated, noised).map_err(|error| error.code())
+        airlock::inspect(charged, partitions.kind(), calibrated, noised).map_err(|error| error.code())
     }
 
     /// A place among the rounds that run.

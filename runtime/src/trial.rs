@@ -17,6 +17,7 @@ use vestibule_sandbox::{Analysis, Shape, Step};
 
 use crate::dataset::{Dataset, Selection};
 use crate::delay::{Costs, Delay, Load};
+use crate::partitions::Partitions;
 use crate::round::{Crew, Ears};
 use crate::{noise, round};
 
@@ -30,7 +31,7 @@ pub struct Trial {
     pub rounds: Vec<TrialRound>,
     /// The report, from noised numbers: what a job would end with.
     pub report: Report,
-    /// Guest faults: which individual, in the dataset's order, and what it said. The first few.
+    /// Guest faults: which individual, in the dataset's order, or which block, and what it said. The first few.
     pub faults: Vec<(usize, String)>,
     /// All of them.
     pub fault_count: usize,
@@ -45,7 +46,7 @@ pub struct TrialRound {
     pub exact: Vec<Vec<f64>>,
     /// The same with noise.
     pub released: Vec<Released>,
-    /// The most fuel that one individual took.
+    /// The most fuel that one partition took.
     pub most_fuel: u64,
     /// How long after its round a site's release would leave, at the usual costs.
     pub delay: Duration,
@@ -113,10 +114,11 @@ pub type Vectors = Vec<Vec<f64>>;
 pub fn exact(
     dataset: &Dataset,
     selection: &Selection,
+    partitions: Partitions,
     crews: Vec<Box<dyn Crew + '_>>,
     calibrated: &[Calibrated],
 ) -> Result<Vectors, TrialError> {
-    let sums = round::run(dataset, selection, crews, calibrated)?;
+    let sums = round::run(dataset, selection, partitions, crews, calibrated)?;
     Ok(reals(&sums.into_steps(), calibrated))
 }
 
@@ -127,11 +129,12 @@ pub fn exact(
 pub fn release(
     dataset: &Dataset,
     selection: &Selection,
+    partitions: Partitions,
     crews: Vec<Box<dyn Crew + '_>>,
     calibrated: &[Calibrated],
 ) -> Result<(Vectors, Vectors), TrialError> {
     let drawn = noise::draw(calibrated, 2)?;
-    let exact = round::run(dataset, selection, crews, calibrated)?.into_steps();
+    let exact = round::run(dataset, selection, partitions, crews, calibrated)?.into_steps();
     let noised = drawn.over(&exact)?;
     Ok((reals(&exact, calibrated), released(noised.steps(), calibrated)))
 }
@@ -159,6 +162,7 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
     let (variants, columns) = dataset.info().shape(&plan.columns, &plan.variants)?;
     let shape = Shape { variants, columns };
     let selection = dataset.select(&plan.columns, &plan.variants)?;
+    let partitions = Partitions::of(plan.partitioning, dataset.info().approximate_size);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let faults: Mutex<(Vec<(usize, String)>, usize)> = Mutex::default();
     let listen = |individual: usize, detail: vestibule_sandbox::Detail| {
@@ -180,7 +184,7 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
             return Err(TrialError::Overrun("more rounds"));
         }
         share_left = share_left.checked_sub(asked.share_ppb()).ok_or(TrialError::Overrun("a larger share of the budget"))?;
-        let calibrated = calibrate(&asked, budget.round(asked.share_ppb()))?;
+        let calibrated = calibrate(&asked, plan.partitioning, budget.round(asked.share_ppb()))?;
         let runner = analysis.runner(&asked, limits)?;
         let most_fuel = AtomicU64::new(0);
         let ears = Ears {
@@ -190,7 +194,7 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
             },
         };
         let crews = round::here_with(&runner, threads.min(dataset.row_groups()), Some(ears));
-        let (exact, noised) = release(dataset, &selection, crews, &calibrated)?;
+        let (exact, noised) = release(dataset, &selection, partitions, crews, &calibrated)?;
         let released = asked.statistics().iter().zip(&calibrated).zip(noised);
         let released = released.map(|((statistic, calibrated), values)| Released {
             name: statistic.name.clone(),
@@ -199,7 +203,7 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
             sites: 1,
         });
         let inputs = selection.values().saturating_add(selection.dosages());
-        let load = Load { limits, state_fuel: runner.state_fuel(), inputs };
+        let load = Load::new(limits, runner.state_fuel(), inputs, partitions);
         let delay = Delay::of(&asked, budget.round(asked.share_ppb()).time(), load, Costs::default()).expected();
         rounds.push(TrialRound { exact, released: released.collect(), round: asked, most_fuel: most_fuel.into_inner(), delay });
     };

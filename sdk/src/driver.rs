@@ -3,7 +3,7 @@
 //! *In*: the job's JSON, shapes, history, state bytes. *Out*: plans, steps, contributions. *Refuses*: parameters that do not
 //! decode (naming the parameter), rounds and reports that the host could not use.
 //!
-//! The state bytes of a round are postcard of `(columns, statistics, params as JSON, the analysis's own state)`: so `contribute`
+//! The state bytes of a round are postcard of `(blocks?, columns, statistics, params as JSON, the analysis's own state)`: so `contribute`
 //! has typed parameters, columns and statistics by name, without asking the host for anything. They are decoded once an
 //! instance, in `prepare`.
 
@@ -43,7 +43,8 @@ pub fn plan<A: Analysis>(json: &str) -> Result<Plan, String> {
 /// # Errors
 /// What the analysis says, or a round or report that the host could not use.
 pub fn next<A: Analysis>(json: &str, shape: &Shape, history: Vec<Vec<Released>>) -> Result<contract::Step, String> {
-    let step = A::next(&params(json)?, shape, &History::new(history)).map_err(|error| error.to_string())?;
+    let params = params(json)?;
+    let step = A::next(&params, shape, &History::new(history)).map_err(|error| error.to_string())?;
     match step {
         Step::Report(report) => {
             report.check().map_err(|error| error.to_string())?;
@@ -54,23 +55,28 @@ pub fn next<A: Analysis>(json: &str, shape: &Shape, history: Vec<Vec<Released>>)
             let budget_share = round.budget_share();
             let (statistics, own) = round.into_parts();
             let declared = statistics.iter().map(|s| Declared { name: s.name.clone(), length: s.length }).collect();
-            let state = encode(&shape.columns, declared, json, &own).map_err(|error| format!("the round's state: {error}"))?;
+            let plan = A::plan(&params).map_err(|error| error.to_string())?;
+            let blocks = matches!(plan.partitioning, contract::Partitioning::Blocks(_));
+            let state =
+                encode(blocks, &shape.columns, declared, json, &own).map_err(|error| format!("the round's state: {error}"))?;
             Ok(contract::Step::Round(contract::Round { statistics, budget_share, state }))
         }
     }
 }
 
 fn encode(
+    blocks: bool,
     columns: &[ColumnInfo],
     declared: Vec<Declared>,
     json: &str,
     own: &impl Serialize,
 ) -> Result<Vec<u8>, postcard::Error> {
-    postcard::to_stdvec(&(columns, declared, json, own))
+    postcard::to_stdvec(&(blocks, columns, declared, json, own))
 }
 
 /// A round's state, decoded: all that `contribute` knows besides its partition.
 pub struct Prepared<A: Analysis> {
+    blocks: bool,
     params: A::Params,
     state: A::State,
     columns: Rc<[ColumnInfo]>,
@@ -89,16 +95,16 @@ impl<A: Analysis> Prepared<A> {
     /// # Errors
     /// Bytes that no `next` of this analysis wrote.
     pub fn decode(state: &[u8]) -> Result<Self, String> {
-        type Wire<'a, S> = (Vec<ColumnInfo>, Vec<Declared>, &'a str, S);
+        type Wire<'a, S> = (bool, Vec<ColumnInfo>, Vec<Declared>, &'a str, S);
         let (wire, rest): (Wire<'_, A::State>, _) =
             postcard::take_from_bytes(state).map_err(|error| format!("the round's state: {error}"))?;
         if !rest.is_empty() {
             return Err(format!("the round's state: {} bytes too many", rest.len()));
         }
-        let (columns, declared, json, state) = wire;
+        let (blocks, columns, declared, json, state) = wire;
         let json = if json.trim().is_empty() { "{}" } else { json };
         let params = serde_json::from_str(json).map_err(|error| format!("params: {error}"))?;
-        Ok(Self { params, state, columns: columns.into(), declared: declared.into() })
+        Ok(Self { blocks, params, state, columns: columns.into(), declared: declared.into() })
     }
 
     /// The export `contribute`.
@@ -106,12 +112,11 @@ impl<A: Analysis> Prepared<A> {
     pub fn contribute(&self, mut partition: Vec<contract::Individual>) -> Vec<Contribution> {
         let mut out = Contributions::new(Rc::clone(&self.declared));
         let individual = |row| Individual::new(Rc::clone(&self.columns), row);
-        if partition.len() == 1 {
-            let row = partition.pop().expect("there is one");
-            A::contribute(&self.params, &self.state, &individual(row), &mut out);
-        } else {
+        if self.blocks {
             let block: Vec<Individual> = partition.into_iter().map(individual).collect();
             A::contribute_block(&self.params, &self.state, &block, &mut out);
+        } else if let Some(row) = partition.pop() {
+            A::contribute(&self.params, &self.state, &individual(row), &mut out);
         }
         out.into_contract()
     }

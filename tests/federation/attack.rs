@@ -47,6 +47,7 @@ fn each_attack_sees_the_defect_that_it_is_made_for() {
         ("shared-noise", "solve 512 sums over chosen subsets for 96 people's secrets (Dinur and Nissim 2003, Huth 2023)"),
         ("stale-noise", "take the difference of two releases, one made before a person came"),
         ("stale-noise", "subtract two sums that differ by one person, at epsilon 1/2 each (DataSHIELD issue 251)"),
+        ("block-reach", "fingerprint whole blocks of people: who is in one, and who moved to another"),
         ("no-delay", "spend all fuel and memory on a person, so that the release comes later"),
     ]
     .chunk_by(|a, b| a.0 == b.0)

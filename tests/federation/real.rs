@@ -9,6 +9,7 @@ use cap_std::fs::Dir;
 use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
+use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::{round, trial};
 use vestibule_sandbox::{Sandbox, Settings, Shape, Step};
 
@@ -96,10 +97,10 @@ fn eighteen_countries_add_up_to_the_reference_and_the_noise_is_what_was_promised
         let shape = shape.get_or_insert(Shape { variants, columns });
         let Step::Round(asked) = analysis.next(&params, shape, &[], limits).unwrap() else { panic!("a round") };
         let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(asked.share_ppb());
-        let calibrated = calibrate(&asked, budget).unwrap();
+        let calibrated = calibrate(&asked, plan.partitioning, budget).unwrap();
         let selection = dataset.select(&plan.columns, &plan.variants).unwrap();
         let crews = round::here(&analysis.runner(&asked, limits).unwrap(), 2);
-        let exact = trial::exact(&dataset, &selection, crews, &calibrated).unwrap();
+        let exact = trial::exact(&dataset, &selection, Partitions::of(plan.partitioning, 1), crews, &calibrated).unwrap();
         people += exact[0][0];
         total.resize(exact[1].len(), 0.0);
         total.iter_mut().zip(&exact[1]).for_each(|(sum, value)| *sum += value);

@@ -55,8 +55,9 @@ fn a_worker_that_lies_is_lost_and_moves_nothing() {
     let ran = |last: &[u8]| {
         let mut worker = started(&[done, &[2, 0], last]);
         worker.load(b"code").unwrap().unwrap();
-        worker.round(&round(), Limits::default(), 1, 0).unwrap().unwrap();
+        worker.round(&round(), Limits::default(), (1, 1, 0)).unwrap().unwrap();
         worker.push(&[Value::Number(1.0)], &[]);
+        worker.close();
         let mut seen = vec![];
         let ran = worker.run(&mut |found| {
             seen.push(found.is_some());

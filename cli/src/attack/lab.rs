@@ -11,10 +11,11 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::job::{Budget, Limits, Noise};
-use vestibule_protocol::round::Round;
+use vestibule_protocol::round::{Partitioning, Round};
 use vestibule_runtime::component::CodeFolder;
 use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
 use vestibule_runtime::guests::Guests;
+use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::trial;
 use vestibule_sandbox::{Analysis, CodeCache, Shape, Step};
 use vestibule_worker::Launch;
@@ -168,12 +169,15 @@ impl Lab {
         let round = self.round(ask, &cohort.dataset)?;
         let delta = if ask.noise == Noise::Laplace { 0.0 } else { 1e-6 };
         let budget = Budget::new(ask.noise, ask.epsilon, delta)?.round(round.share_ppb());
-        let calibrated = calibrate(&round, budget)?;
         let mut loaded = self.guests()?.load(&self.component)?;
         let plan = loaded.plan(&ask.params.to_string(), ask.limits)?;
+        let partitions = Partitions::of(plan.partitioning, cohort.dataset.info().approximate_size);
+        // A planted defect: what one individual's block gives is taken to move by no more than its size.
+        let reach = if self.defect == Some(Defect::BlockReach) { Partitioning::Each } else { plan.partitioning };
+        let calibrated = calibrate(&round, reach, budget)?;
         let selection = cohort.dataset.select(&plan.columns, &plan.variants)?;
-        let crews = loaded.prepare(&round, ask.limits, &selection)?.crews(1);
-        let (exact, released) = trial::release(&cohort.dataset, &selection, crews, &calibrated)?;
+        let crews = loaded.prepare(&round, ask.limits, &selection, partitions)?.crews(1);
+        let (exact, released) = trial::release(&cohort.dataset, &selection, partitions, crews, &calibrated)?;
         let first = |found: Vec<Vec<f64>>| found.into_iter().next().context("a round without a statistic");
         let (exact, released) = (first(exact)?, first(released)?);
         let noise: Vec<f64> = released.iter().zip(&exact).map(|(released, exact)| released - exact).collect();
@@ -186,6 +190,10 @@ impl Lab {
 
     /// The sums, as a planted defect makes them; else the site's.
     fn sums(&self, ask: &Ask, cohort: &Cohort, round: &Round, exact: Vec<f64>) -> Result<(Vec<f64>, Option<usize>)> {
+        if ask.params.get("blocks").is_some() {
+            // The planted ones run guests for each person alone.
+            return Ok((exact, None));
+        }
         let fuel = ask.limits.fuel_per_partition;
         let (manner, clamp): (Manner, fn(f64) -> f64) = match self.defect {
             Some(Defect::ReusedInstance) => (Manner { reuse: true, fuel, together: false }, clamped),

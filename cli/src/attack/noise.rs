@@ -7,7 +7,10 @@ use anyhow::Result;
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::message::Answer;
 use vestibule_protocol::release::{NoisedStatistic, Release};
+use vestibule_protocol::round::Partitioning;
 use vestibule_runtime::delay::{Costs, Delay, Load};
+use vestibule_runtime::partitions::Partitions;
+use vestibule_sandbox::Individual;
 
 use super::lab::{Ask, Lab, Person};
 use super::statistics::{epsilon_of_guesses, game};
@@ -32,6 +35,7 @@ pub(crate) fn rows(lab: &Lab) -> Result<Vec<Row>> {
         moment(lab)?,
         slowest(lab)?,
         length(lab)?,
+        turned_block(lab)?,
     ])
 }
 
@@ -50,6 +54,40 @@ fn one_number(lab: &Lab) -> Result<Row> {
         CHANNEL,
         "the number says so: epsilon is infinite",
         found,
+    ))
+}
+
+/// One person turns a block's one cell into another: two steps away, not one.
+fn turned_block(lab: &Lab) -> Result<Row> {
+    let ask = Ask::of(serde_json::json!({ "how": "fingerprint", "blocks": 8, "cells": DRAWS }));
+    let people = Lab::people(200);
+    let all = lab.run(&ask, &lab.cohort(people.clone(), 1)?)?;
+    let noise = |seen: &super::lab::Seen| -> Vec<f64> {
+        let noise: Vec<f64> = seen.released.iter().zip(&seen.exact).map(|(released, exact)| released - exact).collect();
+        noise.chunks_exact(2).filter_map(|pair| Some(pair.first()? - pair.last()?)).collect()
+    };
+    let (mut moved, mut other) = (0.0_f64, vec![]);
+    for gone in [3, 50, 199] {
+        let mut fewer = people.clone();
+        fewer.remove(gone);
+        let seen = lab.run(&ask, &lab.cohort(fewer, 1)?)?;
+        moved = moved.max(all.exact.iter().zip(&seen.exact).map(|(a, b)| (a - b).abs()).sum());
+        other = noise(&seen);
+    }
+    let with: Vec<f64> = noise(&all).iter().map(|noise| 1.0 + noise).collect();
+    let without: Vec<f64> = other.iter().map(|noise| noise - 1.0).collect();
+    let claim = sums_epsilon(1.0)?;
+    let shown = game(&with, &without);
+    let text = format!(
+        "one person moves {} of 8 blocks; the best guesses show epsilon {:.2} of {claim:.2}",
+        moved / 2.0,
+        shown.max(0.0)
+    );
+    Ok(Row::new(
+        "fingerprint whole blocks of people: who is in one, and who moved to another",
+        CHANNEL,
+        "a person who comes shifts all borders, and turns a block's whole answer around",
+        (moved <= 2.0 && moved > 0.0 && shown <= claim, text),
     ))
 }
 
@@ -118,7 +156,7 @@ fn low_bits(lab: &Lab) -> Result<Row> {
 fn moment(lab: &Lab) -> Result<Row> {
     let people = lab.cohort(Lab::people(2), 1)?;
     let round = lab.round(&Ask::how("loop"), &people.dataset)?;
-    let (costs, load) = (Costs::default(), Load { limits: Limits::default(), state_fuel: 0, inputs: 3 });
+    let (costs, load) = (Costs::default(), Load::new(Limits::default(), 0, 3, Partitions::of(Partitioning::Each, 1)));
     let spend = Budget::new(Noise::Laplace, 1.0, 0.0)?.round(round.share_ppb()).time();
     let longest_us = load.longest_us(1, costs);
     let delay = Delay::of(&round, spend, load, costs);
@@ -149,7 +187,7 @@ fn slowest(lab: &Lab) -> Result<Row> {
         // The quicker of two: what else this machine did is not the guest's.
         let once = || {
             let start = std::time::Instant::now();
-            let _ = runner.contribute(&man, &[]);
+            let _ = runner.contribute(&[Individual { values: &man, dosages: &[] }]);
             start.elapsed().as_secs_f64()
         };
         let seconds = (0..2).map(|_| once()).fold(f64::INFINITY, f64::min);

@@ -12,6 +12,7 @@ use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::Plan;
 use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
+use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::trial;
 use vestibule_sandbox::{Shape, Step};
 
@@ -161,12 +162,13 @@ fn membership(lab: &Lab, root: &Path) -> Result<Row> {
     let Step::Round(round) = analysis.next(&params, &Shape { variants, columns }, &[], limits)? else {
         anyhow::bail!("an analysis of frequencies that asks for nothing")
     };
-    let calibrated = calibrate(&round, Budget::new(Noise::Gaussian, 1.0, 1e-6)?.round(round.share_ppb()))?;
+    let partitions = Partitions::of(plan.partitioning, study.inside.info().approximate_size);
+    let calibrated = calibrate(&round, plan.partitioning, Budget::new(Noise::Gaussian, 1.0, 1e-6)?.round(round.share_ppb()))?;
     let selection = study.inside.select(&plan.columns, &plan.variants)?;
     let mut loaded = lab.guests()?.load(&component)?;
     loaded.plan(&params, limits)?;
-    let crews = loaded.prepare(&round, limits, &selection)?.crews(1);
-    let (exact, released) = trial::release(&study.inside, &selection, crews, &calibrated)?;
+    let crews = loaded.prepare(&round, limits, &selection, partitions)?.crews(1);
+    let (exact, released) = trial::release(&study.inside, &selection, partitions, crews, &calibrated)?;
     let (inside, outside) = (genotypes(&study.inside, &plan)?, genotypes(&study.outside, &plan)?);
     let everybody: Vec<&Vec<u8>> = inside.iter().chain(&outside).collect();
     let reference: Vec<f64> = (0..plan_length(&inside)).map(|at| frequency(&everybody, at)).collect();

@@ -16,6 +16,7 @@ use vestibule_protocol::round::{Bound, Plan, Statistic};
 use vestibule_protocol::shape;
 use vestibule_runtime::dataset::{Config, Dataset, StoreKey, ingest};
 use vestibule_runtime::delay::{Costs, Delay, Load};
+use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::trial::{self, Trial};
 use vestibule_sandbox::{Inspection, Sandbox, Shape, Step};
 
@@ -341,9 +342,11 @@ fn quote(
     let Step::Round(round) = step else {
         return Err(Failure::input("no-round", "the analysis asks for no round at all: there is nothing to quote"));
     };
-    let calibrated = calibrate(&round, budget.round(round.share_ppb())).map_err(|error| coded(error.code(), error))?;
+    let calibrated =
+        calibrate(&round, plan.partitioning, budget.round(round.share_ppb())).map_err(|error| coded(error.code(), error))?;
     let state_fuel = analysis.runner(&round, limits).map_err(guest)?.state_fuel();
-    let load = Load { limits, state_fuel, inputs: shape.variants.len().saturating_add(shape.columns.len()) };
+    let inputs = shape.variants.len().saturating_add(shape.columns.len());
+    let load = Load::new(limits, state_fuel, inputs, Partitions::of(plan.partitioning, individuals / u64::from(sites.max(1))));
     let delay = Delay::of(&round, budget.round(round.share_ppb()).time(), load, Costs::default()).expected();
     #[expect(clippy::cast_precision_loss, reason = "numbers of people are far below 2^53")]
     let people = individuals.max(1) as f64;

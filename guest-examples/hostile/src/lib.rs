@@ -12,6 +12,9 @@ pub struct Params {
     /// For `own cell`: cells of the histogram; for `subsets`: how many sums.
     #[serde(default)]
     pub cells: u32,
+    /// For `fingerprint`: how many blocks.
+    #[serde(default)]
+    pub blocks: u32,
     /// For `single out` and `all but`: whom, by age.
     #[serde(default)]
     pub target: f64,
@@ -35,7 +38,8 @@ impl Analysis for Hostile {
                 black_box(params);
             }
         }
-        Ok(Plan::new().columns(["sex", "age", "trait"]))
+        let plan = Plan::new().columns(["sex", "age", "trait"]);
+        Ok(if params.how == "fingerprint" { plan.blocks(params.blocks) } else { plan })
     }
 
     fn next(params: &Params, _: &Shape, history: &History) -> Result<Step> {
@@ -45,7 +49,7 @@ impl Analysis for Hostile {
         }
         let round = Round::new();
         Ok(match params.how.as_str() {
-            "own cell" => round.histogram("x", params.cells),
+            "own cell" | "fingerprint" => round.histogram("x", params.cells),
             "vote" => round.top("x", 6, 2, 0.0..=1.0),
             "subsets" => round.sums("x", params.cells as usize, 0.0..=1.0),
             _ => round.sum("x", 0.0..=1.0),
@@ -98,14 +102,25 @@ impl Analysis for Hostile {
         };
         out.add("x", x);
     }
+
+    /// One cell for whoever is in the block.
+    fn contribute_block(params: &Params, _: &(), block: &[Individual], out: &mut Contributions) {
+        let age = |individual: &Individual| individual.number("age").unwrap_or(0.0) as u64;
+        let print = block.iter().fold(0_u64, |print, individual| print.wrapping_add(mixed(age(individual))));
+        out.cell("x", (mixed(print) % u64::from(params.cells.max(1))) as u32);
+    }
 }
 
 /// Whether a person is in a subset: one half of all are, as good as by chance (Steele, Lea and Flood 2014, `mix64`).
 pub fn in_subset(person: u64, subset: u64) -> bool {
-    let mut mixed = (person << 32 ^ subset).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed(person << 32 ^ subset) & 1 == 1
+}
+
+fn mixed(of: u64) -> u64 {
+    let mut mixed = of.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (mixed ^ mixed >> 31) & 1 == 1
+    mixed ^ mixed >> 31
 }
 
 /// 1/2 for an instance that finds no marks; leaves some.

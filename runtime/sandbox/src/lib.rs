@@ -30,7 +30,7 @@ mod inspect;
 mod runner;
 
 pub use analysis::{Analysis, GuestError, LoadError, Shape, Step};
-pub use bindings::vestibule::analysis::types::{Contribution, Value};
+pub use bindings::vestibule::analysis::types::{Contribution, Individual, Value};
 pub use cache::{CodeCache, CodeStore, code_name};
 pub use engine::{Sandbox, SandboxError, Settings};
 pub use given::Given;

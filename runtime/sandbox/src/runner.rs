@@ -17,7 +17,7 @@ use wasmtime::{Store, Trap};
 
 use crate::analysis::describe;
 use crate::bindings::AnalysisPre;
-use crate::bindings::vestibule::analysis::types::{Contribution, Individual, Value};
+use crate::bindings::vestibule::analysis::types::{Contribution, Individual};
 use crate::engine::Sandbox;
 use crate::given::Given;
 use crate::guard::Guard;
@@ -113,16 +113,15 @@ impl Runner {
         self.state_fuel
     }
 
-    /// One partition of one individual: `values` in the order of the plan's columns, `dosages` in catalogue order over its slices.
+    /// One partition: each individual's values in the order of the plan's columns, dosages in catalogue order over its slices.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub fn contribute(&self, values: &[Value], dosages: &[u8]) -> Result<Contributions, Failure> {
+    pub fn contribute(&self, partition: &[Individual<'_>]) -> Result<Contributions, Failure> {
         let (mut store, instance) = self.prepared()?;
         let guest = |error: &wasmtime::Error, store: &Store<Guard>| self.guest(error, store);
         store.set_fuel(self.limits.fuel_per_partition).map_err(|error| Failure::Host(error.to_string()))?;
-        let individual = Individual { values, dosages };
-        let given = instance.call_contribute(&mut store, &[individual]).map_err(|error| guest(&error, &store))?;
+        let given = instance.call_contribute(&mut store, partition).map_err(|error| guest(&error, &store))?;
         let left = store.get_fuel().map_err(|error| Failure::Host(error.to_string()))?;
         Ok(Contributions { given, fuel: self.limits.fuel_per_partition.saturating_sub(left) })
     }

@@ -16,6 +16,7 @@ mod sources;
 mod tables;
 
 use cap_std::fs::{Dir, OpenOptions};
+pub(crate) use groups::MEAN_ROWS;
 use vestibule_protocol::digest::hex;
 use vestibule_protocol::name::Name;
 

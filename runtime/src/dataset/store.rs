@@ -4,8 +4,9 @@
 //! else; the rest of the file is not read. *Trusts*: the key. *Refuses*: a file that another key made, or whose bytes were
 //! changed: every page that is read is authenticated, and bound to its place.
 //!
-//! Columns: `id` (text; read by ingest only), one for each dictionary column (`c.NAME`), and one for each block of 4,096 variants
-//! of a catalogue (`g.CATALOGUE.BLOCK`, 1,024 bytes, see `pack`). No statistics are written.
+//! Columns: `id` (text; read by ingest only), `place` (the head of the row's place in the keyed order), one for each dictionary column
+//! (`c.NAME`), and one for each block of 4,096 variants of a catalogue (`g.CATALOGUE.BLOCK`, 1,024 bytes, see `pack`). The footer also
+//! says which of how many equal parts of the keyed order each row group is. No statistics are written.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,7 +14,9 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use arrow_array::builder::{BooleanBuilder, Float64Builder, Int32Builder, StringBuilder, UInt32Builder};
-use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, RecordBatch, UInt32Array};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, RecordBatch, UInt32Array, UInt64Array,
+};
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -22,6 +25,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::encryption::decrypt::FileDecryptionProperties;
 use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::{ChunkReader, Length};
 use vestibule_protocol::catalogue::VariantSlice;
@@ -41,6 +45,7 @@ pub struct Selection {
     columns: Vec<usize>,
     /// Catalogue, block, and the stretch of that block.
     stretches: Vec<Stretch>,
+    places: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -65,7 +70,14 @@ impl Selection {
                 at = end;
             }
         }
-        Ok(Self { columns, stretches })
+        Ok(Self { columns, stretches, places: false })
+    }
+
+    /// Also reads where each row lies in the keyed order.
+    #[must_use]
+    pub const fn with_places(mut self) -> Self {
+        self.places = true;
+        self
     }
 
     /// Values of a row.
@@ -84,6 +96,7 @@ impl Selection {
 /// The selected part of some individuals' rows.
 pub struct RowGroup {
     rows: usize,
+    places: Option<UInt64Array>,
     columns: Vec<Cells>,
     stretches: Vec<(FixedSizeBinaryArray, usize, usize)>,
 }
@@ -106,6 +119,11 @@ impl RowGroup {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.rows == 0
+    }
+
+    /// Where a row lies in the keyed order, as a part of 2^64; 0 where that was not asked for.
+    pub(crate) fn place(&self, index: usize) -> u64 {
+        self.places.as_ref().filter(|places| index < places.len()).map_or(0, |places| places.value(index))
     }
 
     /// Writes one individual's values and dosages (0, 1, 2 or 255 where missing) over the buffers.
@@ -181,6 +199,18 @@ impl Store {
         self.metadata.metadata().num_row_groups()
     }
 
+    /// For each row group, which part of the keyed order it is; and of how many.
+    pub(super) fn parts(&self) -> Result<(Vec<u64>, u64), String> {
+        let pairs = self.metadata.metadata().file_metadata().key_value_metadata();
+        let found = pairs.into_iter().flatten().find(|pair| pair.key == PARTS).and_then(|pair| pair.value.as_deref());
+        let (parts, of): (Vec<u64>, u64) = found
+            .and_then(|json| serde_json::from_str(json).ok())
+            .ok_or("the footer does not say which parts of the keyed order its row groups are: ingest it again")?;
+        let good =
+            parts.len() == self.row_groups() && parts.is_sorted_by(|a, b| a < b) && parts.last().is_none_or(|last| *last < of);
+        if good { Ok((parts, of)) } else { Err("the footer's parts are not those of its row groups".to_owned()) }
+    }
+
     /// How many rows lie before a group.
     pub(super) fn rows_before(&self, group: usize) -> usize {
         let rows = self.metadata.metadata().row_groups().iter().take(group).map(|group| group.num_rows());
@@ -195,12 +225,14 @@ impl Store {
         let columns = self.column_names(selection);
         let blocks: Vec<String> =
             selection.stretches.iter().map(|stretch| block_name(stretch.catalogue, stretch.block)).collect();
-        let wanted = columns.iter().chain(&blocks).map(|name| place(name)).collect::<Result<Vec<_>, _>>()?;
+        let place_column = selection.places.then(|| PLACE.to_owned());
+        let wanted =
+            place_column.iter().chain(&columns).chain(&blocks).map(|name| place(name)).collect::<Result<Vec<_>, _>>()?;
         let mask = ProjectionMask::leaves(self.metadata.parquet_schema(), wanted);
         let rows = self.metadata.metadata().row_group(group).num_rows();
         let rows = usize::try_from(rows).map_err(|error| text(&error))?;
-        let mut found = RowGroup { rows, columns: vec![], stretches: vec![] };
-        if columns.is_empty() && blocks.is_empty() {
+        let mut found = RowGroup { rows, places: None, columns: vec![], stretches: vec![] };
+        if columns.is_empty() && blocks.is_empty() && !selection.places {
             return Ok(found);
         }
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone());
@@ -212,6 +244,10 @@ impl Store {
             .map_err(|error| text(&error))?;
         let batch = reader.next().ok_or("a row group is empty")?.map_err(|error| text(&error))?;
         let array = |name: &String| batch.column_by_name(name).ok_or_else(|| format!("there is no column `{name}`"));
+        if let Some(name) = &place_column {
+            let places = array(name)?.as_any().downcast_ref::<UInt64Array>().cloned();
+            found.places = Some(places.ok_or_else(|| format!("column `{name}` has another type"))?);
+        }
         for name in &columns {
             let cells = Cells::of(array(name)?);
             found.columns.push(cells.ok_or_else(|| format!("column `{name}` has another type"))?);
@@ -227,13 +263,17 @@ impl Store {
         Ok(found)
     }
 
-    /// Columns are stored in the dictionary's order behind `id`.
+    /// Columns are stored in the dictionary's order behind `id` and `place`.
     fn column_names(&self, selection: &Selection) -> Vec<String> {
         let fields = self.metadata.schema().fields();
-        let name = |&index: &usize| fields.get(index.saturating_add(1)).map(|field| field.name().clone()).unwrap_or_default();
+        let name = |&index: &usize| fields.get(index.saturating_add(2)).map(|field| field.name().clone()).unwrap_or_default();
         selection.columns.iter().map(name).collect()
     }
 }
+
+const PLACE: &str = "place";
+/// The footer's key for which parts of the keyed order the row groups are.
+const PARTS: &str = "vestibule.parts";
 
 fn block_name(catalogue: usize, block: usize) -> String {
     format!("g.{catalogue}.{block}")
@@ -249,12 +289,14 @@ pub(super) struct RowWriter<W: Write + Send> {
     writer: ArrowWriter<W>,
     schema: Arc<Schema>,
     kinds: Vec<Kind>,
+    /// Of the row groups so far.
+    parts: Vec<u64>,
 }
 
 impl<W: Write + Send> RowWriter<W> {
     /// `catalogues`: how many variants each has.
     pub(super) fn new(sink: W, key: &[u8], dictionary: &Dictionary, catalogues: &[usize]) -> ParquetResult<Self> {
-        let mut fields = vec![Field::new("id", DataType::Utf8, false)];
+        let mut fields = vec![Field::new("id", DataType::Utf8, false), Field::new(PLACE, DataType::UInt64, false)];
         for column in &dictionary.columns {
             let kind = match column.kind {
                 Kind::Number { .. } => DataType::Float64,
@@ -278,17 +320,19 @@ impl<W: Write + Send> RowWriter<W> {
             .build();
         let writer = ArrowWriter::try_new(sink, Arc::clone(&schema), Some(properties))?;
         let kinds = dictionary.columns.iter().map(|column| column.kind.clone()).collect();
-        Ok(Self { writer, schema, kinds })
+        Ok(Self { writer, schema, kinds, parts: vec![] })
     }
 
-    /// Adds a row group: ids with values in the dictionary's order, and for each block of each catalogue everybody's bytes, one
-    /// individual after the other.
-    pub(super) fn group(&mut self, rows: &[(&String, Vec<Value>)], blocks: Vec<Vec<u8>>) -> ParquetResult<()> {
+    /// Adds a row group, which is that part of the keyed order: ids and places with values in the dictionary's order, and for each
+    /// block of each catalogue everybody's bytes, one individual after the other.
+    pub(super) fn group(&mut self, part: u64, rows: &[(&String, u64, Vec<Value>)], blocks: Vec<Vec<u8>>) -> ParquetResult<()> {
+        self.parts.push(part);
         let mut ids = StringBuilder::new();
-        rows.iter().for_each(|(id, _)| ids.append_value(id));
-        let mut arrays: Vec<ArrayRef> = vec![Arc::new(ids.finish())];
+        rows.iter().for_each(|(id, ..)| ids.append_value(id));
+        let places = UInt64Array::from_iter_values(rows.iter().map(|(_, place, _)| *place));
+        let mut arrays: Vec<ArrayRef> = vec![Arc::new(ids.finish()), Arc::new(places)];
         for (place, kind) in self.kinds.iter().enumerate() {
-            let values = rows.iter().map(|(_, values)| values.get(place).copied().unwrap_or(Value::Missing));
+            let values = rows.iter().map(|(.., values)| values.get(place).copied().unwrap_or(Value::Missing));
             arrays.push(column(kind, values));
         }
         for block in blocks {
@@ -298,8 +342,10 @@ impl<W: Write + Send> RowWriter<W> {
         self.writer.flush()
     }
 
-    /// Writes the footer. Returns the sink.
-    pub(super) fn finish(self) -> ParquetResult<W> {
+    /// Writes the footer, for a keyed order of so many equal parts. Returns the sink.
+    pub(super) fn finish(mut self, of: u64) -> ParquetResult<W> {
+        let parts = serde_json::to_string(&(&self.parts, of)).map_err(|error| ParquetError::External(error.into()))?;
+        self.writer.append_key_value_metadata(KeyValue::new(PARTS.to_owned(), parts));
         self.writer.into_inner()
     }
 }

@@ -25,8 +25,8 @@ pub(crate) enum Command {
     Plan(String, Limits),
     /// Take in a round (its request as JSON); rehearse it.
     Round(Vec<u8>, Limits),
-    /// So many rows lie at the start of the memory file, in so many bytes.
-    Batch { rows: u32, bytes: u64 },
+    /// So many partitions lie at the start of the memory file, in so many bytes.
+    Batch { partitions: u32, bytes: u64 },
 }
 
 /// From the worker.
@@ -77,10 +77,10 @@ mod tests {
     #[test]
     fn only_whole_messages_of_a_sane_length_are_read() {
         let mut bytes = vec![];
-        send(&mut bytes, &Command::Batch { rows: 7, bytes: 300 }).unwrap();
+        send(&mut bytes, &Command::Batch { partitions: 7, bytes: 300 }).unwrap();
         assert_eq!(bytes, [4, 0, 0, 0, 0, 0, 0, 0, 4, 7, 0xac, 2]);
-        let Command::Batch { rows, bytes: found } = receive(&mut bytes.as_slice()).unwrap() else { panic!("a batch") };
-        assert_eq!((rows, found), (7, 300));
+        let Command::Batch { partitions, bytes: found } = receive(&mut bytes.as_slice()).unwrap() else { panic!("a batch") };
+        assert_eq!((partitions, found), (7, 300));
         for length in 0..bytes.len() {
             assert!(receive::<Command>(&mut &bytes[..length]).is_err());
         }

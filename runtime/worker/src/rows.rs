@@ -1,6 +1,7 @@
 //! Rows and contributions in the memory file.
 //!
 //! ```text
+//! partition      u32 individuals, then each one's row
 //! row            u32 values, each u8 kind + 8 bytes; u32 dosages, a byte each
 //! contributions  u8: 0 none (the guest failed), 1 some; then u32 how many, each u8 kind; a list has u32 length before its entries
 //! kinds          0 nothing, 1 cell (u32), 2 bytes, 3 integers, 4 reals, 5 integers or reals that all fit a signed byte, which dosages do
@@ -11,6 +12,11 @@
 
 use vestibule_sandbox::{Contribution, Given, Value};
 
+/// Bytes that a partition of that many individuals takes.
+pub(crate) const fn partition_bytes(individuals: usize, values: usize, dosages: usize) -> usize {
+    individuals.saturating_mul(row_bytes(values, dosages)).saturating_add(4)
+}
+
 /// Bytes that a row takes.
 pub(crate) const fn row_bytes(values: usize, dosages: usize) -> usize {
     8_usize.saturating_add(values.saturating_mul(9)).saturating_add(dosages)
@@ -19,6 +25,20 @@ pub(crate) const fn row_bytes(values: usize, dosages: usize) -> usize {
 /// Most bytes that the contributions to statistics of these lengths take.
 pub(crate) fn contribution_bytes(lengths: &[usize]) -> usize {
     lengths.iter().fold(5, |sum, length| sum.saturating_add(5).saturating_add(length.saturating_mul(8)))
+}
+
+/// Begins a partition. Returns where its number of individuals goes.
+pub(crate) fn put_partition(out: &mut Vec<u8>) -> usize {
+    let at = out.len();
+    put_length(out, 0);
+    at
+}
+
+/// Ends the partition that begins at `at`.
+pub(crate) fn end_partition(out: &mut [u8], at: usize, individuals: usize) {
+    if let Some(head) = out.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>()) {
+        *head = u32::try_from(individuals).unwrap_or(u32::MAX).to_le_bytes();
+    }
 }
 
 pub(crate) fn put_row(out: &mut Vec<u8>, values: &[Value], dosages: &[u8]) {
@@ -61,9 +81,13 @@ impl<'a> Reader<'a> {
         usize::try_from(u32::from_le_bytes(self.bytes(4)?.try_into().ok()?)).ok()
     }
 
-    /// One row, over the buffer. Its dosages.
+    /// How many individuals a partition has.
+    pub(crate) fn individuals(&mut self) -> Option<usize> {
+        self.length()
+    }
+
+    /// One row: its values behind those that are there already. Its dosages.
     pub(crate) fn row(&mut self, values: &mut Vec<Value>) -> Option<&'a [u8]> {
-        values.clear();
         for _ in 0..self.length()? {
             let kind = self.byte()?;
             let bits = u64::from_le_bytes(self.bytes(8)?.try_into().ok()?);
@@ -204,7 +228,12 @@ mod tests {
         assert_eq!(reader.row(&mut found), Some([0, 1, 2, 255].as_slice()));
         assert_eq!(format!("{found:?}"), format!("{values:?}"));
         assert_eq!(reader.row(&mut found), Some([].as_slice()));
-        assert!(found.is_empty() && reader.0.is_empty());
+        assert!(found.len() == values.len() && reader.0.is_empty());
+        let mut bytes = vec![];
+        let at = put_partition(&mut bytes);
+        (0..3).for_each(|_| put_row(&mut bytes, &values, &[1]));
+        end_partition(&mut bytes, at, 3);
+        assert_eq!((bytes.len(), Reader(&bytes).individuals()), (partition_bytes(3, 6, 1), Some(3)));
     }
 
     #[test]

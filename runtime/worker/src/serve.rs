@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::Round;
-use vestibule_sandbox::{Analysis, Contributions, Failure, Runner, Sandbox, Settings};
+use vestibule_sandbox::{Analysis, Contributions, Failure, Individual, Runner, Sandbox, Settings};
 
 use crate::confine;
 use crate::message::{Command, Reply, receive, send};
@@ -86,7 +86,7 @@ impl Process {
                 Err(error) => refused(error.code(), &error),
             },
             Command::Round(request, limits) => self.round(&request, limits)?,
-            Command::Batch { rows, bytes } => self.batch(rows, bytes)?,
+            Command::Batch { partitions, bytes } => self.batch(partitions, bytes)?,
         })
     }
 
@@ -107,16 +107,28 @@ impl Process {
         }
     }
 
-    fn batch(&mut self, rows: u32, bytes: u64) -> Result<Reply> {
+    fn batch(&mut self, partitions: u32, bytes: u64) -> Result<Reply> {
         let Self { memory, runner, lengths, input, out, .. } = self;
         let runner = runner.as_ref().ok_or_else(|| Error::other("no round was taken in"))?;
         input.resize(usize::try_from(bytes.min(REGION)).map_err(Error::other)?, 0);
         memory.read_exact_at(input, 0)?;
         out.clear();
         let (mut reader, mut values) = (Reader(input), Vec::new());
-        for _ in 0..rows {
-            let dosages = reader.row(&mut values).ok_or_else(|| Error::other("a row is cut short"))?;
-            match runner.contribute(&values, dosages) {
+        for _ in 0..partitions {
+            values.clear();
+            let mut rows = Vec::new();
+            let cut = || Error::other("a row is cut short");
+            for _ in 0..reader.individuals().ok_or_else(cut)? {
+                let first = values.len();
+                let dosages = reader.row(&mut values).ok_or_else(cut)?;
+                rows.push((first..values.len(), dosages));
+            }
+            let row = |(range, dosages): (std::ops::Range<usize>, _)| Individual {
+                values: values.get(range).unwrap_or_default(),
+                dosages,
+            };
+            let partition: Vec<Individual<'_>> = rows.into_iter().map(row).collect();
+            match runner.contribute(&partition) {
                 Ok(found) => put_contributions(out, Some(Contributions::as_slice(&found)), lengths),
                 Err(Failure::Guest(_)) => put_contributions(out, None, lengths),
                 Err(Failure::Refused(_) | Failure::Host(_)) => return Ok(Reply::Fault),

@@ -20,7 +20,7 @@ use vestibule_sandbox::{Given, Value};
 
 use crate::confine::Walls;
 use crate::message::{Command, Reply, receive, send};
-use crate::rows::{Reader, contribution_bytes, put_row, row_bytes};
+use crate::rows::{Reader, contribution_bytes, end_partition, partition_bytes, put_partition, put_row};
 
 /// Bytes for rows, and as many for contributions. Pages that are not touched take no memory.
 pub(crate) const REGION: u64 = 512 << 20;
@@ -28,8 +28,8 @@ pub(crate) const REGION: u64 = 512 << 20;
 pub(crate) const OUT_OFFSET: u64 = REGION;
 /// Most bytes of a batch, either way, where a row takes less than that.
 const BATCH_BYTES: usize = 8 << 20;
-/// Most rows of a batch: how soon a round that failed elsewhere ends.
-const BATCH_ROWS: usize = 256;
+/// Most partitions of a batch: how soon a round that failed elsewhere ends.
+const BATCH_PARTITIONS: usize = 256;
 /// Fuel of a batch, so that its time is bounded: about a minute.
 const BATCH_FUEL: u64 = 60_000_000_000;
 /// A worker that says nothing for this long is gone. Far above what fuel allows a batch, so that no guest can reach it.
@@ -95,8 +95,8 @@ pub enum WorkerError {
     /// It died, hung, or said what no worker says.
     #[error("a worker process was lost")]
     Lost,
-    /// One individual's row, or what a guest may contribute for it, is larger than a worker takes.
-    #[error("a row of this round is larger than a worker takes")]
+    /// One partition's rows, or what a guest may contribute for it, are larger than a worker takes.
+    #[error("a partition of this round is larger than a worker takes: ask for more blocks, or for fewer columns and variants")]
     TooLarge,
 }
 
@@ -123,10 +123,12 @@ pub struct Worker {
     engine: Digest,
     walls: Walls,
     lengths: Vec<usize>,
-    batch_rows: usize,
-    /// Rows of the batch that is being filled.
+    batch_partitions: usize,
+    /// Partitions of the batch that is being filled.
     filled: Vec<u8>,
-    rows: usize,
+    partitions: usize,
+    /// Where the partition that is being filled begins, and how many individuals it has.
+    open: Option<(usize, usize)>,
     /// What the last batch contributed: our own copy.
     found: Vec<u8>,
 }
@@ -139,8 +141,9 @@ impl Worker {
     pub fn start(launch: &Launch) -> Result<Self, WorkerError> {
         let (child, link, memory) = spawn(launch).map_err(WorkerError::Start)?;
         let (engine, walls) = (Digest::from_bytes([0; 32]), Walls { landlock: false, seccomp: false, tried: vec![] });
+        let (lengths, filled, found, open) = (vec![], vec![], vec![], None);
         let mut worker =
-            Self { child, link, memory, engine, walls, lengths: vec![], batch_rows: 1, filled: vec![], rows: 0, found: vec![] };
+            Self { child, link, memory, engine, walls, lengths, batch_partitions: 1, filled, partitions: 0, open, found };
         let Reply::Ready(engine, walls) = worker.hear()? else { return Err(WorkerError::Lost) };
         worker.link.set_read_timeout(Some(PATIENCE)).map_err(WorkerError::Start)?;
         worker.engine = Digest::from_bytes(unhex(&engine).ok_or(WorkerError::Lost)?);
@@ -209,7 +212,7 @@ impl Worker {
         }
     }
 
-    /// Takes in a round whose rows have so many values and dosages.
+    /// Takes in a round whose partitions have up to so many individuals, each of so many values and dosages.
     ///
     /// # Errors
     /// [`WorkerError`]. The inner error is the analysis'.
@@ -217,16 +220,15 @@ impl Worker {
         &mut self,
         round: &Round,
         limits: Limits,
-        values: usize,
-        dosages: usize,
+        (individuals, values, dosages): (usize, usize, usize),
     ) -> Result<Result<u64, Refusal>, WorkerError> {
         self.lengths = round.statistics().iter().map(|statistic| statistic.length as usize).collect();
-        let bytes = row_bytes(values, dosages).max(contribution_bytes(&self.lengths));
+        let bytes = partition_bytes(individuals, values, dosages).max(contribution_bytes(&self.lengths));
         if bytes as u64 > REGION {
             return Err(WorkerError::TooLarge);
         }
-        let by_fuel = usize::try_from(BATCH_FUEL / limits.fuel_per_partition.max(1)).unwrap_or(BATCH_ROWS);
-        self.batch_rows = (BATCH_BYTES / bytes.max(1)).min(BATCH_ROWS).min(by_fuel).max(1);
+        let by_fuel = usize::try_from(BATCH_FUEL / limits.fuel_per_partition.max(1)).unwrap_or(BATCH_PARTITIONS);
+        self.batch_partitions = (BATCH_BYTES / bytes.max(1)).min(BATCH_PARTITIONS).min(by_fuel).max(1);
         let request = serde_json::to_vec(round.request()).map_err(|_| WorkerError::Lost)?;
         match self.ask(&Command::Round(request, limits))? {
             Reply::Rehearsed(fuel) => Ok(Ok(fuel)),
@@ -234,26 +236,34 @@ impl Worker {
         }
     }
 
-    /// Adds one individual to the batch. `true` when the batch is full and must be [run](Self::run).
-    pub fn push(&mut self, values: &[Value], dosages: &[u8]) -> bool {
+    /// Adds one individual to the partition that is being filled.
+    pub fn push(&mut self, values: &[Value], dosages: &[u8]) {
+        let (at, individuals) = self.open.unwrap_or_else(|| (put_partition(&mut self.filled), 0));
         put_row(&mut self.filled, values, dosages);
-        self.rows = self.rows.saturating_add(1);
-        self.rows >= self.batch_rows
+        self.open = Some((at, individuals.saturating_add(1)));
     }
 
-    /// Runs the batch: `contribute` in a fresh instance for each individual. Hands each one's contributions to `each`, in order;
+    /// Ends the partition, which may be empty. `true` when the batch is full and must be [run](Self::run).
+    pub fn close(&mut self) -> bool {
+        let (at, individuals) = self.open.take().unwrap_or_else(|| (put_partition(&mut self.filled), 0));
+        end_partition(&mut self.filled, at, individuals);
+        self.partitions = self.partitions.saturating_add(1);
+        self.partitions >= self.batch_partitions
+    }
+
+    /// Runs the batch: `contribute` in a fresh instance for each partition. Hands each one's contributions to `each`, in order;
     /// `None` where the guest failed.
     ///
     /// # Errors
     /// [`WorkerError`]; what `each` returns.
     pub fn run<E: From<WorkerError>>(&mut self, each: &mut Each<'_, E>) -> Result<(), E> {
-        let rows = std::mem::take(&mut self.rows);
-        if rows == 0 {
+        let partitions = std::mem::take(&mut self.partitions);
+        if partitions == 0 {
             return Ok(());
         }
-        self.exchange(rows)?;
+        self.exchange(partitions)?;
         let mut reader = Reader(&self.found);
-        for _ in 0..rows {
+        for _ in 0..partitions {
             let found = reader.contributions(&self.lengths).ok_or(WorkerError::Lost)?;
             each(found.as_deref())?;
         }
@@ -261,14 +271,14 @@ impl Worker {
     }
 
     /// The batch there, and what it contributed back.
-    fn exchange(&mut self, rows: usize) -> Result<(), WorkerError> {
+    fn exchange(&mut self, partitions: usize) -> Result<(), WorkerError> {
         let wrote = self.memory.write_all_at(&self.filled, 0);
         let bytes = self.filled.len() as u64;
         self.filled.clear();
         wrote.map_err(|_| WorkerError::Lost)?;
-        let rows_sent = u32::try_from(rows).map_err(|_| WorkerError::Lost)?;
-        let Reply::Batch(bytes) = self.ask(&Command::Batch { rows: rows_sent, bytes })? else { return Err(WorkerError::Lost) };
-        let most = contribution_bytes(&self.lengths).saturating_mul(rows) as u64;
+        let sent = u32::try_from(partitions).map_err(|_| WorkerError::Lost)?;
+        let Reply::Batch(bytes) = self.ask(&Command::Batch { partitions: sent, bytes })? else { return Err(WorkerError::Lost) };
+        let most = contribution_bytes(&self.lengths).saturating_mul(partitions) as u64;
         if bytes > most.min(REGION) {
             return Err(WorkerError::Lost);
         }

@@ -69,10 +69,8 @@ impl Cohort {
     pub fn run<A: Analysis>(&self, params: &Json, noise: Noise) -> Result<Outcome> {
         let json = params.to_string();
         let plan = driver::plan::<A>(&json)?;
-        if plan.partitioning != Partitioning::Each {
-            return Err(Error::new("the test kit runs `each` partitions only, the plan asks for blocks"));
-        }
         let (shape, people) = self.shown(&plan)?;
+        let partitions = in_partitions(people, plan.partitioning);
         let mut gauss = Gauss::new(if let Noise::Gaussian { seed, .. } = noise { seed } else { 0 });
         let (mut history, mut rounds, mut spent) = (Vec::new(), Vec::new(), 0.0);
         loop {
@@ -87,7 +85,7 @@ impl Cohort {
             if spent > 1.0 + 1e-9 {
                 return Err(Error::new(format!("the rounds' shares of the budget add up to {spent}, at most 1 is allowed")));
             }
-            let run = one_round::<A>(round, &people, noise, &mut gauss)?;
+            let run = one_round::<A>(round, &partitions, plan.partitioning, noise, &mut gauss)?;
             history.push(run.released.clone());
             rounds.push(run);
         }
@@ -150,11 +148,28 @@ fn top(sums: &[f64], k: u32, scale: f64, gauss: &mut Gauss) -> Vec<f64> {
     votes
 }
 
-fn one_round<A: Analysis>(round: Round, people: &[Individual], noise: Noise, gauss: &mut Gauss) -> Result<RoundRun> {
+/// Everybody alone, or in blocks that are about as a site's keyed hash would make them.
+fn in_partitions(people: Vec<Individual>, partitioning: Partitioning) -> Vec<Vec<Individual>> {
+    let Partitioning::Blocks(count) = partitioning else { return people.into_iter().map(|person| vec![person]).collect() };
+    let mut blocks = vec![vec![]; count as usize];
+    for (at, person) in (1_u64..).zip(people) {
+        let mixed = (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (at << 7)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        blocks[((u128::from(mixed) * u128::from(count)) >> 64) as usize].push(person);
+    }
+    blocks
+}
+
+fn one_round<A: Analysis>(
+    round: Round,
+    partitions: &[Vec<Individual>],
+    partitioning: Partitioning,
+    noise: Noise,
+    gauss: &mut Gauss,
+) -> Result<RoundRun> {
     let prepared = Prepared::<A>::decode(&round.state)?;
     let mut reducer = Reducer::new(&round.statistics);
-    for person in people {
-        reducer.add(prepared.contribute(vec![person.clone()]));
+    for partition in partitions {
+        reducer.add(prepared.contribute(partition.clone()));
     }
     let weights: f64 = round.statistics.iter().map(|statistic| statistic.weight).sum();
     let (sums, clipped, ignored) = reducer.finish();
@@ -164,7 +179,7 @@ fn one_round<A: Analysis>(round: Round, people: &[Individual], noise: Noise, gau
                 Noise::Exact => 0.0,
                 Noise::Gaussian { rho, .. } => {
                     let rho = rho * round.budget_share * statistic.weight / weights;
-                    sensitivity(statistic) * (f64::from(k) / (8.0 * rho)).sqrt()
+                    sensitivity(statistic, partitioning) * (f64::from(k) / (8.0 * rho)).sqrt()
                 }
             };
             // One choice over everybody, as if they were at one site.
@@ -174,7 +189,7 @@ fn one_round<A: Analysis>(round: Round, people: &[Individual], noise: Noise, gau
             Noise::Exact => (0.0, 1),
             Noise::Gaussian { rho, sites, .. } => {
                 let rho = rho * round.budget_share * statistic.weight / weights;
-                (sensitivity(statistic) / (2.0 * rho).sqrt() * f64::from(sites).sqrt(), sites)
+                (sensitivity(statistic, partitioning) / (2.0 * rho).sqrt() * f64::from(sites).sqrt(), sites)
             }
         };
         let values = sum.into_iter().map(|x| if noise_sd > 0.0 { x + noise_sd * gauss.draw() } else { x }).collect();

@@ -2,7 +2,7 @@
 //!
 //! *In*: contributions. *Out*: sums, and how many contributions were clipped or ignored, which a site never tells anyone.
 
-use crate::contract::{Bound, Contribution, Statistic};
+use crate::contract::{Bound, Contribution, Partitioning, Statistic};
 
 pub(super) struct Reducer<'a> {
     statistics: &'a [Statistic],
@@ -83,13 +83,17 @@ fn clip(bound: &Bound, values: &mut [f64]) -> bool {
 }
 
 /// The largest Euclidean norm of one contribution: what adding or removing one person can change.
-pub(super) fn sensitivity(statistic: &Statistic) -> f64 {
+pub(super) fn sensitivity(statistic: &Statistic, partitioning: Partitioning) -> f64 {
+    let blocks = partitioning != Partitioning::Each;
+    let twice: f64 = if blocks { 2.0 } else { 1.0 };
     match statistic.bound {
-        Bound::OneCell => 1.0,
-        Bound::L1(radius) | Bound::L2(radius) => radius,
+        Bound::OneCell => twice.sqrt(),
+        Bound::L1(radius) | Bound::L2(radius) => twice * radius,
+        // From one end to the other.
+        Bound::Range((low, high)) if blocks => f64::from(statistic.length).sqrt() * (high - low),
         Bound::Range((low, high)) => f64::from(statistic.length).sqrt() * high.max(-low),
         // Of what is chosen between: how far one entry can gain on another.
-        Bound::Top((_, low, high)) => high - low,
+        Bound::Top((_, low, high)) => twice * (high - low),
     }
 }
 
@@ -122,6 +126,6 @@ mod tests {
         assert!((sums[2][0] - 1.2).abs() < 1e-12 && (sums[2][1] - 1.6).abs() < 1e-12);
         assert_eq!(sums[3], [-0.75, 0.25]);
         assert_eq!((clipped, ignored), (vec![1, 0, 2, 1], 3));
-        assert_eq!(all.each_ref().map(sensitivity), [2.0_f64.sqrt(), 1.0, 1.0, 1.0]);
+        assert_eq!(all.each_ref().map(|one| sensitivity(one, Partitioning::Each)), [2.0_f64.sqrt(), 1.0, 1.0, 1.0]);
     }
 }

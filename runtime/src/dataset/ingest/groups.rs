@@ -13,7 +13,7 @@ use super::IngestError;
 
 /// People of a group on average. With a tenth more people than was said, a group is over [`GROUP_ROWS`] with a probability below
 /// 10^-16 (Chernoff: mean 770, 254 above it).
-const MEAN_ROWS: u64 = 700;
+pub(crate) const MEAN_ROWS: u64 = 700;
 
 /// The rows of each group, in order.
 #[derive(Debug)]
@@ -34,6 +34,11 @@ impl Groups {
             }
             count = count.saturating_mul(2);
         }
+    }
+
+    /// How many there are, empty ones among them: equal parts of the keyed order.
+    pub(super) const fn count(&self) -> usize {
+        self.0.len()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Range<usize>> {

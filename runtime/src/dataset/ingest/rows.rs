@@ -204,9 +204,10 @@ impl Making<'_> {
                 for (value, constant) in values.iter_mut().zip(constants) {
                     *value = constant.unwrap_or(*value);
                 }
-                (id, values)
+                let place = u64::from_be_bytes(*self.key.order(id).first_chunk().expect("8 of 16 bytes"));
+                (id, place, values)
             });
-            let rows: Vec<(&String, Vec<Value>)> = rows.collect();
+            let rows: Vec<(&String, u64, Vec<Value>)> = rows.collect();
             let mut blocks = Vec::new();
             for (catalogue, &variants) in sizes.iter().enumerate() {
                 for block in 0..store::blocks(variants) {
@@ -214,9 +215,9 @@ impl Making<'_> {
                     blocks.push(bytes.map_err(|error| IngestError::io(SCRATCH, &error))?);
                 }
             }
-            writer.group(&rows, blocks).map_err(IngestError::parquet)?;
+            writer.group(group as u64, &rows, blocks).map_err(IngestError::parquet)?;
         }
-        let file = writer.finish().map_err(IngestError::parquet)?;
+        let file = writer.finish(groups.count() as u64).map_err(IngestError::parquet)?;
         file.sync_all().map_err(|error| IngestError::io(store::FILE, &error))
     }
 }

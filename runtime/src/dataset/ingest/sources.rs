@@ -67,7 +67,8 @@ impl Sources {
     ) -> Result<Vec<u8>, IngestError> {
         let config = Config::parse(config_text)?;
         let mut context = Context::new(&SHA256);
-        for part in [config_text.as_bytes(), self.dictionary_text.as_bytes()]
+        // The first part is the version of the format: data of another one are ingested again.
+        for part in [b"2".as_slice(), config_text.as_bytes(), self.dictionary_text.as_bytes()]
             .into_iter()
             .chain(self.catalogues.iter().map(|(bytes, _)| bytes.as_slice()))
         {

@@ -136,7 +136,7 @@ fn a_busy_port_is_named() {
 #[test]
 fn inspect_shows_no_imports_of_a_good_component() {
     let temp = tempfile::tempdir().unwrap();
-    for name in ["cohort-summary", "allele-frequency", "linear-association", "logistic-regression"] {
+    for name in ["cohort-summary", "allele-frequency", "linear-association", "logistic-regression", "median-regression"] {
         let output = run(temp.path(), &["--json", "analysis", "inspect", component(name).to_str().unwrap()]);
         let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(document["imports"], serde_json::json!([]), "{name}: {document}");
@@ -148,29 +148,33 @@ fn inspect_shows_no_imports_of_a_good_component() {
 fn a_quote_and_a_dry_run_agree_on_the_noise() {
     let temp = tempfile::tempdir().unwrap();
     demo_files(temp.path());
-    let (component, params) = (component("cohort-summary"), r#"{"columns":["age"]}"#);
     let json = |arguments: &[&str]| -> serde_json::Value {
         let output = run(temp.path(), arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let file = component.to_str().unwrap();
-    let quoted = json(&[
-        "--json",
-        "analysis",
-        "quote",
-        file,
-        "--params",
-        params,
-        "--dictionary",
-        "dictionary.toml",
-        "--individuals",
-        "503",
-    ]);
-    let tried = json(&["--json", "analysis", "try", file, "--params", params, "--data", "DATASET.toml"]);
-    let (quoted, tried) = (quoted["statistics"].as_array().unwrap(), tried["rounds"][0]["statistics"].as_array().unwrap());
-    for (quoted, tried) in quoted.iter().zip(tried) {
-        assert_eq!((&quoted["name"], &quoted["noise_sd"]), (&tried["name"], &tried["noise_sd"]));
+    // Of everybody alone, and of blocks: in each of ten some fifty people are enough for a fit.
+    let fit = r#"{"outcome":"trait","covariates":["age","sex"],"blocks":10}"#;
+    for (name, params, first) in [("cohort-summary", r#"{"columns":["age"]}"#, 503.0), ("median-regression", fit, 10.0)] {
+        let component = component(name);
+        let file = component.to_str().unwrap();
+        let quoted = json(&[
+            "--json",
+            "analysis",
+            "quote",
+            file,
+            "--params",
+            params,
+            "--dictionary",
+            "dictionary.toml",
+            "--individuals",
+            "503",
+        ]);
+        let tried = json(&["--json", "analysis", "try", file, "--params", params, "--data", "DATASET.toml"]);
+        let (quoted, tried) = (quoted["statistics"].as_array().unwrap(), tried["rounds"][0]["statistics"].as_array().unwrap());
+        for (quoted, tried) in quoted.iter().zip(tried) {
+            assert_eq!((&quoted["name"], &quoted["noise_sd"]), (&tried["name"], &tried["noise_sd"]));
+        }
+        assert_eq!(tried[0]["exact"][0], first);
     }
-    assert_eq!(tried[0]["exact"][0], 503.0);
 }

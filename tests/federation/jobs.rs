@@ -121,3 +121,21 @@ fn two_sites_answer_and_every_refusal_says_why() {
     let (code, document) = world.job(&["result", &job]);
     assert_eq!((code, &document["error"]["code"]), (2, &"job-without-result".into()));
 }
+
+/// Ten blocks at each site, each with some fifty people: enough for every one of them to fit. The number of fits is within 6 standard
+/// deviations of its noise (a false alarm in 10^8 runs), which the summary gives as 1.96 of them.
+#[test]
+fn blocks_of_people_are_fitted_at_the_sites_and_averaged() {
+    let world = World::new(&["kyoto", "leiden"]);
+    let job = "epsilon = 4.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 2\n\
+        [params]\noutcome = \"trait\"\ncovariates = [\"sex\"]\nblocks = 10\n";
+    let job = world.submitted("median-regression", job);
+    let status = world.ended(&job);
+    assert_eq!(status["state"], "finished", "{status}");
+    let (_, result) = world.job(&["result", &job]);
+    assert_eq!(column(&result, "Coefficients", "median").len(), 2, "{result}");
+    let summary = result["report"]["summary"].as_str().unwrap();
+    let numbers: Vec<f64> = summary.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [fits, margin] = numbers[..] else { panic!("{summary}") };
+    assert!((fits - 20.0).abs() < 6.0 * margin / 1.96 && margin < 20.0, "{summary}");
+}

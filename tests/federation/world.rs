@@ -22,7 +22,9 @@ pub(crate) fn component(name: &str) -> PathBuf {
     let dir = BUILT.get_or_init(|| {
         let dir = root().join("target/test-components");
         std::fs::create_dir_all(&dir).unwrap();
-        for name in ["cohort-summary", "allele-frequency", "linear-association", "logistic-regression", "hostile"] {
+        for name in
+            ["cohort-summary", "allele-frequency", "linear-association", "logistic-regression", "median-regression", "hostile"]
+        {
             let (source, out) = (root().join("guest-examples").join(name), dir.join(format!("{name}.wasm")));
             let built = run(Path::new("."), &["analysis", "build", source.to_str().unwrap(), "-o", out.to_str().unwrap()]);
             assert!(built.status.success(), "{name}: {}", String::from_utf8_lossy(&built.stderr));

@@ -32,11 +32,12 @@ macro_rules! template {
     };
 }
 
-const TEMPLATES: [Template; 4] = [
+const TEMPLATES: [Template; 5] = [
     template!("cohort-summary", "cohort_summary"),
     template!("allele-frequency", "allele_frequency"),
     template!("linear-association", "linear_association"),
     template!("logistic-regression", "logistic_regression"),
+    template!("median-regression", "median_regression"),
 ];
 
 macro_rules! sdk {

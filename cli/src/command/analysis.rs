@@ -32,7 +32,7 @@ pub(crate) enum Analysis {
     New {
         /// The new folder; its name becomes the crate's.
         dir: PathBuf,
-        /// The example to start from: cohort-summary, allele-frequency, linear-association or logistic-regression.
+        /// The example to start from: cohort-summary, allele-frequency, linear-association, logistic-regression or median-regression.
         #[arg(long, default_value = "cohort-summary")]
         template: String,
     },

@@ -170,3 +170,30 @@ fn two_rounds_have_the_better_power() {
     println!("mean z of the planted variants: two rounds {two:.2}, one round {one:.2}");
     assert!(two > 2.0 * one, "two rounds {two}, one round {one}");
 }
+
+/// Where there are many variants, choosing first finds what the noise of asking about all would hide. The planted three count where they
+/// pass the threshold for 150 tests.
+#[test]
+fn choosing_first_finds_more() {
+    let cohort = cohort(true);
+    let slices = json!([{"contig": "7", "start": 1, "end": 1_000_000}]);
+    let found = |params: &serde_json::Value| -> usize {
+        let hits = |seed| {
+            let outcome = cohort.run::<LinearAssociation>(params, noise(1.5, seed)).unwrap();
+            let position = |at: usize| outcome.numbers("Associations", "position")[at] as usize - 1_000;
+            let strong = |(at, z): (usize, f64)| (z.abs() > 3.6).then(|| position(at));
+            let strong: Vec<usize> = z(&outcome).into_iter().enumerate().filter_map(strong).collect();
+            PLANTED.iter().filter(|(at, _)| strong.contains(at)).count()
+        };
+        (0..20).map(hits).sum()
+    };
+    let mut params = json!({"outcome": "trait", "covariates": ["age", "male"], "catalogue": "c", "slices": slices});
+    let all = found(&params);
+    params["choose"] = 6.into();
+    let chosen = found(&params);
+    println!("{all} of 60 when all are asked about, {chosen} when six are chosen first");
+    assert!(chosen >= all + 10, "{all} of 60 when all are asked about, {chosen} when six are chosen first");
+    assert_eq!(cohort.run::<LinearAssociation>(&params, noise(1.5, 1)).unwrap().numbers("Associations", "z").len(), 6);
+    params["choose"] = 0.into();
+    assert!(cohort.run::<LinearAssociation>(&params, Noise::Exact).unwrap_err().to_string().contains("choose"));
+}

@@ -21,6 +21,7 @@ use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::dictionary::{Column, Kind};
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::{Bound, Partitioning, Round, RoundRequest, Statistic};
+use vestibule_protocol::scores::Source;
 use vestibule_runtime::component::CodeFolder;
 use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
 use vestibule_runtime::guests::Guests;
@@ -118,14 +119,13 @@ impl Data {
             &format!("ingest of {people} people x {variants} variants, {}", if real.is_some() { "BCF" } else { "VCF" }),
             format!("{:.1} M genotypes/s", genotypes / seconds / 1e6),
         );
-        let analysis = Sandbox::new(Settings::default())
-            .unwrap()
-            .load(&std::fs::read(world::component("allele-frequency")).unwrap())
-            .unwrap();
+        let analysis =
+            Sandbox::new(Settings::default()).unwrap().load(&std::fs::read(world::component("hostile")).unwrap()).unwrap();
         let catalogue = &dataset.info().catalogues[0];
         let slices: Vec<_> =
             catalogue.contigs().map(|contig| serde_json::json!({"contig": contig, "start": 1, "end": 400_000_000})).collect();
-        let params = serde_json::json!({"catalogue": catalogue.name, "slices": slices}).to_string();
+        // Each person's genotypes in the guest's own hands, and a vector of two entries for each back: the most that a round can be.
+        let params = serde_json::json!({"how": "by hand", "catalogue": catalogue.name, "slices": slices}).to_string();
         let plan = analysis.plan(&params, Limits::default()).unwrap();
         let (variants, columns) = dataset.info().shape(&plan.columns, &plan.variants).unwrap();
         let Step::Round(round) = analysis.next(&params, &Shape { variants, columns }, &[], Limits::default()).unwrap() else {
@@ -179,7 +179,7 @@ fn from_reference(path: &std::path::Path) -> String {
 }
 
 /// An instance made, prepared, called with no dosages, and thrown away.
-fn instances(data: &Data) {
+fn instances(_: &Data) {
     let rate = |runner: &Runner| {
         let calls = 2_000;
         let seconds = median(7, || {
@@ -199,8 +199,6 @@ fn instances(data: &Data) {
     };
     let runner = summary.runner(&round, Limits::default()).unwrap();
     row("fresh instances, one core, cohort summary of one column", rate(&runner));
-    let runner = data.analysis.runner(&data.round, Limits::default()).unwrap();
-    row("fresh instances, one core, allele frequency (each decodes the state of all variants)", rate(&runner));
 }
 
 /// How long a unit of fuel lasts where a guest does what is slowest on purpose: `delay::Costs` must be above all of these.
@@ -248,7 +246,7 @@ fn scan(data: &Data) {
     let temp = tempfile::tempdir().unwrap();
     let folder = CodeFolder(Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap());
     let guests = Guests::new(Launch::of(world::BINARY.into(), 256), CodeCache::new(Box::new(folder), &[1; 32]));
-    let component = std::fs::read(world::component("allele-frequency")).unwrap();
+    let component = std::fs::read(world::component("hostile")).unwrap();
     let apart = |count: usize| {
         median(5, || {
             let prepared =
@@ -260,7 +258,7 @@ fn scan(data: &Data) {
     drop(guests.load(&component).unwrap());
     let (walled, walled_two) = (apart(1), apart(2));
     let native = median(5, || {
-        let mut sums = vec![[0_i64; 2]; data.round.statistics()[1].length as usize / 2];
+        let mut sums = vec![[0_i64; 2]; data.round.statistics()[0].length as usize / 2];
         let (mut values, mut dosages) = (vec![], vec![]);
         for group in 0..data.dataset.row_groups() {
             let rows = data.dataset.read(&selection, group).unwrap();
@@ -283,6 +281,35 @@ fn scan(data: &Data) {
     row("the same, two worker processes", format!("{:.1} M genotypes/s", data.genotypes / walled_two / 1e6));
     row("the same rows and sums in native Rust", format!("{:.1} M genotypes/s", data.genotypes / native / 1e6));
     row("ratio", format!("{:.1}", sandboxed / native));
+    multiplied(data, &guests, native);
+}
+
+/// The same sums where guests give factors and the host multiplies them with the genotypes: allele frequencies.
+fn multiplied(data: &Data, guests: &Guests, native: f64) {
+    let component = std::fs::read(world::component("allele-frequency")).unwrap();
+    let analysis = Sandbox::new(Settings::default()).unwrap().load(&component).unwrap();
+    let mut params: serde_json::Value = serde_json::from_str(&data.params).unwrap();
+    params.as_object_mut().unwrap().remove("how");
+    let plan = analysis.plan(&params.to_string(), Limits::default()).unwrap();
+    let (variants, columns) = data.dataset.info().shape(&plan.columns, &plan.variants).unwrap();
+    let step = analysis.next(&params.to_string(), &Shape { variants, columns }, &[], Limits::default()).unwrap();
+    let Step::Round(round) = step else { panic!("a round") };
+    let selection = data.dataset.select(&plan.columns, &plan.variants).unwrap().of(&round);
+    let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap();
+    let calibrated = calibrate(&round, Partitioning::Each, budget.round(round.share_ppb())).unwrap();
+    drop(guests.load(&component).unwrap());
+    let seconds = |count: usize| {
+        median(5, || {
+            let loaded = guests.load(&component).unwrap();
+            let prepared = loaded.prepare(&round, Limits::default(), &selection, everybody()).unwrap();
+            round::run(&data.dataset, &selection, everybody(), prepared.crews(count), &calibrated).unwrap();
+        })
+    };
+    let (one, two) = (seconds(1), seconds(2));
+    let rate = |seconds: f64| format!("{:.0} M genotypes/s", data.genotypes / seconds / 1e6);
+    row("the same sums where the host multiplies, worker process started and all, one core", rate(one));
+    row("the same, two worker processes", rate(two));
+    row("ratio to native, one core", format!("{:.2}", one / native));
 }
 
 mod unprotected {
@@ -296,7 +323,7 @@ fn defences(data: &Data) {
     let selection = data.dataset.select(&plan.columns, &plan.variants).unwrap();
     let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap();
     let calibrated = calibrate(&data.round, Partitioning::Each, budget.round(data.round.share_ppb())).unwrap();
-    let component = std::fs::read(world::component("allele-frequency")).unwrap();
+    let component = std::fs::read(world::component("hostile")).unwrap();
     let each = |work: &mut dyn FnMut(Vec<u8>)| {
         let (mut values, mut dosages) = (vec![], vec![]);
         for group in 0..data.dataset.row_groups() {
@@ -360,8 +387,9 @@ fn defences(data: &Data) {
 
 /// What OpenDP's sampler costs a long vector.
 fn noise_of_many() {
-    let statistics = vec![Statistic { name: "x".into(), length: 100_000, bound: Bound::OneCell, weight: 1.0 }];
-    let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![] }).unwrap();
+    let statistics =
+        vec![Statistic { name: "x".into(), length: 100_000, bound: Bound::OneCell, weight: 1.0, source: Source::Given }];
+    let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![], dosages: true }).unwrap();
     for noise in [Noise::Gaussian, Noise::Laplace] {
         let delta = if noise == Noise::Laplace { 0.0 } else { 1e-6 };
         let calibrated =

@@ -208,6 +208,8 @@ async fn rounds(shared: &Arc<Shared>, job: Job) -> Result<Vec<u8>, Failed> {
             }
             Step::Round(round) => round,
         };
+        let fits = round.fits(ready.shape.variants.len(), ready.plan.partitioning);
+        fits.map_err(|error| failed(error.code(), error.to_string()))?;
         if index >= ready.plan.max_rounds {
             return Err(failed("round-beyond-plan", "the analysis asks for more rounds than its plan said"));
         }

@@ -14,9 +14,12 @@ use serde::{Deserialize, Serialize};
 use crate::job::{RoundBudget, Spend};
 use crate::privacy::RHO_UNITS;
 use crate::round::{Bound, Partitioning, Round, Statistic};
+use crate::scores::{SCORE_LOG2_SCALE, Source};
 
 /// The grid puts the largest magnitude at 2^20 to 2^21 steps.
 const STEPS_LOG2: i32 = 20;
+/// Where the host multiplies, factors are counted in steps of 2^-18, and products in steps of those times the scores'.
+pub const FACTOR_LOG2_SCALE: i32 = 18;
 /// Largest noise scale in steps. Beyond it, i64 could saturate.
 const MAX_SCALE: f64 = (1_u64 << 48) as f64;
 
@@ -86,6 +89,8 @@ pub struct Calibrated {
     pub noise: NoiseScale,
     /// What the noise must guarantee for this statistic.
     pub target: Target,
+    /// Where its entries come from.
+    pub source: Source,
 }
 
 /// The privacy target of one statistic.
@@ -127,8 +132,11 @@ pub fn calibrate(round: &Round, partitioning: Partitioning, budget: RoundBudget)
 
 fn one(statistic: &Statistic, partitioning: Partitioning, part: f64, spend: Spend) -> Result<Calibrated, CalibrationError> {
     let fail = |why| CalibrationError { name: statistic.name.clone(), why };
-    let log2_scale =
-        grid(&statistic.bound).ok_or_else(|| fail("the bound is too large or too small: rescale the statistic"))?;
+    let log2_scale = match statistic.source {
+        Source::Given => grid(&statistic.bound),
+        Source::Genotypes(_) => products(&statistic.bound),
+    };
+    let log2_scale = log2_scale.ok_or_else(|| fail("the bound is too large or too small: rescale the statistic"))?;
     let bound = integer_bound(&statistic.bound, log2_scale);
     let reach = Reach::of(&bound, statistic.length, partitioning);
     let (noise, target) = match spend {
@@ -156,7 +164,8 @@ fn one(statistic: &Statistic, partitioning: Partitioning, part: f64, spend: Spen
             (NoiseScale::Laplace { scale }, Target::Epsilon(epsilon))
         }
     };
-    Ok(Calibrated { length: statistic.length, log2_scale, bound, reach, noise, target })
+    let source = statistic.source.clone();
+    Ok(Calibrated { length: statistic.length, log2_scale, bound, reach, noise, target, source })
 }
 
 const TOO_LITTLE: &str =
@@ -167,6 +176,19 @@ const TOO_LITTLE: &str =
 fn scale(exact: f64) -> Option<u64> {
     (exact.is_finite() && exact < MAX_SCALE).then(|| exact.ceil() as u64 + 1)
 }
+
+/// The grid of products, where it is fine enough for the bound: one step of the grid must not be more than a millionth of what one entry or
+/// the whole vector may be, and all must fit 64 bits.
+fn products(bound: &Bound) -> Option<i32> {
+    let smallest = match *bound {
+        Bound::Range { lower, upper } | Bound::Top { lower, upper, .. } => upper.min(-lower),
+        Bound::L2 { radius } => radius,
+        Bound::OneCell | Bound::L1 { .. } => return None,
+    };
+    (f64::from(STEPS_LOG2 - PRODUCT_LOG2_SCALE).exp2()..=f64::from(20).exp2()).contains(&smallest).then_some(PRODUCT_LOG2_SCALE)
+}
+
+const PRODUCT_LOG2_SCALE: i32 = FACTOR_LOG2_SCALE + SCORE_LOG2_SCALE;
 
 /// The s for which the bound's largest magnitude times 2^s lies in [2^20, 2^21).
 fn grid(bound: &Bound) -> Option<i32> {
@@ -329,9 +351,15 @@ mod tests {
 
     fn round(statistics: &[(u32, Bound, f64)]) -> Round {
         let statistics = statistics.iter().enumerate();
-        let statistics =
-            statistics.map(|(i, &(length, bound, weight))| Statistic { name: format!("s{i}"), length, bound, weight });
-        Round::check(RoundRequest { statistics: statistics.collect(), budget_share: 1.0, state: vec![] }).unwrap()
+        let statistics = statistics.map(|(i, &(length, bound, weight))| Statistic {
+            name: format!("s{i}"),
+            length,
+            bound,
+            weight,
+            source: Source::Given,
+        });
+        Round::check(RoundRequest { statistics: statistics.collect(), budget_share: 1.0, state: vec![], dosages: true })
+            .unwrap()
     }
 
     #[test]

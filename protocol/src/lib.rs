@@ -5,7 +5,7 @@
 //!
 //! In the order of the data's path: a [`manifest`] is signed as a [`dsse`] envelope with a [`key`]; it names a component by
 //! [`digest`], a dataset by its [`dictionary`] and its [`catalogue`]s; the analysis asks for [`round`]s, whose
-//! names mean what [`shape`] finds; [`privacy`] turns the
+//! names mean what [`shape`] finds, some of them with [`scores`] for genotypes; [`privacy`] turns the
 //! job's epsilon into a budget and [`calibration`] each statistic's bound into noise; a [`release`] comes back; [`report`] is
 //! what the researcher reads. [`frame`] and [`message`] are how all that travels, [`tls`] how the two ends know each other,
 //! [`token`] how they first meet, and [`request`] how a researcher signs a call of the coordinator's HTTP API.
@@ -26,6 +26,7 @@ pub mod release;
 pub mod report;
 pub mod request;
 pub mod round;
+pub mod scores;
 pub mod shape;
 pub mod tls;
 pub mod token;

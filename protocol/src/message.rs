@@ -123,7 +123,7 @@ pub struct Offer {
     /// What is asked.
     pub request: RoundRequest,
 }
-message!(Offer, 6, 40 << 20);
+message!(Offer, 6, 56 << 20);
 
 /// What a site answers to an offer, in this order: `Need` at most once, then `Accepted`, then one of the last two.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -151,10 +151,12 @@ mod tests {
     use crate::calibration::calibrate;
     use crate::job::{Budget, Noise};
     use crate::round::{Bound, Partitioning, Statistic};
+    use crate::scores::Source;
 
     fn setting() -> (Round, Vec<Calibrated>, Release) {
-        let statistic = Statistic { name: "n".into(), length: 2, bound: Bound::OneCell, weight: 1.0 };
-        let round = Round::check(RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![] }).unwrap();
+        let statistic = Statistic { name: "n".into(), length: 2, bound: Bound::OneCell, weight: 1.0, source: Source::Given };
+        let round = Round::check(RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![], dosages: true })
+            .unwrap();
         let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000);
         let calibrated = calibrate(&round, Partitioning::Each, budget).unwrap();
         let statistics = vec![NoisedStatistic {
@@ -227,9 +229,15 @@ mod tests {
 
     #[test]
     fn a_choice_is_of_as_many_entries_as_were_asked_for_and_votes_add_up() {
-        let statistic =
-            Statistic { name: "n".into(), length: 4, bound: Bound::Top { k: 2, lower: -1.0, upper: 1.0 }, weight: 1.0 };
-        let round = Round::check(RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![] }).unwrap();
+        let statistic = Statistic {
+            name: "n".into(),
+            length: 4,
+            bound: Bound::Top { k: 2, lower: -1.0, upper: 1.0 },
+            weight: 1.0,
+            source: Source::Given,
+        };
+        let round = Round::check(RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![], dosages: true })
+            .unwrap();
         let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(round.share_ppb());
         let calibrated = calibrate(&round, Partitioning::Each, budget).unwrap();
         let (job, site) = (JobId::from_bytes([1; 16]), "a".parse::<Name>().unwrap());

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::VariantSlice;
+use crate::scores::{CLASSES, GenotypeSums, MAX_SCORES, Source};
 
 /// Most columns a plan may name.
 pub const MAX_COLUMNS: usize = 1_024;
@@ -96,6 +97,8 @@ pub struct Statistic {
     pub bound: Bound,
     /// Share of the round's budget, relative to the other statistics.
     pub weight: f64,
+    /// Where its entries come from.
+    pub source: Source,
 }
 
 /// A round as it was asked for, not yet checked.
@@ -107,6 +110,8 @@ pub struct RoundRequest {
     pub budget_share: f64,
     /// The round's public state.
     pub state: Vec<u8>,
+    /// Whether `contribute` is shown dosages.
+    pub dosages: bool,
 }
 
 /// A round whose limits hold: the only kind that is run.
@@ -196,14 +201,18 @@ impl Round {
         counted("statistics of the round", request.statistics.len(), 1, MAX_STATISTICS as u64)?;
         counted("bytes of the round's state", request.state.len(), 0, MAX_STATE_BYTES as u64)?;
         let mut names = BTreeSet::new();
-        let mut entries = 0_u64;
+        let (mut entries, mut scores) = (0_u64, 0_usize);
         for statistic in &request.statistics {
             statistic.check()?;
             if !names.insert(statistic.name.as_str()) {
                 return Err(RoundError::Name { name: printable(&statistic.name), why: "the name is used twice in the round" });
             }
             entries = entries.saturating_add(u64::from(statistic.length));
+            if let Source::Genotypes(genotypes) = &statistic.source {
+                scores = scores.saturating_add(genotypes.scores.as_slice().len());
+            }
         }
+        counted("scores of the round's statistics", scores, 0, MAX_SCORES as u64)?;
         counted("entries of the round's statistics", usize::try_from(entries).unwrap_or(usize::MAX), 1, MAX_ENTRIES)?;
         if !(request.budget_share > 0.0 && request.budget_share <= 1.0) {
             return Err(RoundError::Share);
@@ -235,6 +244,37 @@ impl Round {
         &self.request.state
     }
 
+    /// Whether `contribute` is shown dosages.
+    #[must_use]
+    pub const fn shows_dosages(&self) -> bool {
+        self.request.dosages
+    }
+
+    /// Whether the host itself multiplies genotypes.
+    #[must_use]
+    pub fn sums_genotypes(&self) -> bool {
+        self.statistics().iter().any(|statistic| statistic.genotypes().is_some())
+    }
+
+    /// Checks what needs the job's plan: that there are scores for each of so many variants, and that partitions are individuals where
+    /// the host multiplies.
+    ///
+    /// # Errors
+    /// Names the statistic.
+    pub fn fits(&self, variants: usize, partitioning: Partitioning) -> Result<(), RoundError> {
+        for statistic in self.statistics() {
+            let number = |why| Err(RoundError::Number { name: printable(&statistic.name), why });
+            let Some(genotypes) = statistic.genotypes() else { continue };
+            if partitioning != Partitioning::Each {
+                return number("the host multiplies the genotypes of single individuals, not of blocks");
+            }
+            if variants == 0 || !genotypes.scores.classes().len().is_multiple_of(variants) {
+                return number("there must be four scores for each variant of the plan");
+            }
+        }
+        Ok(())
+    }
+
     /// The round as it travels.
     #[must_use]
     pub const fn request(&self) -> &RoundRequest {
@@ -243,6 +283,21 @@ impl Round {
 }
 
 impl Statistic {
+    /// What the host multiplies, if it does.
+    #[must_use]
+    pub const fn genotypes(&self) -> Option<&GenotypeSums> {
+        match &self.source {
+            Source::Given => None,
+            Source::Genotypes(genotypes) => Some(genotypes),
+        }
+    }
+
+    /// How many entries `contribute` gives.
+    #[must_use]
+    pub fn given(&self) -> usize {
+        self.genotypes().map_or(self.length, |genotypes| genotypes.factors) as usize
+    }
+
     fn check(&self) -> Result<(), RoundError> {
         let name = |why| Err(RoundError::Name { name: printable(&self.name), why });
         if self.name.is_empty() || self.name.len() > MAX_NAME_BYTES {
@@ -257,6 +312,18 @@ impl Statistic {
         }
         if !(self.weight.is_finite() && self.weight > 0.0) {
             return number("the weight must be a positive number");
+        }
+        if let Some(GenotypeSums { factors, scores }) = self.genotypes() {
+            let (all, classes) = (scores.as_slice().len(), scores.classes().len() as u64);
+            if *factors == 0 || all == 0 || !all.is_multiple_of(CLASSES) {
+                return number("there must be at least one factor, and four scores for each variant");
+            }
+            if classes.checked_mul((*factors).into()) != Some(self.length.into()) {
+                return number("its length must be the number of its factors times that of the scored variants");
+            }
+            if matches!(self.bound, Bound::OneCell | Bound::L1 { .. }) {
+                return number("sums of genotypes are bounded by `l2`, `range` or `top`");
+            }
         }
         match self.bound {
             Bound::Top { k, .. } if k == 0 || k > self.length => {
@@ -295,6 +362,7 @@ impl std::fmt::Debug for RoundRequest {
             .field("statistics", &self.statistics)
             .field("budget_share", &self.budget_share)
             .field("state_bytes", &self.state.len())
+            .field("dosages", &self.dosages)
             .finish()
     }
 }
@@ -306,9 +374,10 @@ mod tests {
     fn good() -> RoundRequest {
         let bound = Bound::Range { lower: -1.0, upper: 1.0 };
         RoundRequest {
-            statistics: vec![Statistic { name: "n".into(), length: 1, bound, weight: 1.0 }],
+            statistics: vec![Statistic { name: "n".into(), length: 1, bound, weight: 1.0, source: Source::Given }],
             budget_share: 1.0,
             state: vec![],
+            dosages: true,
         }
     }
 
@@ -339,6 +408,25 @@ mod tests {
         for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             bad("round-number", |r| r.statistics[0].weight = weight);
         }
+        let genotypes = |factors, scores: usize| Source::Genotypes(GenotypeSums { factors, scores: vec![1; scores].into() });
+        let l2 = Bound::L2 { radius: 1.0 };
+        for (factors, scores, length, bound) in [
+            (0, 8, 0, l2),
+            (1, 0, 0, l2),
+            (1, 7, 1, l2),
+            (2, 8, 2, l2),
+            (1, 8, 2, Bound::OneCell),
+            (1, 8, 2, Bound::L1 { radius: 1.0 }),
+        ] {
+            bad("round-number", |r| {
+                r.statistics[0] =
+                    Statistic { name: "g".into(), length, bound, weight: 1.0, source: genotypes(factors, scores) };
+            });
+        }
+        bad("round-count", |r| {
+            let source = genotypes(1, MAX_SCORES + 4);
+            r.statistics[0] = Statistic { name: "g".into(), length: (1 << 20) + 1, bound: l2, weight: 1.0, source };
+        });
         for (lower, upper) in [(1.0, 2.0), (-2.0, -1.0), (0.0, 0.0), (f64::NAN, 1.0), (0.0, f64::INFINITY)] {
             bad("round-number", |r| r.statistics[0].bound = Bound::Range { lower, upper });
         }
@@ -349,5 +437,18 @@ mod tests {
         for share in [0.0, -0.5, 1.1, f64::NAN, 1e-12] {
             bad("round-share", |r| r.budget_share = share);
         }
+    }
+
+    #[test]
+    fn scores_must_fit_the_plan() {
+        let source = Source::Genotypes(GenotypeSums { factors: 2, scores: vec![1; 24].into() });
+        let statistic = Statistic { name: "g".into(), length: 12, bound: Bound::L2 { radius: 1.0 }, weight: 1.0, source };
+        assert_eq!((statistic.given(), good().statistics[0].given()), (2, 1));
+        let round = Round::check(RoundRequest { statistics: vec![statistic], ..good() }).unwrap();
+        for (variants, fits) in [(1, true), (2, true), (3, true), (6, true), (0, false), (4, false), (12, false)] {
+            assert_eq!(round.fits(variants, Partitioning::Each).is_ok(), fits, "{variants}");
+        }
+        assert!(round.fits(6, Partitioning::Blocks(2)).unwrap_err().to_string().contains("single individuals"));
+        assert!(round.sums_genotypes() && Round::check(good()).unwrap().fits(0, Partitioning::Blocks(2)).is_ok());
     }
 }

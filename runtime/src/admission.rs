@@ -112,6 +112,7 @@ pub(crate) mod tests {
     use vestibule_protocol::key::SecretKey;
     use vestibule_protocol::manifest::{ComponentRef, Manifest};
     use vestibule_protocol::round::{Bound, RoundRequest, Statistic};
+    use vestibule_protocol::scores::Source;
 
     pub(crate) const NOW: i64 = 1_795_000_000;
 
@@ -141,8 +142,8 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn request() -> RoundRequest {
-        let statistic = Statistic { name: "n".into(), length: 1, bound: Bound::OneCell, weight: 1.0 };
-        RoundRequest { statistics: vec![statistic], budget_share: 0.5, state: vec![] }
+        let statistic = Statistic { name: "n".into(), length: 1, bound: Bound::OneCell, weight: 1.0, source: Source::Given };
+        RoundRequest { statistics: vec![statistic], budget_share: 0.5, state: vec![], dosages: true }
     }
 
     pub(crate) fn offer(manifest: &Manifest, round: u32) -> Offer {

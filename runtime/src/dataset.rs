@@ -40,6 +40,7 @@ pub(crate) use ingest::MEAN_ROWS;
 pub use ingest::{IngestError, Progress, ingest};
 pub use report::{IngestReport, Note};
 pub use seal::StoreKey;
+pub(crate) use store::Packed;
 pub use store::{RowGroup, Selection};
 pub use vestibule_protocol::shape::ShapeError;
 

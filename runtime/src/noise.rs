@@ -208,7 +208,7 @@ impl Drawn {
     /// # Errors
     /// [`NoiseError::Overflow`].
     pub fn hide(self, sums: Sums) -> Result<Noised, NoiseError> {
-        self.over(&sums.into_steps())
+        self.over(&sums.into_steps()?)
     }
 
     /// The same over sums that their owner may see: for a dry run.
@@ -288,6 +288,7 @@ mod tests {
     use vestibule_protocol::calibration::calibrate;
     use vestibule_protocol::job::{Budget, Noise};
     use vestibule_protocol::round::{Bound, Partitioning, Round, RoundRequest, Statistic};
+    use vestibule_protocol::scores::Source;
 
     fn entries(drawn: &Drawn) -> &[i64] {
         let Draw::Noise(noise) = &drawn.0[0] else { panic!("noise") };
@@ -295,8 +296,8 @@ mod tests {
     }
 
     fn calibrated(noise: Noise, delta: f64, length: u32, bound: Bound) -> Vec<Calibrated> {
-        let statistics = vec![Statistic { name: "s".into(), length, bound, weight: 1.0 }];
-        let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![] }).unwrap();
+        let statistics = vec![Statistic { name: "s".into(), length, bound, weight: 1.0, source: Source::Given }];
+        let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![], dosages: true }).unwrap();
         calibrate(&round, Partitioning::Each, Budget::new(noise, 1.0, delta).unwrap().round(1_000_000_000)).unwrap()
     }
 

@@ -7,16 +7,30 @@
 //! The statement that the privacy of every release rests on (docs/PRIVACY.md): for every contribution whatsoever, what
 //! [`Sums::add`] adds for it is one integer vector that obeys its [`IntegerBound`], which is checked again in integers.
 
-use vestibule_protocol::calibration::{Calibrated, IntegerBound, steps_per_unit, whole};
+mod genotypes;
+
+use vestibule_protocol::calibration::{Calibrated, FACTOR_LOG2_SCALE, IntegerBound, steps_per_unit, whole};
+use vestibule_protocol::scores::Source;
 use vestibule_sandbox::Given;
+
+use self::genotypes::Products;
+use crate::dataset::RowGroup;
 
 /// Entries are cut to this many steps before norms are taken, so that squares and sums of them fit in 128 bits.
 const WIDEST: i64 = 1 << 50;
 
 /// Exact sums over partitions, in steps. Shows its size only, and cannot be serialised: it is not private yet.
 pub struct Sums {
-    statistics: Vec<Vec<i64>>,
+    statistics: Vec<Part>,
     scratch: Vec<i64>,
+}
+
+/// One statistic's.
+enum Part {
+    /// Of what guests gave.
+    Given(Vec<i64>),
+    /// Of what guests gave, times genotypes.
+    Genotypes(Products),
 }
 
 /// A sum left the range of 64 bits. With bounds below 2^21 steps that takes more than 2^42 individuals.
@@ -25,14 +39,14 @@ pub struct Sums {
 pub struct SumOverflow;
 
 impl Sums {
-    /// Zeros, one vector for each statistic.
+    /// Zeros, one vector for each statistic, where a row has so many variants.
     #[must_use]
-    pub fn zeros(calibrated: &[Calibrated]) -> Self {
-        let longest = calibrated.iter().map(|statistic| statistic.length as usize).max().unwrap_or(0);
-        Self {
-            statistics: calibrated.iter().map(|statistic| vec![0; statistic.length as usize]).collect(),
-            scratch: Vec::with_capacity(longest),
-        }
+    pub fn zeros(calibrated: &[Calibrated], variants: usize) -> Self {
+        let part = |statistic: &Calibrated| match &statistic.source {
+            Source::Given => Part::Given(vec![0; statistic.length as usize]),
+            Source::Genotypes(scores) => Part::Genotypes(Products::new(scores, statistic.bound, variants)),
+        };
+        Self { statistics: calibrated.iter().map(part).collect(), scratch: vec![] }
     }
 
     /// Adds one partition. `None`, and any list of another length than there are statistics, counts as no contribution.
@@ -40,9 +54,33 @@ impl Sums {
     /// # Errors
     /// [`SumOverflow`].
     pub fn add(&mut self, calibrated: &[Calibrated], contributions: Option<&[Given<'_>]>) -> Result<(), SumOverflow> {
-        let Some(contributions) = contributions.filter(|found| found.len() == calibrated.len()) else { return Ok(()) };
-        for ((sums, statistic), contribution) in self.statistics.iter_mut().zip(calibrated).zip(contributions) {
-            add_one(sums, statistic, *contribution, &mut self.scratch)?;
+        let contributions = contributions.filter(|found| found.len() == calibrated.len()).unwrap_or_default();
+        let mut contributions = contributions.iter().copied();
+        for (part, statistic) in self.statistics.iter_mut().zip(calibrated) {
+            let contribution = contributions.next().unwrap_or(Given::None);
+            match part {
+                Part::Given(sums) => add_one(sums, statistic, contribution, &mut self.scratch)?,
+                Part::Genotypes(products) => {
+                    let grid = Grid { entries: products.factors(), log2_scale: FACTOR_LOG2_SCALE, ball: false };
+                    if !quantise(grid, contribution, &mut self.scratch) {
+                        self.scratch.clear();
+                    }
+                    products.push(&self.scratch);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Multiplies with their genotypes what was added since for these rows, all of them and no others, in their order.
+    ///
+    /// # Errors
+    /// [`SumOverflow`].
+    pub fn multiply(&mut self, rows: &RowGroup) -> Result<(), SumOverflow> {
+        for part in &mut self.statistics {
+            if let Part::Genotypes(products) = part {
+                products.multiply(rows)?;
+            }
         }
         Ok(())
     }
@@ -52,15 +90,27 @@ impl Sums {
     /// # Errors
     /// [`SumOverflow`].
     pub fn merge(&mut self, other: &Self) -> Result<(), SumOverflow> {
-        for (sums, others) in self.statistics.iter_mut().zip(&other.statistics) {
-            accumulate(sums, others)?;
+        for parts in self.statistics.iter_mut().zip(&other.statistics) {
+            match parts {
+                (Part::Given(sums), Part::Given(others)) => accumulate(sums, others)?,
+                (Part::Genotypes(sums), Part::Genotypes(others)) => sums.merge(others)?,
+                // Of two rounds: sums that no round has.
+                _ => return Err(SumOverflow),
+            }
         }
         Ok(())
     }
 
     /// For the noise, which takes the sums by value, and for a dry run on a researcher's own data.
-    pub(crate) fn into_steps(self) -> Vec<Vec<i64>> {
-        self.statistics
+    ///
+    /// # Errors
+    /// [`SumOverflow`].
+    pub(crate) fn into_steps(self) -> Result<Vec<Vec<i64>>, SumOverflow> {
+        let steps = |part| match part {
+            Part::Given(sums) => Ok(sums),
+            Part::Genotypes(products) => products.into_steps(),
+        };
+        self.statistics.into_iter().map(steps).collect()
     }
 }
 
@@ -93,23 +143,33 @@ fn add_one(
         *sum = sum.checked_add(one).ok_or(SumOverflow)?;
         return Ok(());
     }
-    if !quantise(statistic, contribution, scratch) {
+    let ball = matches!(statistic.bound, IntegerBound::L1 { .. } | IntegerBound::L2 { .. });
+    let grid = Grid { entries: statistic.length as usize, log2_scale: statistic.log2_scale, ball };
+    if !quantise(grid, contribution, scratch) {
         return Ok(());
     }
     enforce(statistic.bound, scratch);
     accumulate(sums, scratch)
 }
 
-/// The contribution in steps, rounded toward zero and cut to ±[`WIDEST`]; `false` where it has not the statistic's shape.
+/// What a list of numbers becomes.
+struct Grid {
+    entries: usize,
+    log2_scale: i32,
+    /// Whether far outside all entries shrink together.
+    ball: bool,
+}
+
+/// The contribution in steps, rounded toward zero and cut to ±[`WIDEST`]; `false` where it has not the shape.
 #[expect(clippy::cast_precision_loss, reason = "integers beyond 2^53 are far outside every bound and are cut")]
-fn quantise(statistic: &Calibrated, contribution: Given<'_>, steps: &mut Vec<i64>) -> bool {
+fn quantise(grid: Grid, contribution: Given<'_>, steps: &mut Vec<i64>) -> bool {
+    let Grid { entries, log2_scale, ball } = grid;
     steps.clear();
-    if contribution.entries() != Some(statistic.length as usize) {
+    if contribution.entries() != Some(entries) {
         return false;
     }
-    let per_unit = steps_per_unit(statistic.log2_scale);
+    let per_unit = steps_per_unit(log2_scale);
     let cut = |value: f64| whole(value * per_unit).clamp(-WIDEST, WIDEST);
-    let ball = matches!(statistic.bound, IntegerBound::L1 { .. } | IntegerBound::L2 { .. });
     match contribution {
         Given::None | Given::Cell(_) => return false,
         Given::Bytes(values) => look_up(values, |byte| cut(byte.into()), steps),
@@ -192,19 +252,20 @@ mod tests {
     use vestibule_protocol::calibration::calibrate;
     use vestibule_protocol::job::{Budget, Noise};
     use vestibule_protocol::round::{Bound, Partitioning, Round, RoundRequest, Statistic};
+    use vestibule_protocol::scores::GenotypeSums;
     use vestibule_sandbox::Contribution;
 
     fn calibrated(bound: Bound, length: u32) -> Vec<Calibrated> {
-        let statistics = vec![Statistic { name: "s".into(), length, bound, weight: 1.0 }];
-        let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![] }).unwrap();
+        let statistics = vec![Statistic { name: "s".into(), length, bound, weight: 1.0, source: Source::Given }];
+        let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![], dosages: true }).unwrap();
         let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000);
         calibrate(&round, Partitioning::Each, budget).unwrap()
     }
 
     fn summed(calibrated: &[Calibrated], contribution: Contribution) -> Vec<i64> {
-        let mut sums = Sums::zeros(calibrated);
+        let mut sums = Sums::zeros(calibrated, 0);
         sums.add(calibrated, Some(&[Given::from(&contribution)])).unwrap();
-        sums.into_steps().remove(0)
+        sums.into_steps().unwrap().remove(0)
     }
 
     fn obeys(bound: IntegerBound, steps: &[i64]) -> bool {
@@ -280,9 +341,9 @@ mod tests {
         for bound in [Bound::Range { lower: -100.0, upper: 90.0 }, Bound::L2 { radius: 300.0 }, Bound::L1 { radius: 1e6 }] {
             let calibrated = calibrated(bound, 256);
             let summed = |given: Given<'_>| {
-                let mut sums = Sums::zeros(&calibrated);
+                let mut sums = Sums::zeros(&calibrated, 0);
                 sums.add(&calibrated, Some(&[given])).unwrap();
-                sums.into_steps().remove(0)
+                sums.into_steps().unwrap().remove(0)
             };
             let want = summed(Given::Reals(&reals));
             assert!(want.iter().any(|&step| step != 0));
@@ -333,11 +394,11 @@ mod tests {
         for contribution in [Contribution::Cell(2), Contribution::Cell(u32::MAX), Contribution::Bytes(vec![1, 0])] {
             assert_eq!(summed(&cells, contribution), [0, 0]);
         }
-        let mut sums = Sums::zeros(&range);
+        let mut sums = Sums::zeros(&range, 0);
         sums.add(&range, None).unwrap();
         sums.add(&range, Some(&[])).unwrap();
         sums.add(&range, Some(&[Given::Bytes(&[2, 2]), Given::None])).unwrap();
-        assert_eq!(sums.into_steps(), [[0, 0]]);
+        assert_eq!(sums.into_steps().unwrap(), [[0, 0]]);
     }
 
     #[test]
@@ -350,16 +411,16 @@ mod tests {
             })
             .collect();
         let total = |people: &mut dyn Iterator<Item = &Contribution>| {
-            let mut sums = Sums::zeros(&range);
+            let mut sums = Sums::zeros(&range, 0);
             people.for_each(|person| sums.add(&range, Some(&[Given::from(person)])).unwrap());
             sums
         };
-        let forward = total(&mut people.iter()).into_steps();
-        assert_eq!(total(&mut people.iter().rev()).into_steps(), forward);
+        let forward = total(&mut people.iter()).into_steps().unwrap();
+        assert_eq!(total(&mut people.iter().rev()).into_steps().unwrap(), forward);
         let (left, right) = people.split_at(123);
         let mut merged = total(&mut right.iter());
         merged.merge(&total(&mut left.iter())).unwrap();
-        assert_eq!(merged.into_steps(), forward);
+        assert_eq!(merged.into_steps().unwrap(), forward);
     }
 
     #[test]
@@ -373,6 +434,43 @@ mod tests {
     #[test]
     fn debug_withholds_the_values() {
         let calibrated = calibrated(Bound::OneCell, 2);
-        assert_eq!(format!("{:?}", Sums::zeros(&calibrated)), "Sums(1 statistics, values withheld)");
+        assert_eq!(format!("{:?}", Sums::zeros(&calibrated, 0)), "Sums(1 statistics, values withheld)");
+    }
+
+    /// Whatever stands where factors should, an individual's products obey the bound.
+    #[test]
+    fn factors_of_every_kind_are_cut_and_what_is_none_counts_as_none() {
+        let source = Source::Genotypes(GenotypeSums { factors: 2, scores: vec![1_024; 8].into() });
+        let bound = Bound::L2 { radius: 1.0 };
+        let statistics = vec![Statistic { name: "g".into(), length: 4, bound, weight: 1.0, source }];
+        let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![], dosages: false }).unwrap();
+        let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000);
+        let calibrated = calibrate(&round, Partitioning::Each, budget).unwrap();
+        let rows = RowGroup::of_genotypes(1, &[(4, 6)], || 0);
+        let summed = |given: Option<&[Given<'_>]>| {
+            let mut sums = Sums::zeros(&calibrated, 2);
+            sums.add(&calibrated, given).unwrap();
+            sums.multiply(&rows).unwrap();
+            let steps = sums.into_steps().unwrap().remove(0);
+            assert!(obeys(calibrated[0].bound, &steps), "{steps:?}");
+            steps
+        };
+        let unit = 1_i64 << calibrated[0].log2_scale;
+        assert_eq!(summed(Some(&[Given::Reals(&[0.5, -0.25])])), [unit / 2, unit / 2, -unit / 4, -unit / 4]);
+        for (reals, want) in [
+            ([f64::NAN, 0.25], [0.0, 0.25]),
+            // A half of each: four products of it have a norm of 1.
+            ([1e300, f64::NEG_INFINITY], [0.5, -0.5]),
+            ([f64::MAX, 0.0], [0.5_f64.sqrt(), 0.0]),
+        ] {
+            let steps = summed(Some(&[Given::Reals(&reals)]));
+            let near = |at: usize, want: f64| (steps[at] as f64 / unit as f64 - want).abs() < 1e-4;
+            assert!(near(0, want[0]) && near(1, want[0]) && near(2, want[1]) && near(3, want[1]), "{reals:?}: {steps:?}");
+        }
+        for nothing in [Given::None, Given::Cell(0), Given::Reals(&[0.5]), Given::Bytes(&[1, 1, 1])] {
+            assert_eq!(summed(Some(&[nothing])), [0; 4]);
+        }
+        assert_eq!(summed(None), [0; 4]);
+        assert_eq!(summed(Some(&[])), [0; 4]);
     }
 }

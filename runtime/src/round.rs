@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use vestibule_protocol::calibration::Calibrated;
 use vestibule_protocol::round::Partitioning;
-use vestibule_sandbox::{Contributions, Detail, Failure, Individual, Runner, Value as GuestValue};
+use vestibule_sandbox::{Contributions, Detail, Failure, Given, Individual, Runner, Value as GuestValue};
 use vestibule_worker::Each;
 
 use crate::dataset::{Dataset, RowGroup, Selection, Value};
@@ -145,8 +145,24 @@ trait Work: Sync {
         piece: usize,
         crew: &mut dyn Crew,
         stopped: &dyn Fn() -> bool,
-        each: &mut Each<'_, RoundFailure>,
+        adding: &mut Adding<'_>,
     ) -> Result<(), RoundFailure>;
+}
+
+/// A thread's sums so far.
+struct Adding<'a> {
+    sums: Sums,
+    calibrated: &'a [Calibrated],
+}
+
+impl Adding<'_> {
+    fn add(&mut self, found: Option<&[Given<'_>]>) -> Result<(), RoundFailure> {
+        self.sums.add(self.calibrated, found).map_err(|_| RoundFailure::Host)
+    }
+
+    fn multiply(&mut self, rows: &RowGroup) -> Result<(), RoundFailure> {
+        self.sums.multiply(rows).map_err(|_| RoundFailure::Host)
+    }
 }
 
 /// Everybody is a partition; a piece is a row group.
@@ -165,7 +181,7 @@ impl Work for Everybody<'_> {
         piece: usize,
         crew: &mut dyn Crew,
         stopped: &dyn Fn() -> bool,
-        each: &mut Each<'_, RoundFailure>,
+        adding: &mut Adding<'_>,
     ) -> Result<(), RoundFailure> {
         let rows = self.dataset.read(self.selection, piece).map_err(|_| RoundFailure::Dataset)?;
         let first = self.dataset.rows_before(piece);
@@ -174,9 +190,10 @@ impl Work for Everybody<'_> {
                 return Err(RoundFailure::Stopped);
             }
             crew.row(&rows, index)?;
-            crew.close(first.saturating_add(index), each)?;
+            crew.close(first.saturating_add(index), &mut |found| adding.add(found))?;
         }
-        crew.finish(each)
+        crew.finish(&mut |found| adding.add(found))?;
+        adding.multiply(&rows)
     }
 }
 
@@ -200,7 +217,7 @@ impl Work for InBlocks<'_> {
         piece: usize,
         crew: &mut dyn Crew,
         stopped: &dyn Fn() -> bool,
-        each: &mut Each<'_, RoundFailure>,
+        adding: &mut Adding<'_>,
     ) -> Result<(), RoundFailure> {
         let run = self.blocks.run(u32::try_from(piece).map_err(|_| RoundFailure::Host)?);
         let (mut open, mut individuals) = (run.start, 0);
@@ -215,7 +232,7 @@ impl Work for InBlocks<'_> {
                     return Err(RoundFailure::Stopped);
                 }
                 while open < block {
-                    crew.close(open as usize, each)?;
+                    crew.close(open as usize, &mut |found| adding.add(found))?;
                     (open, individuals) = (open.saturating_add(1), 0);
                 }
                 if individuals < self.most {
@@ -225,9 +242,9 @@ impl Work for InBlocks<'_> {
             }
         }
         for block in open..run.end {
-            crew.close(block as usize, each)?;
+            crew.close(block as usize, &mut |found| adding.add(found))?;
         }
-        crew.finish(each)
+        crew.finish(&mut |found| adding.add(found))
     }
 }
 
@@ -243,34 +260,39 @@ pub fn run(
     calibrated: &[Calibrated],
 ) -> Result<Sums, RoundFailure> {
     match partitions.kind() {
-        Partitioning::Each => over(&Everybody { dataset, selection }, crews, calibrated),
+        Partitioning::Each => over(&Everybody { dataset, selection }, crews, calibrated, selection.variants()),
         Partitioning::Blocks(count) => {
             let (parts, of) = dataset.parts().map_err(|_| RoundFailure::Dataset)?;
             let selection = selection.clone().with_places();
             let blocks = Blocks::new(count, of);
-            over(&InBlocks { dataset, selection, blocks, parts, most: partitions.most() }, crews, calibrated)
+            over(&InBlocks { dataset, selection, blocks, parts, most: partitions.most() }, crews, calibrated, 0)
         }
     }
 }
 
-fn over(work: &impl Work, crews: Vec<Box<dyn Crew + '_>>, calibrated: &[Calibrated]) -> Result<Sums, RoundFailure> {
+fn over(
+    work: &impl Work,
+    crews: Vec<Box<dyn Crew + '_>>,
+    calibrated: &[Calibrated],
+    variants: usize,
+) -> Result<Sums, RoundFailure> {
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let stopped = || failed.load(Ordering::Relaxed);
     let all = |mut crew: Box<dyn Crew + '_>| {
-        let mut sums = Sums::zeros(calibrated);
+        let mut adding = Adding { sums: Sums::zeros(calibrated, variants), calibrated };
         loop {
             let piece = next.fetch_add(1, Ordering::Relaxed);
             if piece >= work.pieces() {
-                return Ok(sums);
+                return Ok(adding.sums);
             }
-            work.piece(piece, &mut *crew, &stopped, &mut |found| sums.add(calibrated, found).map_err(|_| RoundFailure::Host))?;
+            work.piece(piece, &mut *crew, &stopped, &mut adding)?;
         }
     };
     let guarded = |crew| all(crew).inspect_err(|_| failed.store(true, Ordering::Relaxed));
     std::thread::scope(|scope| {
         let workers: Vec<_> = crews.into_iter().map(|crew| scope.spawn(|| guarded(crew))).collect();
-        let mut total = Sums::zeros(calibrated);
+        let mut total = Sums::zeros(calibrated, variants);
         let mut failure = None;
         for worker in workers {
             match worker.join().unwrap_or(Err(RoundFailure::Host)) {

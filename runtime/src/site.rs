@@ -198,6 +198,8 @@ impl Site {
         let key = self.home.store_key();
         let dataset = Dataset::open(&data, &manifest.dataset, &key).map_err(|error| own("dataset", &error))?;
         let selection = dataset.select(&plan.columns, &plan.variants).map_err(|error| Refused::from((error.code(), error)))?;
+        round.fits(selection.variants(), plan.partitioning).map_err(|error| Refused::from((error.code(), error)))?;
+        let selection = selection.of(&round);
         let signed = admitted.verified().signed();
         let partitions = Partitions::of(plan.partitioning, dataset.info().approximate_size);
         let calibrated = calibrate(&round, plan.partitioning, signed.budget().round(round.share_ppb()))

@@ -18,6 +18,7 @@ use vestibule_sandbox::{Analysis, Shape, Step};
 use crate::dataset::{Dataset, Selection};
 use crate::delay::{Costs, Delay, Load};
 use crate::partitions::Partitions;
+use crate::reduce::Sums;
 use crate::round::{Crew, Ears};
 use crate::{noise, round};
 
@@ -75,6 +76,9 @@ pub enum TrialError {
     /// The plan names what is not there.
     #[error(transparent)]
     Select(#[from] crate::dataset::ShapeError),
+    /// The round asks for what the plan does not give.
+    #[error(transparent)]
+    Fit(#[from] vestibule_protocol::round::RoundError),
     /// The noise.
     #[error(transparent)]
     Calibration(#[from] vestibule_protocol::calibration::CalibrationError),
@@ -96,6 +100,7 @@ impl TrialError {
         match self {
             Self::Guest(error) => error.code(),
             Self::Select(error) => error.code(),
+            Self::Fit(error) => error.code(),
             Self::Calibration(error) => error.code(),
             Self::Noise(error) => error.code(),
             Self::Round(error) => error.code(),
@@ -119,7 +124,7 @@ pub fn exact(
     calibrated: &[Calibrated],
 ) -> Result<Vectors, TrialError> {
     let sums = round::run(dataset, selection, partitions, crews, calibrated)?;
-    Ok(reals(&sums.into_steps(), calibrated))
+    Ok(reals(&steps(sums)?, calibrated))
 }
 
 /// The same with noise: the exact sums, and what a site would release.
@@ -134,9 +139,13 @@ pub fn release(
     calibrated: &[Calibrated],
 ) -> Result<(Vectors, Vectors), TrialError> {
     let drawn = noise::draw(calibrated, 2)?;
-    let exact = round::run(dataset, selection, partitions, crews, calibrated)?.into_steps();
+    let exact = steps(round::run(dataset, selection, partitions, crews, calibrated)?)?;
     let noised = drawn.over(&exact)?;
     Ok((reals(&exact, calibrated), released(noised.steps(), calibrated)))
+}
+
+fn steps(sums: Sums) -> Result<Vec<Vec<i64>>, TrialError> {
+    sums.into_steps().map_err(|_| TrialError::Round(round::RoundFailure::Host))
 }
 
 fn released(steps: &[Vec<i64>], calibrated: &[Calibrated]) -> Vectors {
@@ -184,6 +193,8 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
             return Err(TrialError::Overrun("more rounds"));
         }
         share_left = share_left.checked_sub(asked.share_ppb()).ok_or(TrialError::Overrun("a larger share of the budget"))?;
+        asked.fits(shape.variants.len(), plan.partitioning)?;
+        let selection = selection.of(&asked);
         let calibrated = calibrate(&asked, plan.partitioning, budget.round(asked.share_ppb()))?;
         let runner = analysis.runner(&asked, limits)?;
         let most_fuel = AtomicU64::new(0);

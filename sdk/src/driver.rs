@@ -53,13 +53,13 @@ pub fn next<A: Analysis>(json: &str, shape: &Shape, history: Vec<Vec<Released>>)
         Step::Round(round) => {
             round.check().map_err(|error| error.to_string())?;
             let budget_share = round.budget_share();
-            let (statistics, own) = round.into_parts();
-            let declared = statistics.iter().map(|s| Declared { name: s.name.clone(), length: s.length }).collect();
+            let (statistics, dosages, own) = round.into_parts();
+            let declared = statistics.iter().map(|s| Declared { name: s.name.clone(), length: s.given() }).collect();
             let plan = A::plan(&params).map_err(|error| error.to_string())?;
             let blocks = matches!(plan.partitioning, contract::Partitioning::Blocks(_));
             let state =
                 encode(blocks, &shape.columns, declared, json, &own).map_err(|error| format!("the round's state: {error}"))?;
-            Ok(contract::Step::Round(contract::Round { statistics, budget_share, state }))
+            Ok(contract::Step::Round(contract::Round { statistics, budget_share, state, dosages }))
         }
     }
 }

@@ -61,7 +61,7 @@
 //!
 //! # Contents
 //! * the analysis: [`Analysis`], [`analysis!`]
-//! * what it asks for: [`Plan`], [`Round`], [`Bins`]
+//! * what it asks for: [`Plan`], [`Round`], [`Bins`], [`Scores`] of genotypes
 //! * what it sees: [`Shape`], [`Individual`], [`kernels`] for dosages
 //! * what it gives: [`Contributions`]
 //! * what comes back: [`History`], [`Estimate`], [`pvalue`], [`matrix`], [`Design`]
@@ -90,6 +90,7 @@ mod plan;
 pub mod pvalue;
 mod report;
 mod round;
+mod scores;
 mod shape;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
@@ -106,6 +107,7 @@ pub use individual::Individual;
 pub use plan::Slice;
 pub use report::Chart;
 pub use round::{Round, Step};
+pub use scores::Scores;
 
 /// The contract's own types, as generated from the WIT.
 pub mod contract {
@@ -118,7 +120,7 @@ pub mod prelude {
     pub use serde_json::json;
 
     pub use crate::{
-        Analysis, Bins, Chart, ColumnInfo, Contributions, Design, Error, Estimate, History, Individual, Kind, Plan, Report,
-        Result, Round, Shape, Slice, Step, Table, Variant, VariantSlice, kernels, matrix, pvalue,
+        Analysis, Bins, Bound, Chart, ColumnInfo, Contributions, Design, Error, Estimate, History, Individual, Kind, Plan,
+        Report, Result, Round, Scores, Shape, Slice, Step, Table, Variant, VariantSlice, kernels, matrix, pvalue,
     };
 }

@@ -6,8 +6,9 @@
 
 use std::ops::RangeInclusive;
 
-use crate::contract::{Bound, Report, Statistic};
+use crate::contract::{Bound, Report, Source, Statistic};
 use crate::error::{Error, Result};
+use crate::scores::Scores;
 
 /// One pass over the data. `S` is the analysis's public state, `()` if it has none.
 ///
@@ -24,6 +25,7 @@ pub struct Round<S = ()> {
     statistics: Vec<Statistic>,
     share: f64,
     state: S,
+    dosages: bool,
 }
 
 impl Round {
@@ -44,13 +46,20 @@ impl<S> Round<S> {
     /// No statistics yet, the whole budget, and this public state for every `contribute`.
     #[must_use]
     pub const fn with(state: S) -> Self {
-        Self { statistics: Vec::new(), share: 1.0, state }
+        Self { statistics: Vec::new(), share: 1.0, state, dosages: true }
     }
 
     /// This round's share of the job's whole budget, above 0 and at most 1. The shares of all rounds add up to at most 1.
     #[must_use]
     pub const fn share(mut self, share: f64) -> Self {
         self.share = share;
+        self
+    }
+
+    /// `contribute` needs no dosages in this round: it is shown none, and an individual takes a small part of the time.
+    #[must_use]
+    pub const fn without_dosages(mut self) -> Self {
+        self.dosages = false;
         self
     }
 
@@ -106,12 +115,24 @@ impl<S> Round<S> {
         self.statistic(name, length, Bound::Top((k, *range.start(), *range.end())))
     }
 
+    /// Sums over people of factors times scores of their genotypes, which the host multiplies: entry `(f, s, v)` is factor `f` times what set `s`
+    /// says of the genotype at variant `v`, and `v` comes last in the order. `contribute` gives the factors alone, each within -1..=1, as if
+    /// they were the statistic's entries: a count of alleles with a factor of 1, a score test with the residual, and so on, for any
+    /// number of variants in the time that one takes. The bound is of the whole vector: `Bound::L2`, the norm of the factors times that of
+    /// the individual's scores; or `Bound::Range` or `Bound::Top` for entries. Factors of whoever is beyond are made smaller.
+    #[must_use]
+    pub fn genotypes(mut self, name: impl Into<String>, factors: u32, scores: Scores, bound: Bound) -> Self {
+        let length = u32::try_from(scores.entries(factors)).unwrap_or(0);
+        self.statistics.push(Statistic { name: name.into(), length, bound, weight: 1.0, source: scores.source(factors) });
+        self
+    }
+
     /// Any statistic, with weight 1.
     #[must_use]
     pub fn statistic(mut self, name: impl Into<String>, length: usize, bound: Bound) -> Self {
         // A length past u32 is kept as 0, which the check refuses.
         let length = u32::try_from(length).unwrap_or(0);
-        self.statistics.push(Statistic { name: name.into(), length, bound, weight: 1.0 });
+        self.statistics.push(Statistic { name: name.into(), length, bound, weight: 1.0, source: Source::Given });
         self
     }
 
@@ -136,8 +157,8 @@ impl<S> Round<S> {
         self.share
     }
 
-    pub(crate) fn into_parts(self) -> (Vec<Statistic>, S) {
-        (self.statistics, self.state)
+    pub(crate) fn into_parts(self) -> (Vec<Statistic>, bool, S) {
+        (self.statistics, self.dosages, self.state)
     }
 
     /// Whether the host will understand it.
@@ -162,6 +183,9 @@ impl<S> Round<S> {
             }
             if !(statistic.weight > 0.0 && statistic.weight.is_finite()) {
                 return fail(name, format!("a weight is above 0 and finite, found {}", statistic.weight));
+            }
+            if let (Source::Genotypes(_), Bound::OneCell | Bound::L1(_)) = (&statistic.source, statistic.bound) {
+                return fail(name, "sums of genotypes are bounded by `L2`, `Range` or `Top`".into());
             }
             match statistic.bound {
                 Bound::Top((k, ..)) if k == 0 || k > statistic.length => {
@@ -223,6 +247,8 @@ mod tests {
         t(good().sum("x", f64::NAN..=1.0), "`x`: a range holds 0");
         t(good().l2("g", 3, 0.0), "`g`: a clip");
         t(good().l1("g", 3, f64::NAN), "`g`: a clip");
+        t(good().genotypes("g", 0, Scores::dosages(&[0.5]), Bound::L2(1.0)), "`g`: its length");
+        t(good().genotypes("g", 1, Scores::dosages(&[0.5]), Bound::OneCell), "`g`: sums of genotypes");
         t(good().weight(-1.0), "`n`: a weight");
         t(good().share(0.0), "share of the budget");
         t(good().share(1.1), "share of the budget");

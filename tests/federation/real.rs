@@ -98,7 +98,7 @@ fn eighteen_countries_add_up_to_the_reference_and_the_noise_is_what_was_promised
         let Step::Round(asked) = analysis.next(&params, shape, &[], limits).unwrap() else { panic!("a round") };
         let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(asked.share_ppb());
         let calibrated = calibrate(&asked, plan.partitioning, budget).unwrap();
-        let selection = dataset.select(&plan.columns, &plan.variants).unwrap();
+        let selection = dataset.select(&plan.columns, &plan.variants).unwrap().of(&asked);
         let crews = round::here(&analysis.runner(&asked, limits).unwrap(), 2);
         let exact = trial::exact(&dataset, &selection, Partitions::of(plan.partitioning, 1), crews, &calibrated).unwrap();
         people += exact[0][0];

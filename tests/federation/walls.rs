@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
+use vestibule_protocol::scores::Source;
 use vestibule_sandbox::Value;
 use vestibule_worker::{Launch, Worker, WorkerError};
 
@@ -22,9 +23,14 @@ fn every_wall_around_a_worker_holds() {
 }
 
 fn round() -> Round {
-    let statistics =
-        vec![Statistic { name: "n".into(), length: 2, bound: Bound::Range { lower: 0.0, upper: 1.0 }, weight: 1.0 }];
-    Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![] }).unwrap()
+    let statistics = vec![Statistic {
+        name: "n".into(),
+        length: 2,
+        bound: Bound::Range { lower: 0.0, upper: 1.0 },
+        weight: 1.0,
+        source: Source::Given,
+    }];
+    Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![], dosages: true }).unwrap()
 }
 
 /// A worker in whose place another program says these messages, whatever it is asked.

@@ -175,7 +175,7 @@ impl Lab {
         // A planted defect: what one individual's block gives is taken to move by no more than its size.
         let reach = if self.defect == Some(Defect::BlockReach) { Partitioning::Each } else { plan.partitioning };
         let calibrated = calibrate(&round, reach, budget)?;
-        let selection = cohort.dataset.select(&plan.columns, &plan.variants)?;
+        let selection = cohort.dataset.select(&plan.columns, &plan.variants)?.of(&round);
         let crews = loaded.prepare(&round, ask.limits, &selection, partitions)?.crews(1);
         let (exact, released) = trial::release(&cohort.dataset, &selection, partitions, crews, &calibrated)?;
         let first = |found: Vec<Vec<f64>>| found.into_iter().next().context("a round without a statistic");

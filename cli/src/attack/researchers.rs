@@ -164,7 +164,7 @@ fn membership(lab: &Lab, root: &Path) -> Result<Row> {
     };
     let partitions = Partitions::of(plan.partitioning, study.inside.info().approximate_size);
     let calibrated = calibrate(&round, plan.partitioning, Budget::new(Noise::Gaussian, 1.0, 1e-6)?.round(round.share_ppb()))?;
-    let selection = study.inside.select(&plan.columns, &plan.variants)?;
+    let selection = study.inside.select(&plan.columns, &plan.variants)?.of(&round);
     let mut loaded = lab.guests()?.load(&component)?;
     loaded.plan(&params, limits)?;
     let crews = loaded.prepare(&round, limits, &selection, partitions)?.crews(1);

@@ -11,6 +11,7 @@ use vestibule_protocol::message::Offer;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::round::{Bound, RoundRequest, Statistic};
+use vestibule_protocol::scores::Source;
 use vestibule_runtime::admission;
 use vestibule_runtime::dataset::{DatasetInfo, IngestError};
 use vestibule_runtime::home::Settings;
@@ -137,9 +138,10 @@ impl Till<'_> {
         round: u32,
         share: f64,
     ) -> Result<Result<Admission, LedgerError>> {
-        let statistic = Statistic { name: "x".to_owned(), length: 1, bound: Bound::OneCell, weight: 1.0 };
+        let statistic =
+            Statistic { name: "x".to_owned(), length: 1, bound: Bound::OneCell, weight: 1.0, source: Source::Given };
         let state = round.to_be_bytes().to_vec();
-        let request = RoundRequest { statistics: vec![statistic], budget_share: share, state };
+        let request = RoundRequest { statistics: vec![statistic], budget_share: share, state, dosages: true };
         let offer = Offer { manifest: manifest.sign(key)?, round, request };
         let known: [(Name, PublicKey); 1] = [(name.parse()?, key.public())];
         let verified = admission::verify(offer, &known, &"here".parse()?, NOW)?;

@@ -342,10 +342,12 @@ fn quote(
     let Step::Round(round) = step else {
         return Err(Failure::input("no-round", "the analysis asks for no round at all: there is nothing to quote"));
     };
+    round.fits(shape.variants.len(), plan.partitioning).map_err(|error| coded(error.code(), error))?;
     let calibrated =
         calibrate(&round, plan.partitioning, budget.round(round.share_ppb())).map_err(|error| coded(error.code(), error))?;
     let state_fuel = analysis.runner(&round, limits).map_err(guest)?.state_fuel();
-    let inputs = shape.variants.len().saturating_add(shape.columns.len());
+    let dosages = if round.shows_dosages() { shape.variants.len() } else { 0 };
+    let inputs = dosages.saturating_add(shape.columns.len());
     let load = Load::new(limits, state_fuel, inputs, Partitions::of(plan.partitioning, individuals / u64::from(sites.max(1))));
     let delay = Delay::of(&round, budget.round(round.share_ppb()).time(), load, Costs::default()).expected();
     #[expect(clippy::cast_precision_loss, reason = "numbers of people are far below 2^53")]

@@ -13,8 +13,7 @@ pub struct AlleleFrequency;
 
 impl Analysis for AlleleFrequency {
     type Params = Params;
-    /// What a missing genotype is taken for: the public frequency, or 1/2 where there is none.
-    type State = Vec<f64>;
+    type State = ();
 
     fn plan(params: &Params) -> Result<Plan> {
         if params.slices.is_empty() {
@@ -23,15 +22,19 @@ impl Analysis for AlleleFrequency {
         Ok(Plan::new().slices(&params.catalogue, &params.slices))
     }
 
-    fn next(_: &Params, shape: &Shape, history: &History) -> Result<Step<Self::State>> {
+    fn next(_: &Params, shape: &Shape, history: &History) -> Result<Step> {
         let (variants, d) = (&shape.variants, shape.variants.len() as f64);
         let Some(done) = history.last() else {
-            // A genotype 0, 1, 2 is (g - 1, het) = (-1, 0), (0, 1) or (1, 0): norm 1, so the heterozygotes cost no extra noise.
-            // A millionth more, so that the grid's rounding of the bound clips nobody.
-            let round = Round::with(variants.iter().map(|variant| variant.frequency.unwrap_or(0.5)).collect());
-            let round =
-                round.count("people").l2("genotypes", 2 * variants.len(), d.sqrt() * 1.000_001).weight(d.sqrt().max(4.0));
-            return Ok(round.into());
+            // A genotype 0, 1, 2 is (g - 1, het) = (-1, 0), (0, 1) or (1, 0): norm 1, so the heterozygotes cost no extra noise. A missing
+            // one is taken for what the public frequency expects, or 1/2 where there is none.
+            let expected = |at: usize| variants[at].frequency.unwrap_or(0.5);
+            let alleles = Scores::of(variants.len(), |at, g| g.map_or(2.0 * expected(at), f64::from) - 1.0);
+            let het = |at| 2.0 * expected(at) * (1.0 - expected(at));
+            let hets = Scores::of(variants.len(), |at, g| g.map_or(het(at), |g| f64::from(u8::from(g == 1))));
+            // A thousandth more, so that no rounding clips anybody.
+            let bound = Bound::L2(d.sqrt() * 1.001);
+            let round = Round::new().count("people").genotypes("genotypes", 1, alleles.and(hets), bound);
+            return Ok(round.weight(d.sqrt().max(4.0)).without_dosages().into());
         };
         let (people, sums) = (done.value("people")?, done.values("genotypes")?);
         let (alleles, hets) = sums.split_at(variants.len());
@@ -62,15 +65,10 @@ impl Analysis for AlleleFrequency {
         Ok(Report::new(format!("{d} variants, about {people} people.")).table(table).chart(chart).into())
     }
 
-    fn contribute(_: &Params, expected: &Vec<f64>, individual: &Individual, out: &mut Contributions) {
+    fn contribute(_: &Params, (): &(), _: &Individual, out: &mut Contributions) {
         out.add("people", 1.0);
-        let (alleles, hets) = out.values("genotypes").split_at_mut(expected.len());
-        for (((dosage, p), allele), het) in individual.dosages().iter().zip(expected).zip(alleles).zip(hets) {
-            (*allele, *het) = match dosage {
-                0..=2 => (f64::from(*dosage) - 1.0, f64::from(u8::from(*dosage == 1))),
-                _ => (2.0 * p - 1.0, 2.0 * p * (1.0 - p)),
-            };
-        }
+        // The host multiplies: each person's genotypes count once.
+        out.add("genotypes", 1.0);
     }
 }
 

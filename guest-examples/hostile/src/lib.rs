@@ -18,6 +18,11 @@ pub struct Params {
     /// For `single out` and `all but`: whom, by age.
     #[serde(default)]
     pub target: f64,
+    /// For `by hand` and `factors`: variants.
+    #[serde(default)]
+    pub catalogue: String,
+    #[serde(default)]
+    pub slices: Vec<Slice>,
 }
 
 /// Would grow from person to person, were an instance used twice.
@@ -38,19 +43,25 @@ impl Analysis for Hostile {
                 black_box(params);
             }
         }
-        let plan = Plan::new().columns(["sex", "age", "trait"]);
+        if params.how == "by hand" {
+            return Ok(Plan::new().slices(&params.catalogue, &params.slices));
+        }
+        let plan = Plan::new().columns(["sex", "age", "trait"]).slices(&params.catalogue, &params.slices);
         Ok(if params.how == "fingerprint" { plan.blocks(params.blocks) } else { plan })
     }
 
-    fn next(params: &Params, _: &Shape, history: &History) -> Result<Step> {
+    fn next(params: &Params, shape: &Shape, history: &History) -> Result<Step> {
         if let Some(done) = history.last() {
             let values = done.get("x")?.values.iter().copied();
             return Ok(Report::new("done").table(Table::new("released").numbers("x", values)).into());
         }
-        let round = Round::new();
+        let (round, d) = (Round::new(), shape.variants.len());
         Ok(match params.how.as_str() {
             "own cell" | "fingerprint" => round.histogram("x", params.cells),
             "vote" => round.top("x", 6, 2, 0.0..=1.0),
+            "by hand" => round.l2("x", 2 * d, 1.001 * (d as f64).sqrt()),
+            // Everybody's products would have a norm of more than 1.
+            "factors" => round.genotypes("x", 2, Scores::dosages(&vec![1.0; d]), Bound::L2(1.0)).without_dosages(),
             "subsets" => round.sums("x", params.cells as usize, 0.0..=1.0),
             _ => round.sum("x", 0.0..=1.0),
         }
@@ -58,6 +69,14 @@ impl Analysis for Hostile {
     }
 
     fn contribute(params: &Params, _: &(), individual: &Individual, out: &mut Contributions) {
+        if params.how == "by hand" {
+            // Nothing bad: what the host would do for those who ask it.
+            let (alleles, hets) = out.values("x").split_at_mut(individual.dosages().len());
+            for ((dosage, allele), het) in individual.dosages().iter().zip(alleles).zip(hets) {
+                (*allele, *het) = (f64::from(*dosage) - 1.0, f64::from(u8::from(*dosage == 1)));
+            }
+            return;
+        }
         let man = individual.level("sex") == Some(1);
         let (age, trait_) = (individual.number("age").unwrap_or(0.0), individual.number("trait").unwrap_or(0.0));
         let calls = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
@@ -72,6 +91,7 @@ impl Analysis for Hostile {
             }
             // Everybody for the fifth, men for the second as well, and far more than they may.
             "vote" => return out.reals("x", vec![0.0, if man { 1e300 } else { 0.0 }, 0.0, 0.0, 1.0, f64::NAN]),
+            "factors" => return out.reals("x", if man { vec![1e300, f64::NAN] } else { vec![0.5, -0.5] }),
             "remember" => 0.5 * f64::from(calls),
             "find marks" => marks(),
             "find grown memory" => grown(),

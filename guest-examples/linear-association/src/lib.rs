@@ -16,23 +16,14 @@ pub struct Params {
     pub choose: Option<u32>,
 }
 
-/// Fitted without any variant. All rounds but the first know it.
-#[derive(Serialize, Deserialize)]
-pub struct Null {
-    beta: Vec<f64>,
-    /// Of the residuals.
-    sd: f64,
-    /// Each variant's mean dosage.
-    means: Vec<f64>,
-    /// The variants that are asked about, once they are chosen.
-    chosen: Option<Vec<u32>>,
-}
+/// Fitted without any variant: coefficients, and the sd of the residuals. All rounds but the first know it.
+type Null = Option<(Vec<f64>, f64)>;
 
 pub struct LinearAssociation;
 
 impl Analysis for LinearAssociation {
     type Params = Params;
-    type State = (Design, Option<Null>);
+    type State = (Design, Null);
 
     fn plan(params: &Params) -> Result<Plan> {
         if params.choose == Some(0) {
@@ -49,7 +40,8 @@ impl Analysis for LinearAssociation {
             let norm = outer_norm(design.norm_squared() + 1.0);
             let round = Round::with((design, None)).share(0.2).l2("moments", packed_len(k + 1), norm);
             let public = variants.iter().all(|variant| variant.frequency.is_some());
-            return Ok(if public { round } else { round.sums("dosages", d, -1.0..=1.0) }.into());
+            let round = if public { round } else { round.genotypes("dosages", 1, Scores::dosages(&vec![1.0; d]), ENTRY) };
+            return Ok(round.without_dosages().into());
         };
         let moments = Symmetric::from_packed(k + 1, first.get("moments")?.values.clone());
         let (people, noise) = (moments.at(0, 0).max(2.0), first.get("moments")?.noise_sd);
@@ -63,29 +55,38 @@ impl Analysis for LinearAssociation {
         let variances: Vec<f64> = means.iter().map(|mean| (mean * (1.0 - mean / 2.0)).max(1e-3)).collect();
         let choose = params.choose.map(|choose| choose.min(d as u32));
         let chosen = match (choose, history.rounds().get(1)) {
-            // A variant's score and its opposite: either may be among the largest. Few people's are beyond 1.
+            // A variant's score and its opposite: either may be among the largest. Few people's dosages are further than 1 from the mean.
             (Some(choose), None) => {
-                let state = (design, Some(Null { beta, sd, means, chosen: None }));
-                return Ok(Round::with(state).share(0.4).top("choice", 2 * d, choose, -1.0..=1.0).into());
+                let near = |sign: f64| {
+                    let score = |at: usize, g| sign * (f64::from(g) - means[at]).clamp(-1.0, 1.0);
+                    Scores::of(d, |at, g: Option<u8>| g.map_or(0.0, |g| score(at, g)))
+                };
+                let round = Round::with((design, Some((beta, sd)))).share(0.4).without_dosages();
+                return Ok(round.genotypes("choice", 1, near(1.0).and(near(-1.0)), Bound::Top((choose, -1.0, 1.0))).into());
             }
             (Some(choose), Some(votes)) => Some(most_voted(&votes.get("choice")?.values, d, choose as usize)),
             (None, _) => None,
         };
-        let asked: Vec<usize> =
-            chosen.as_ref().map_or_else(|| (0..d).collect(), |chosen| chosen.iter().map(|at| *at as usize).collect());
+        let asked: Vec<usize> = chosen.unwrap_or_else(|| (0..d).collect());
+        let centred = Scores::dosages(&means);
         let variances: Vec<f64> = asked.iter().map(|at| variances[*at]).collect();
         let Some(last) = history.rounds().get(if choose.is_some() { 2 } else { 1 }) else {
             let spread: f64 = variances.iter().map(|v| v * (1.0 - v)).sum();
             let norm = (variances.iter().sum::<f64>() + 2.0 * spread.sqrt()).sqrt();
             let share = if choose.is_some() { 0.4 } else { 0.8 };
-            let state = (design, Some(Null { beta, sd, means, chosen }));
-            return Ok(Round::with(state).share(share).l2("scores", asked.len(), norm).into());
+            // Those that are not asked about count nothing.
+            let mut counts = vec![0.0; d];
+            asked.iter().for_each(|at| counts[*at] = 1.0);
+            let scores = Scores::of(d, |at, g| counts[at] * centred.get(0, at, g));
+            let round = Round::with((design, Some((beta, sd)))).share(share).without_dosages();
+            return Ok(round.genotypes("scores", 1, scores, Bound::L2(norm)).into());
         };
         let shown: Vec<Variant> = asked.iter().map(|at| variants[*at].clone()).collect();
         let scale = sd * shape.column(&params.outcome)?.half_width();
         let (slope, rest) = pvalue::clipped_normal(1.0);
         let beta = |(score, v): (Estimate, &f64)| score.with_error((people * v * rest).sqrt()) * (scale / (people * v * slope));
-        let betas: Vec<Estimate> = last.values("scores")?.into_iter().zip(&variances).map(beta).collect();
+        let scores = last.values("scores")?;
+        let betas: Vec<Estimate> = asked.iter().map(|at| scores[*at]).zip(&variances).map(beta).collect();
         let z = betas.iter().map(|beta| beta.value / beta.sd);
         let table = Table::of_variants("Associations", &shown).estimates("beta", &betas).numbers("z", z.clone());
         let table = table.numbers("-log10 p", z.map(pvalue::normal_minus_log10));
@@ -103,39 +104,30 @@ impl Analysis for LinearAssociation {
 
     fn contribute(params: &Params, (design, null): &Self::State, individual: &Individual, out: &mut Contributions) {
         let (Some(mut row), Some(y)) = (design.row(individual), individual.scaled(&params.outcome)) else { return };
-        let Some(Null { beta, sd, means, chosen }) = null else {
+        let Some((beta, sd)) = null else {
             row.push(y);
             if out.has("dosages") {
-                kernels::centre(individual.dosages(), &vec![1.0; individual.dosages().len()], 1.0, out.values("dosages"));
+                out.add("dosages", 1.0);
             }
             return add_outer(out.values("moments"), &row, 1.0);
         };
         let fitted: f64 = row.iter().zip(beta).map(|(x, b)| x * b).sum();
-        let residual = ((y - fitted) / sd).clamp(-1.0, 1.0);
-        match chosen {
-            _ if out.has("choice") => {
-                let (up, down) = out.values("choice").split_at_mut(means.len());
-                kernels::centre(individual.dosages(), means, residual, up);
-                down.iter_mut().zip(up).for_each(|(down, up)| *down = -*up);
-            }
-            None => kernels::centre(individual.dosages(), means, residual, out.values("scores")),
-            Some(chosen) => {
-                let pick = |at: &u32| Some((*individual.dosages().get(*at as usize)?, *means.get(*at as usize)?));
-                let (dosages, means): (Vec<u8>, Vec<f64>) = chosen.iter().filter_map(pick).unzip();
-                kernels::centre(&dosages, &means, residual, out.values("scores"));
-            }
-        }
+        // The host multiplies it with the genotypes.
+        out.add(if out.has("choice") { "choice" } else { "scores" }, ((y - fitted) / sd).clamp(-1.0, 1.0));
     }
 }
 
+/// Of each entry of a vector of products.
+const ENTRY: Bound = Bound::Range((-1.0, 1.0));
+
 /// The variants with the most votes, for going up or for going down, in catalogue order.
-fn most_voted(votes: &[f64], variants: usize, choose: usize) -> Vec<u32> {
+fn most_voted(votes: &[f64], variants: usize, choose: usize) -> Vec<usize> {
     let (up, down) = votes.split_at(variants);
     let mut order: Vec<usize> = (0..variants).collect();
     order.sort_by(|a, b| (up[*b] + down[*b]).total_cmp(&(up[*a] + down[*a])));
-    let mut chosen: Vec<u32> = order.into_iter().take(choose).map(|at| at as u32).collect();
-    chosen.sort_unstable();
-    chosen
+    order.truncate(choose);
+    order.sort_unstable();
+    order
 }
 
 vestibule_sdk::analysis!(LinearAssociation);

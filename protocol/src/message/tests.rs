@@ -4,6 +4,7 @@ use super::*;
 use crate::digest::hex;
 use crate::frame::{FrameError, HEADER_BYTES, Header, decode, encode};
 use crate::round::{Bound, Statistic};
+use crate::scores::{GenotypeSums, Source};
 
 fn golden<M: Message + PartialEq + std::fmt::Debug>(message: &M, want: &str) {
     let frame = encode(message).unwrap();
@@ -57,10 +58,16 @@ fn golden_bytes() {
     golden(&Document { bytes: 300 }, "0000000200040001ac02");
     golden(&Chunk { bytes: vec![1, 2, 3] }, "000000040005000103010203");
     let bound = Bound::Range { lower: 0.0, upper: 2.0 };
-    let statistic = Statistic { name: "n".into(), length: 1, bound, weight: 1.0 };
-    let request = RoundRequest { statistics: vec![statistic], budget_share: 0.5, state: vec![9] };
+    let statistic = Statistic { name: "n".into(), length: 1, bound, weight: 1.0, source: Source::Given };
+    let request = RoundRequest { statistics: vec![statistic], budget_share: 0.5, state: vec![9], dosages: true };
     let offer = Offer { manifest: vec![0x7b, 0x7d], round: 1, request };
-    let want = "0000002b00060001027b7d0101016e010000000000000000000000000000000040000000000000f03f000000000000e03f0109";
+    let want = "0000002d00060001027b7d0101016e010000000000000000000000000000000040000000000000f03f00000000000000e03f010901";
+    golden(&offer, want);
+    let mut offer = offer;
+    let sums = GenotypeSums { factors: 1, scores: vec![-1_024, 0, 300, 0].into() };
+    offer.request.statistics[0].source = Source::Genotypes(sums);
+    offer.request.dosages = false;
+    let want = "0000003500060001027b7d0101016e010000000000000000000000000000000040000000000000f03f010104ff0f00d80400000000000000e03f010900";
     golden(&offer, want);
     golden(&Answer::Need { from: 5 }, "00000002000700010005");
     golden(&Answer::Accepted, "000000010007000101");
@@ -92,11 +99,13 @@ fn the_last_answer_has_one_length_whatever_is_in_it() {
     use crate::calibration::NoiseScale;
     use crate::release::{NoisedStatistic, Release};
     use crate::round::{Bound, Statistic};
+    use crate::scores::Source;
     let lengths: [u32; 3] = [1, 700, 3];
     let name = |index: usize| "\u{1}".repeat(index + 1);
-    let statistic = |(index, length)| Statistic { name: name(index), length, bound: Bound::OneCell, weight: 1.0 };
+    let statistic =
+        |(index, length)| Statistic { name: name(index), length, bound: Bound::OneCell, weight: 1.0, source: Source::Given };
     let statistics = lengths.into_iter().enumerate().map(statistic).collect();
-    let round = RoundRequest { statistics, budget_share: 1.0, state: vec![] };
+    let round = RoundRequest { statistics, budget_share: 1.0, state: vec![], dosages: true };
     let release = |value: i64, charged: u64| {
         let noised = |(index, length): (usize, u32)| NoisedStatistic {
             name: name(index),

@@ -7,6 +7,7 @@ use vestibule_protocol::dictionary::{Column, Kind};
 use vestibule_protocol::release::Released;
 use vestibule_protocol::report::{Cells, Chart, Column as TableColumn, Report, Table};
 use vestibule_protocol::round::{Bound, Partitioning, Plan, Round, RoundRequest, Statistic};
+use vestibule_protocol::scores::{GenotypeSums, Source};
 
 use crate::analysis::Step;
 use crate::bindings::vestibule::analysis::types as wit;
@@ -48,9 +49,15 @@ fn request(round: wit::Round) -> RoundRequest {
             wit::Bound::Top((k, lower, upper)) => Bound::Top { k, lower, upper },
         },
         weight: statistic.weight,
+        source: match statistic.source {
+            wit::Source::Given => Source::Given,
+            wit::Source::Genotypes(sums) => {
+                Source::Genotypes(GenotypeSums { factors: sums.factors, scores: sums.scores.into() })
+            }
+        },
     };
     let statistics = round.statistics.into_iter().map(statistic).collect();
-    RoundRequest { statistics, budget_share: round.budget_share, state: round.state }
+    RoundRequest { statistics, budget_share: round.budget_share, state: round.state, dosages: round.dosages }
 }
 
 fn report(report: wit::Report) -> Report {

@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use vestibule_protocol::job::Limits;
-use vestibule_protocol::round::{MAX_STATE_BYTES, Round};
+use vestibule_protocol::round::{MAX_STATE_BYTES, Round, Statistic};
 use wasmtime::{Store, Trap};
 
 use crate::analysis::describe;
@@ -94,7 +94,7 @@ impl fmt::Display for Detail {
 
 impl Runner {
     pub(crate) fn new(sandbox: Sandbox, pre: AnalysisPre<Guard>, round: &Round, limits: Limits) -> Self {
-        let entries: usize = round.statistics().iter().map(|statistic| statistic.length as usize).sum();
+        let entries: usize = round.statistics().iter().map(Statistic::given).sum();
         let lifted = entries.saturating_mul(16).saturating_add(LIFTED_BYTES).min(MAX_STATE_BYTES.saturating_mul(8));
         Self { sandbox, pre, state: round.state().into(), limits, lifted, state_fuel: 0 }
     }

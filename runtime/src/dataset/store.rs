@@ -30,6 +30,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::{ChunkReader, Length};
 use vestibule_protocol::catalogue::VariantSlice;
 use vestibule_protocol::dictionary::{Dictionary, Kind};
+use vestibule_protocol::round::Round;
 use vestibule_protocol::shape::{self, ShapeError};
 
 use super::pack::{BLOCK_BYTES, BLOCK_VARIANTS, unpack};
@@ -46,6 +47,8 @@ pub struct Selection {
     /// Catalogue, block, and the stretch of that block.
     stretches: Vec<Stretch>,
     places: bool,
+    /// Whether guests are shown the dosages.
+    shown: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -70,7 +73,7 @@ impl Selection {
                 at = end;
             }
         }
-        Ok(Self { columns, stretches, places: false })
+        Ok(Self { columns, stretches, places: false, shown: true })
     }
 
     /// Also reads where each row lies in the keyed order.
@@ -80,15 +83,29 @@ impl Selection {
         self
     }
 
+    /// What one round needs of it.
+    #[must_use]
+    pub fn of(&self, round: &Round) -> Self {
+        let read = round.shows_dosages() || round.sums_genotypes();
+        let stretches = if read { self.stretches.clone() } else { vec![] };
+        Self { columns: self.columns.clone(), stretches, places: self.places, shown: round.shows_dosages() }
+    }
+
     /// Values of a row.
     #[must_use]
     pub const fn values(&self) -> usize {
         self.columns.len()
     }
 
-    /// Dosages of a row.
+    /// Dosages of a row that guests are shown.
     #[must_use]
     pub fn dosages(&self) -> usize {
+        if self.shown { self.variants() } else { 0 }
+    }
+
+    /// Variants of a row that are read.
+    #[must_use]
+    pub fn variants(&self) -> usize {
         self.stretches.iter().map(|stretch| stretch.end.saturating_sub(stretch.start)).sum()
     }
 }
@@ -99,6 +116,44 @@ pub struct RowGroup {
     places: Option<UInt64Array>,
     columns: Vec<Cells>,
     stretches: Vec<(FixedSizeBinaryArray, usize, usize)>,
+    shown: bool,
+}
+
+/// Everybody's genotypes at a stretch of a block, as they are stored: two bits each, see `pack`.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed<'a> {
+    bytes: &'a [u8],
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Packed<'a> {
+    /// The rows, one after the other.
+    pub(crate) const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Bytes of a row.
+    #[expect(clippy::unused_self, reason = "the same for all, today")]
+    pub(crate) const fn stride(&self) -> usize {
+        BLOCK_BYTES
+    }
+
+    /// The bytes of each row, from the one in which the stretch begins.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &'a [u8]> {
+        let first = self.start / 4;
+        self.bytes.chunks(self.stride()).map(move |row| row.get(first..).unwrap_or_default())
+    }
+
+    /// Where in a row the stretch begins.
+    pub(crate) const fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Variants of the stretch.
+    pub(crate) const fn variants(&self) -> usize {
+        self.end.saturating_sub(self.start)
+    }
 }
 
 enum Cells {
@@ -115,6 +170,15 @@ impl RowGroup {
         self.rows
     }
 
+    /// Rows of nothing but genotypes.
+    #[cfg(test)]
+    pub(crate) fn of_genotypes(rows: usize, stretches: &[(usize, usize)], mut byte: impl FnMut() -> u8) -> Self {
+        let mut block = || -> Vec<u8> { (0..rows * BLOCK_BYTES).map(|_| byte()).collect() };
+        let array = |bytes: Vec<u8>| FixedSizeBinaryArray::try_new(BLOCK_WIDTH, bytes.into(), None).unwrap();
+        let stretches = stretches.iter().map(|&(start, end)| (array(block()), start, end)).collect();
+        Self { rows, places: None, columns: vec![], stretches, shown: false }
+    }
+
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -126,11 +190,19 @@ impl RowGroup {
         self.places.as_ref().filter(|places| index < places.len()).map_or(0, |places| places.value(index))
     }
 
-    /// Writes one individual's values and dosages (0, 1, 2 or 255 where missing) over the buffers.
+    /// The genotypes that were read, stretch by stretch.
+    pub(crate) fn packed(&self) -> impl Iterator<Item = Packed<'_>> {
+        self.stretches.iter().map(|(blocks, start, end)| Packed { bytes: blocks.value_data(), start: *start, end: *end })
+    }
+
+    /// Writes one individual's values, and its dosages (0, 1, 2 or 255 where missing) where they are shown, over the buffers.
     pub fn fill(&self, index: usize, values: &mut Vec<Value>, dosages: &mut Vec<u8>) {
         values.clear();
         values.extend(self.columns.iter().map(|cells| cells.value(index)));
         dosages.clear();
+        if !self.shown {
+            return;
+        }
         for (blocks, start, end) in &self.stretches {
             if index < blocks.len() {
                 unpack(blocks.value(index), *start, *end, dosages);
@@ -231,7 +303,7 @@ impl Store {
         let mask = ProjectionMask::leaves(self.metadata.parquet_schema(), wanted);
         let rows = self.metadata.metadata().row_group(group).num_rows();
         let rows = usize::try_from(rows).map_err(|error| text(&error))?;
-        let mut found = RowGroup { rows, places: None, columns: vec![], stretches: vec![] };
+        let mut found = RowGroup { rows, places: None, columns: vec![], stretches: vec![], shown: selection.shown };
         if columns.is_empty() && blocks.is_empty() && !selection.places {
             return Ok(found);
         }

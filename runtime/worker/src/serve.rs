@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Limits;
-use vestibule_protocol::round::Round;
+use vestibule_protocol::round::{Round, Statistic};
 use vestibule_sandbox::{Analysis, Contributions, Failure, Individual, Runner, Sandbox, Settings};
 
 use crate::confine;
@@ -98,7 +98,7 @@ impl Process {
         let round = Round::check(serde_json::from_slice(request)?).map_err(Error::other)?;
         match self.analysis()?.runner(&round, limits) {
             Ok(runner) => {
-                self.lengths = round.statistics().iter().map(|statistic| statistic.length as usize).collect();
+                self.lengths = round.statistics().iter().map(Statistic::given).collect();
                 let fuel = runner.state_fuel();
                 self.runner = Some(runner);
                 Ok(Reply::Rehearsed(fuel))

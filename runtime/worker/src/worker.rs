@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vestibule_protocol::digest::{Digest, unhex};
 use vestibule_protocol::job::Limits;
-use vestibule_protocol::round::{Plan, Round};
+use vestibule_protocol::round::{Plan, Round, Statistic};
 use vestibule_sandbox::{Given, Value};
 
 use crate::confine::Walls;
@@ -222,7 +222,7 @@ impl Worker {
         limits: Limits,
         (individuals, values, dosages): (usize, usize, usize),
     ) -> Result<Result<u64, Refusal>, WorkerError> {
-        self.lengths = round.statistics().iter().map(|statistic| statistic.length as usize).collect();
+        self.lengths = round.statistics().iter().map(Statistic::given).collect();
         let bytes = partition_bytes(individuals, values, dosages).max(contribution_bytes(&self.lengths));
         if bytes as u64 > REGION {
             return Err(WorkerError::TooLarge);

@@ -10,7 +10,7 @@ use super::reduce::{Reducer, sensitivity};
 use super::{Gauss, Noise};
 use crate::analysis::Analysis;
 use crate::contract::{
-    Bound, ColumnInfo, Individual, Kind, Partitioning, Plan, Released, Round, Shape, Step, Value, Variant, VariantSlice,
+    Bound, ColumnInfo, Individual, Kind, Partitioning, Plan, Released, Round, Shape, Source, Step, Value, Variant, VariantSlice,
 };
 use crate::driver::{self, Prepared};
 use crate::error::{Error, Result};
@@ -159,6 +159,21 @@ fn in_partitions(people: Vec<Individual>, partitioning: Partitioning) -> Vec<Vec
     blocks
 }
 
+/// What a site would refuse of sums of genotypes.
+fn fits(round: &Round, variants: usize, partitioning: Partitioning) -> Result<()> {
+    for statistic in &round.statistics {
+        let Source::Genotypes(sums) = &statistic.source else { continue };
+        let fail = |why| Err(Error::new(format!("statistic `{}`: {why}", statistic.name)));
+        if partitioning != Partitioning::Each {
+            return fail("the host multiplies the genotypes of single individuals, not of blocks");
+        }
+        if variants == 0 || !(sums.scores.len() / 4).is_multiple_of(variants) {
+            return fail("there must be scores for each variant of the plan");
+        }
+    }
+    Ok(())
+}
+
 fn one_round<A: Analysis>(
     round: Round,
     partitions: &[Vec<Individual>],
@@ -167,9 +182,16 @@ fn one_round<A: Analysis>(
     gauss: &mut Gauss,
 ) -> Result<RoundRun> {
     let prepared = Prepared::<A>::decode(&round.state)?;
+    let people = partitions.iter().flatten().next();
+    fits(&round, people.map_or(0, |person| person.dosages.len()), partitioning)?;
     let mut reducer = Reducer::new(&round.statistics);
     for partition in partitions {
-        reducer.add(prepared.contribute(partition.clone()));
+        let dosages = partition.first().map(|person| person.dosages.clone()).unwrap_or_default();
+        let mut shown = partition.clone();
+        if !round.dosages {
+            shown.iter_mut().for_each(|person| person.dosages.clear());
+        }
+        reducer.add(prepared.contribute(shown), &dosages);
     }
     let weights: f64 = round.statistics.iter().map(|statistic| statistic.weight).sum();
     let (sums, clipped, ignored) = reducer.finish();

@@ -2,7 +2,7 @@
 //!
 //! *In*: contributions. *Out*: sums, and how many contributions were clipped or ignored, which a site never tells anyone.
 
-use crate::contract::{Bound, Contribution, Partitioning, Statistic};
+use crate::contract::{Bound, Contribution, GenotypeSums, Partitioning, Source, Statistic};
 
 pub(super) struct Reducer<'a> {
     statistics: &'a [Statistic],
@@ -17,7 +17,8 @@ impl<'a> Reducer<'a> {
         Self { statistics, sums, clipped: vec![0; statistics.len()], ignored: 0 }
     }
 
-    pub(super) fn add(&mut self, contributions: Vec<Contribution>) {
+    /// Adds what a partition contributed, whose only individual, where the host multiplies, has these dosages.
+    pub(super) fn add(&mut self, contributions: Vec<Contribution>, dosages: &[u8]) {
         if contributions.len() != self.statistics.len() {
             self.ignored += 1;
             return;
@@ -27,7 +28,12 @@ impl<'a> Reducer<'a> {
                 self.ignored += 1;
                 continue;
             };
-            self.clipped[at] += u64::from(clip(&self.statistics[at].bound, &mut values));
+            let mut outside = false;
+            if let Source::Genotypes(sums) = &self.statistics[at].source {
+                outside = clip(&Bound::Range((-1.0, 1.0)), &mut values);
+                values = products(sums, &values, dosages);
+            }
+            self.clipped[at] += u64::from(clip(&self.statistics[at].bound, &mut values) || outside);
             self.sums[at].iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
         }
     }
@@ -39,7 +45,7 @@ impl<'a> Reducer<'a> {
 
 /// The contribution as one number per entry; `None` if it is malformed. `none` is zeros.
 fn dense(statistic: &Statistic, contribution: Contribution) -> Option<Vec<f64>> {
-    let length = statistic.length as usize;
+    let length = statistic.given() as usize;
     let values = match (contribution, statistic.bound) {
         (Contribution::None, _) => vec![0.0; length],
         (Contribution::Cell(cell), Bound::OneCell) => {
@@ -53,6 +59,15 @@ fn dense(statistic: &Statistic, contribution: Contribution) -> Option<Vec<f64>> 
         (Contribution::Reals(values), _) => values.into_iter().map(|x| if x.is_nan() { 0.0 } else { x }).collect(),
     };
     (values.len() == length).then_some(values)
+}
+
+/// Factors times scores of genotypes. (A site makes factors smaller where it is to keep entries within a range, so that a few more are
+/// clipped there than here.)
+fn products(sums: &GenotypeSums, factors: &[f64], dosages: &[u8]) -> Vec<f64> {
+    let classes = sums.scores.as_chunks::<4>().0;
+    let scores = || classes.chunks(dosages.len().max(1)).flat_map(|set| set.iter().zip(dosages));
+    let score = |(scores, dosage): (&[i16; 4], &u8)| f64::from(scores[usize::from(*dosage).min(3)]) / 1_024.0;
+    factors.iter().flat_map(|factor| scores().map(move |of| factor * score(of))).collect()
 }
 
 /// Brings a contribution within its bound. Whether that changed it by more than rounding.
@@ -103,7 +118,8 @@ mod tests {
 
     #[test]
     fn bounds_are_enforced_and_malformed_contributions_ignored() {
-        let statistic = |name: &str, length, bound| Statistic { name: name.into(), length, bound, weight: 1.0 };
+        let statistic =
+            |name: &str, length, bound| Statistic { name: name.into(), length, bound, weight: 1.0, source: Source::Given };
         let all = [
             statistic("range", 2, Bound::Range((-1.0, 1.0))),
             statistic("cells", 3, Bound::OneCell),
@@ -112,14 +128,12 @@ mod tests {
         ];
         let mut reducer = Reducer::new(&all);
         let far = || Contribution::Reals(vec![3.0, 4.0]);
-        reducer.add(vec![far(), Contribution::Cell(2), far(), Contribution::Integers(vec![-3, 1])]);
-        reducer.add(vec![
-            Contribution::Reals(vec![f64::NAN, -0.5]),
-            Contribution::Cell(3),
-            far(),
-            Contribution::Bytes(vec![1]),
-        ]);
-        reducer.add(vec![Contribution::None]);
+        reducer.add(vec![far(), Contribution::Cell(2), far(), Contribution::Integers(vec![-3, 1])], &[]);
+        reducer.add(
+            vec![Contribution::Reals(vec![f64::NAN, -0.5]), Contribution::Cell(3), far(), Contribution::Bytes(vec![1])],
+            &[],
+        );
+        reducer.add(vec![Contribution::None], &[]);
         let (sums, clipped, ignored) = reducer.finish();
         assert_eq!(sums[0], [1.0, 0.5]);
         assert_eq!(sums[1], [0.0, 0.0, 1.0]);

@@ -7,6 +7,7 @@ mod demo;
 mod job;
 mod key;
 mod researcher;
+mod simulate;
 mod site;
 
 use anyhow::Result;
@@ -37,6 +38,7 @@ pub(crate) enum Command {
     /// Submit jobs, follow them, fetch their results.
     #[command(subcommand)]
     Job(job::Job),
+    Simulate(simulate::Simulate),
     /// The process in which a site runs guests. Started by the site alone.
     #[command(hide = true)]
     Worker {
@@ -57,6 +59,7 @@ impl Command {
             Self::Site(command) => command.run(json),
             Self::Researcher(command) => command.run(json),
             Self::Job(command) => command.run(json),
+            Self::Simulate(command) => command.run(json),
             Self::Worker { .. } => unreachable!("`main` runs a worker before anything else"),
         }
     }

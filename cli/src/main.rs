@@ -15,6 +15,7 @@ mod files;
 mod html;
 mod jobfile;
 mod show;
+mod simulate;
 
 use clap::Parser;
 use std::process::ExitCode;

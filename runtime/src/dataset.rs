@@ -15,6 +15,7 @@ mod days;
 mod genotypes;
 mod ingest;
 mod pack;
+mod plink;
 mod report;
 mod seal;
 mod store;

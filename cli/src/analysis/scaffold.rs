@@ -70,6 +70,7 @@ const SDK: &[(&str, &str)] = &[
     sdk!("src/report.rs"),
     sdk!("src/report/chart.rs"),
     sdk!("src/round.rs"),
+    sdk!("src/scores.rs"),
     sdk!("src/shape.rs"),
     sdk!("src/testing.rs"),
     sdk!("src/testing/cohort.rs"),

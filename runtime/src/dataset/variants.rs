@@ -1,4 +1,4 @@
-//! VCF and BCF (by noodles): from records to dosages of catalogue variants.
+//! VCF and BCF (by noodles), and PLINK's `.bed`: from records to dosages of catalogue variants.
 //!
 //! *In*: a variant file, plain or bgzipped, and the catalogues. *Out*: codes of its individuals, in the tiles.
 //! *Refuses*: a file that is cut or malformed, by file and record. What does not match is noted and left out:
@@ -19,13 +19,16 @@ use vestibule_protocol::catalogue::Catalogue;
 
 use super::config::ConfigError;
 use super::genotypes::{self, Malformed};
+use super::plink::{Bed, BedRecord, Input, is_bed};
 use super::report::IngestReport;
 use super::tiles::{Samples, Tiles};
 
+/// Opens a file of the source folder.
+pub(super) type Open<'a> = &'a dyn Fn(&str) -> std::io::Result<Input>;
+
 /// The sample names of a file.
-pub(super) fn samples(name: &str, input: impl Read + Send + 'static) -> Result<Vec<String>, ConfigError> {
-    let opened = guarded(name, || Opened::new(name, input))?;
-    Ok(opened.header().sample_names().iter().cloned().collect())
+pub(super) fn samples(name: &str, open: Open<'_>) -> Result<Vec<String>, ConfigError> {
+    Ok(guarded(name, || Opened::new(name, open))?.samples())
 }
 
 /// Which catalogue variants were seen, a bit each.
@@ -95,6 +98,8 @@ pub(super) struct VariantFile {
     name: String,
     opened: Opened,
     header: vcf::Header,
+    /// Samples of the file.
+    people: usize,
     samples: Samples,
     place: Place,
     codes: Vec<u8>,
@@ -107,16 +112,12 @@ const STEP: usize = 1_024;
 
 impl VariantFile {
     /// Opens it behind `place`. `rows`: the row of each individual that is wanted.
-    pub(super) fn open(
-        name: &str,
-        input: impl Read + Send + 'static,
-        rows: &HashMap<&str, usize>,
-        place: Place,
-    ) -> Result<Self, ConfigError> {
-        let opened = guarded(name, || Opened::new(name, input))?;
-        let header = opened.header().clone();
-        let samples = Samples::new(header.sample_names().iter().map(|sample| rows.get(sample.as_str()).copied()));
-        Ok(Self { name: name.to_owned(), opened, header, samples, skip: place.records, place, codes: Vec::new() })
+    pub(super) fn open(name: &str, open: Open<'_>, rows: &HashMap<&str, usize>, place: Place) -> Result<Self, ConfigError> {
+        let opened = guarded(name, || Opened::new(name, open))?;
+        let names = opened.samples();
+        let samples = Samples::new(names.iter().map(|sample| rows.get(sample.as_str()).copied()));
+        let (header, people) = (opened.header(), names.len());
+        Ok(Self { name: name.to_owned(), opened, header, people, samples, skip: place.records, place, codes: Vec::new() })
     }
 
     /// How far it was read.
@@ -138,19 +139,19 @@ impl VariantFile {
     }
 
     fn record(&mut self, target: &mut Target<'_>) -> Result<bool, ReadError> {
-        let Self { name, opened, header, samples, place: Place { records, here }, codes, skip } = self;
+        let Self { name, opened, header, people, samples, place: Place { records, here }, codes, skip } = self;
         let number = if *skip > 0 { records.saturating_sub(*skip) } else { *records }.saturating_add(1);
         let fail = |why: &dyn std::fmt::Display| {
             ConfigError(format!("{name}, record {number}: {why}; is the file damaged or cut short?"))
         };
-        let Some(record) = opened.next().map_err(|error| fail(&error))? else { return Ok(false) };
+        let Some(record) = opened.next(number).map_err(|error| fail(&error))? else { return Ok(false) };
         if *skip > 0 {
             *skip = skip.saturating_sub(1);
             return Ok(true);
         }
         *records = number;
         target.report.records = target.report.records.saturating_add(1);
-        let site = Site::of(record.common(), header).map_err(|error| fail(&error))?;
+        let site = record.site(header).map_err(|error| fail(&error))?;
         let Some(site) = site else { return Ok(true) };
         let place = || format!("{name}, record {number}: {}:{}", site.contig, site.position);
         let matches = find(target.catalogues, &site);
@@ -167,7 +168,7 @@ impl VariantFile {
                 target.report.note("further records of a variant, left out", place);
                 continue;
             }
-            let odd = record.codes(header, found.allele, codes).map_err(|error| fail(&error.0))?;
+            let odd = record.codes(header, *people, found.allele, codes).map_err(|error| fail(&error.0))?;
             let Some(odd) = odd else {
                 target.report.note("records without genotypes (GT), left out", place);
                 break;
@@ -264,13 +265,20 @@ fn complement(bases: &str) -> String {
 enum Opened {
     Vcf(vcf::io::Reader<Box<dyn BufRead>>, vcf::Header, Box<vcf::Record>),
     Bcf(bcf::io::Reader<Box<dyn Read>>, vcf::Header, Box<bcf::Record>),
+    Bed(Box<Bed>),
 }
 
 impl Opened {
-    fn new(name: &str, input: impl Read + Send + 'static) -> Result<Self, ConfigError> {
+    fn new(name: &str, open: Open<'_>) -> Result<Self, ConfigError> {
         let fail = |what: &str, error: &dyn std::fmt::Display| ConfigError(format!("{name}: {what}: {error}"));
+        let input = open(name).map_err(|error| ConfigError(format!("{name}: {error}")))?;
         let mut input = BufReader::with_capacity(1 << 20, input);
-        let gzip = input.fill_buf().map_err(|error| fail("it cannot be read", &error))?.starts_with(&[0x1f, 0x8b]);
+        let start = input.fill_buf().map_err(|error| fail("it cannot be read", &error))?;
+        if is_bed(start) {
+            let bed = Bed::open(name, Box::new(input), open).map_err(|error| ConfigError(format!("{name}: {error}")))?;
+            return Ok(Self::Bed(Box::new(bed)));
+        }
+        let gzip = start.starts_with(&[0x1f, 0x8b]);
         let workers = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
         let mut input: Box<dyn BufRead> =
             if gzip { Box::new(bgzf::io::MultithreadedReader::with_worker_count(workers, input)) } else { Box::new(input) };
@@ -281,7 +289,8 @@ impl Opened {
             return Ok(Self::Bcf(reader, header, Box::default()));
         }
         if !start.starts_with(b"##fileformat=VCF") {
-            return Err(fail("it is neither VCF nor BCF", &"it does not begin with `##fileformat=VCF` or `BCF`"));
+            let why = "it does not begin with `##fileformat=VCF` or `BCF`, nor as a PLINK 1 .bed does";
+            return Err(fail("it is neither VCF nor BCF", &why));
         }
         let head = head(&mut input).map_err(|error| fail("its header cannot be read", &error))?;
         let mut reader = vcf::io::Reader::new(Box::new(Cursor::new(head).chain(input)) as Box<dyn BufRead>);
@@ -289,16 +298,27 @@ impl Opened {
         Ok(Self::Vcf(reader, header, Box::default()))
     }
 
-    const fn header(&self) -> &vcf::Header {
+    fn samples(&self) -> Vec<String> {
         match self {
-            Self::Vcf(_, header, _) | Self::Bcf(_, header, _) => header,
+            Self::Vcf(_, header, _) | Self::Bcf(_, header, _) => header.sample_names().iter().cloned().collect(),
+            Self::Bed(bed) => bed.samples().to_vec(),
         }
     }
 
-    fn next(&mut self) -> std::io::Result<Option<Record<'_>>> {
+    /// Empty where the format has none.
+    fn header(&self) -> vcf::Header {
+        match self {
+            Self::Vcf(_, header, _) | Self::Bcf(_, header, _) => header.clone(),
+            Self::Bed(_) => vcf::Header::default(),
+        }
+    }
+
+    /// The next record, which is the file's record `number`.
+    fn next(&mut self, number: u64) -> std::io::Result<Option<Record<'_>>> {
         Ok(match self {
             Self::Vcf(reader, _, record) => (reader.read_record(record)? > 0).then_some(Record::Vcf(record)),
             Self::Bcf(reader, _, record) => (reader.read_record(record)? > 0).then_some(Record::Bcf(record)),
+            Self::Bed(bed) => bed.next(number)?.map(Record::Bed),
         })
     }
 }
@@ -334,20 +354,33 @@ const MAX_HEADER_LINE: u64 = 256 << 20;
 enum Record<'a> {
     Vcf(&'a vcf::Record),
     Bcf(&'a bcf::Record),
+    Bed(&'a BedRecord),
 }
 
 impl Record<'_> {
-    const fn common(&self) -> &dyn vcf::variant::Record {
+    /// `None` for a record at no base.
+    fn site(&self, header: &vcf::Header) -> std::io::Result<Option<Site>> {
         match self {
-            Self::Vcf(record) => *record,
-            Self::Bcf(record) => *record,
+            Self::Vcf(record) => Site::of(*record, header),
+            Self::Bcf(record) => Site::of(*record, header),
+            Self::Bed(BedRecord { position: 0, .. }) => Ok(None),
+            // Neither allele is the reference's by the format: usually it is the second. Where it is not, the record is turned.
+            Self::Bed(record) => Ok(Some(Site {
+                contig: record.contig.clone(),
+                position: record.position,
+                reference: record.second.clone(),
+                alternates: vec![record.first.clone()],
+            })),
         }
     }
 
     /// The samples' codes at one allele, and how many had too many alleles; `None` where there are no genotypes.
-    fn codes(&self, header: &vcf::Header, allele: u32, codes: &mut Vec<u8>) -> Result<Option<u64>, Malformed> {
-        let people = header.sample_names().len();
+    fn codes(&self, header: &vcf::Header, people: usize, allele: u32, codes: &mut Vec<u8>) -> Result<Option<u64>, Malformed> {
         match self {
+            Self::Bed(record) => {
+                record.codes(people, allele, codes);
+                Ok(Some(0))
+            }
             Self::Vcf(record) => {
                 let samples = record.samples();
                 let Some(field) = samples.keys().iter().position(|key| key == "GT") else { return Ok(None) };

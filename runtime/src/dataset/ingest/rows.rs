@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cap_std::fs::{Dir, OpenOptions};
 
 use super::super::config::{Config, Individuals};
+use super::super::plink::Input;
 use super::super::report::IngestReport;
 use super::super::store::{self, RowWriter};
 use super::super::table::People;
@@ -18,7 +19,7 @@ use super::super::variants::{self, Place, ReadError, Seen, Target, VariantFile};
 use super::super::{StoreKey, Value};
 use super::groups::Groups;
 use super::journal::Journal;
-use super::sources::{Sources, open};
+use super::sources::Sources;
 use super::{IngestError, Progress, Tuning, documents, tables};
 
 const SCRATCH: &str = "scratch";
@@ -66,7 +67,7 @@ impl Making<'_> {
         let mut with_genotypes = BTreeSet::new();
         let mut owners: Vec<Option<String>> = Vec::new();
         for file in &self.sources.variant_files {
-            let samples = variants::samples(file, open(self.source, file)?)?;
+            let samples = variants::samples(file, &|file| Ok(Box::new(self.source.open(file)?.into_std())))?;
             owners.push(samples.first().filter(|_| samples.len() == 1).cloned());
             with_genotypes.extend(samples);
         }
@@ -124,15 +125,16 @@ impl Making<'_> {
         let read = Arc::new(AtomicU64::new(0));
         let mut saved = 0;
         for (index, &file) in files.iter().enumerate() {
-            let input = open(self.source, file)?;
             if index < done {
-                let length = input.metadata().map_err(|error| IngestError::io(file, &error))?.len();
+                let length = self.source.metadata(file).map_err(|error| IngestError::io(file, &error))?.len();
                 read.fetch_add(length, Ordering::Relaxed);
                 saved = read.load(Ordering::Relaxed);
                 continue;
             }
-            let input = Counted { input, read: Arc::clone(&read) };
-            let mut reading = VariantFile::open(file, input, &rows, place)?;
+            let open = |file: &str| -> std::io::Result<Input> {
+                Ok(Box::new(Counted { input: self.source.open(file)?.into_std(), read: Arc::clone(&read) }))
+            };
+            let mut reading = VariantFile::open(file, &open, &rows, place)?;
             place = Place::start(&catalogues);
             loop {
                 let mut target = Target { catalogues: &catalogues, tiles: &mut tiles, seen: &mut seen, report };

@@ -13,6 +13,7 @@ use vestibule_protocol::catalogue::Catalogue;
 use vestibule_protocol::dictionary::Dictionary;
 
 use super::super::config::{Config, ConfigError};
+use super::super::plink::beside;
 use super::{IngestError, Progress};
 
 /// What is ingested, opened as far as it is small.
@@ -21,7 +22,9 @@ pub(super) struct Sources {
     pub(super) dictionary: Dictionary,
     pub(super) catalogues: Vec<(Vec<u8>, Arc<Catalogue>)>,
     pub(super) variant_files: Vec<String>,
-    /// Bytes of the variant files.
+    /// Files that belong to those.
+    pub(super) companions: Vec<String>,
+    /// Bytes of all of them.
     pub(super) variant_bytes: u64,
 }
 
@@ -32,7 +35,7 @@ impl Sources {
         let of = |file: &str, error: &dyn std::fmt::Display| IngestError::Config(ConfigError(format!("{file}: {error}")));
         let dictionary = Dictionary::parse(&dictionary_text).map_err(|error| of(&config.dictionary, &error))?;
         let mut catalogues = Vec::new();
-        let (mut variant_files, mut variant_bytes) = (Vec::new(), 0_u64);
+        let (mut variant_files, mut companions, mut variant_bytes) = (Vec::new(), Vec::new(), 0_u64);
         if let Some(variants) = &config.variants {
             for file in &variants.catalogue {
                 let bytes = source.read(file).map_err(|error| io(file, error))?;
@@ -50,12 +53,14 @@ impl Sources {
                 return Err(of("[variants]", &"`catalogue` names no file"));
             }
             variant_files = matching(source, &variants.files)?;
-            for file in &variant_files {
+            let beds = || variant_files.iter().filter(|file| file.ends_with(".bed"));
+            companions = beds().flat_map(|bed| [beside(bed, "bim"), beside(bed, "fam")]).collect();
+            for file in variant_files.iter().chain(&companions) {
                 let bytes = source.metadata(file).map_err(|error| io(file, error))?.len();
                 variant_bytes = variant_bytes.saturating_add(bytes);
             }
         }
-        Ok(Self { dictionary_text, dictionary, catalogues, variant_files, variant_bytes })
+        Ok(Self { dictionary_text, dictionary, catalogues, variant_files, companions, variant_bytes })
     }
 
     /// SHA-256 of everything that is read, so that the same files are not ingested twice.
@@ -76,7 +81,7 @@ impl Sources {
             context.update(part);
         }
         let mut buffer = vec![0; 1 << 20];
-        for file in config.table.iter().map(|table| &table.file).chain(&self.variant_files) {
+        for file in config.table.iter().map(|table| &table.file).chain(&self.variant_files).chain(&self.companions) {
             let fail = |error: &std::io::Error| IngestError::Config(ConfigError(format!("{file}: {error}")));
             let mut input = source.open(file).map_err(|error| fail(&error))?;
             context.update(&(file.len() as u64).to_be_bytes());

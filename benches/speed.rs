@@ -9,6 +9,7 @@
     reason = "a bench stops at the first surprise"
 )]
 
+mod scale;
 #[path = "../tests/federation/world.rs"]
 mod world;
 
@@ -33,6 +34,10 @@ use vestibule_worker::Launch;
 fn main() {
     println!("| what | median |\n|---|---|");
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    if asked.first().is_some_and(|name| name == "scale") {
+        let count = |at: usize| asked.get(at).map_or(20_000, |count| count.replace('_', "").parse().expect("a number"));
+        return scale::scale(count(1), count(2));
+    }
     let wanted = |part: &str| asked.is_empty() || asked.iter().any(|name| name == part);
     // Parts by name, after `cargo speed --`; all by default. `slowest` is what a site's `[slowest]` settings must be above.
     if ["instances", "scan", "defences"].into_iter().any(wanted) {

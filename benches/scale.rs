@@ -1,0 +1,241 @@
+//! A national programme's size: `cargo speed -- scale PEOPLE VARIANTS` (100,000 of each take 15 GB of disk for some minutes).
+//!
+//! Simulated people are ingested as at a site; whole rounds run as at a site, in worker processes, noise included. Beside them the same
+//! questions to the tools of the field, on the same genotypes, which ask for no isolation and no privacy.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use serde_json::json;
+use vestibule_protocol::calibration::calibrate;
+use vestibule_protocol::job::{Budget, Limits, Noise};
+use vestibule_protocol::release::Released;
+use vestibule_runtime::component::CodeFolder;
+use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
+use vestibule_runtime::guests::Guests;
+use vestibule_runtime::partitions::Partitions;
+use vestibule_runtime::trial;
+use vestibule_sandbox::{CodeCache, Sandbox, Settings, Shape, Step};
+use vestibule_worker::Launch;
+
+use super::{row, world};
+
+/// What some work took.
+struct Took {
+    seconds: f64,
+    processor_seconds: f64,
+}
+
+/// Of this process and of its children that ended, in seconds.
+fn processor() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    // utime, stime, cutime, cstime: fields 14 to 17 of proc(5), in hundredths.
+    fields[11..15].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Took) {
+    let (start, before) = (Instant::now(), processor());
+    let value = work();
+    (value, Took { seconds: start.elapsed().as_secs_f64(), processor_seconds: processor() - before })
+}
+
+/// The most memory that this process held since [`forget`], in MB.
+fn peak() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1e3
+}
+
+fn forget() {
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+}
+
+fn shown(what: &str, took: &Took, genotypes: f64) {
+    let Took { seconds, processor_seconds } = took;
+    let rate = format!(
+        "{:.0} M genotypes/s, {:.0} M a processor second",
+        genotypes / seconds / 1e6,
+        genotypes / processor_seconds / 1e6
+    );
+    row(what, format!("{seconds:.2} s, {processor_seconds:.2} s of processors: {rate}"));
+}
+
+/// A tool of the field, where it is installed.
+fn peer(what: &str, program: &str, arguments: &[&str], genotypes: f64) -> Option<Took> {
+    let run = || Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let (status, took) = timed(run);
+    match status {
+        Ok(status) if status.success() => {
+            shown(&format!("`{what}`"), &took, genotypes);
+            Some(took)
+        }
+        _ => {
+            row(&format!("`{what}`"), "not installed, or it failed".to_owned());
+            None
+        }
+    }
+}
+
+pub(super) fn scale(people: u32, variants: u32) {
+    let temp = tempfile::tempdir().unwrap();
+    let study = temp.path().join("study");
+    let genotypes = f64::from(people) * f64::from(variants);
+    let size = [people.to_string(), variants.to_string()];
+    let arguments = ["--people", &size[0], "--variants", &size[1], "--sites", "1", "--causal", "20", "--json"];
+    let (output, took) = timed(|| {
+        Command::new(world::BINARY).arg("simulate").arg(&study).args(arguments).stdout(Stdio::null()).status().unwrap()
+    });
+    assert!(output.success());
+    shown(&format!("simulate {people} people x {variants} variants"), &took, genotypes);
+    let site = study.join("site1");
+    let recipe = std::fs::read_to_string(site.join("DATASET.toml")).unwrap();
+    let (source, key) = (Dir::open_ambient_dir(&site, ambient_authority()).unwrap(), StoreKey::from_bytes([1; 32]));
+    source.create_dir("data").unwrap();
+    let data = source.open_dir("data").unwrap();
+    forget();
+    let (report, took) = timed(|| ingest(&source, &recipe, &data, &key, &mut |_| {}).unwrap());
+    assert_eq!((report.individuals, report.variants_matched), (people.into(), variants.into()));
+    shown("ingest of PLINK files", &took, genotypes);
+    row("its most memory", format!("{:.0} MB", peak()));
+    let dataset = Dataset::open(&data, &"cohort".parse().unwrap(), &key).unwrap();
+    let stored = walk(&site.join("data"));
+    row("the dataset, encrypted", format!("{:.2} GB, {:.2} bits a genotype", stored / 1e9, stored * 8.0 / genotypes));
+
+    let codes = temp.path().join("code");
+    std::fs::create_dir(&codes).unwrap();
+    let folder = CodeFolder(Dir::open_ambient_dir(&codes, ambient_authority()).unwrap());
+    let guests = Guests::new(Launch::of(world::BINARY.into(), 256), CodeCache::new(Box::new(folder), &[1; 32]));
+    let contigs: Vec<&str> = dataset.info().catalogues[0].contigs().collect();
+    let slices = |count: usize| -> Vec<_> {
+        contigs.iter().take(count).map(|contig| json!({ "contig": contig, "start": 1, "end": 1_u64 << 40 })).collect()
+    };
+    let threads = std::thread::available_parallelism().unwrap().get();
+    job(&dataset, &guests, "allele-frequency", &json!({ "catalogue": "simulated", "slices": slices(22) }), threads);
+    // Of the 22 contigs as many as hold about 10,000 variants.
+    let some = (22 * 10_000_usize).div_ceil(variants as usize).clamp(1, 22);
+    let params = |count| json!({ "outcome": "ldl", "covariates": ["age", "sex", "smoker"], "catalogue": "simulated", "slices": slices(count) });
+    job(&dataset, &guests, "linear-association", &params(some), threads);
+    if some < 22 {
+        job(&dataset, &guests, "linear-association", &params(22), threads);
+    }
+    job(&dataset, &guests, "cohort-summary", &json!({ "columns": ["age"] }), threads);
+    peers(&site, temp.path(), people, variants, threads);
+}
+
+/// Every round of a job, as at one site; what its release says goes back to the analysis.
+fn job(dataset: &Dataset, guests: &Guests, name: &str, params: &serde_json::Value, threads: usize) {
+    let component = std::fs::read(world::component(name)).unwrap();
+    let analysis = Sandbox::new(Settings::default()).unwrap().load(&component).unwrap();
+    let (params, limits) = (params.to_string(), Limits { fuel_per_partition: 2_000_000, memory_mib: 64 });
+    let plan = analysis.plan(&params, limits).unwrap();
+    let (variants, columns) = dataset.info().shape(&plan.columns, &plan.variants).unwrap();
+    let shape = Shape { variants, columns };
+    let partitions = Partitions::of(plan.partitioning, dataset.info().approximate_size);
+    drop(guests.load(&component).unwrap());
+    let mut history: Vec<Vec<Released>> = vec![];
+    let (mut seconds, mut processor_seconds) = (0.0, 0.0);
+    forget();
+    while let Step::Round(round) = analysis.next(&params, &shape, &history, limits).unwrap() {
+        let (released, took) = timed(|| {
+            let selection = dataset.select(&plan.columns, &plan.variants).unwrap().of(&round);
+            let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(round.share_ppb());
+            let calibrated = calibrate(&round, plan.partitioning, budget).unwrap();
+            let loaded = guests.load(&component).unwrap();
+            let crews = loaded.prepare(&round, limits, &selection, partitions).unwrap().crews(threads);
+            let (_, released) = trial::release(dataset, &selection, partitions, crews, &calibrated).unwrap();
+            let of = round.statistics().iter().zip(&calibrated).zip(released);
+            of.map(|((statistic, calibrated), values)| Released {
+                name: statistic.name.clone(),
+                values,
+                noise_sd: calibrated.noise_sd(),
+                sites: 1,
+            })
+            .collect()
+        });
+        seconds += took.seconds;
+        processor_seconds += took.processor_seconds;
+        history.push(released);
+    }
+    let people = dataset.info().approximate_size as f64;
+    let genotypes = people * shape.variants.len() as f64;
+    let what = format!(
+        "{name}, {} variants, {} rounds through the whole gate, {threads} threads",
+        shape.variants.len(),
+        history.len()
+    );
+    if genotypes > 0.0 {
+        shown(&what, &Took { seconds, processor_seconds }, genotypes);
+    } else {
+        row(&what, format!("{seconds:.2} s, {:.0} instances a processor second", people / processor_seconds));
+    }
+    row("its most memory, without that of the workers", format!("{:.0} MB", peak()));
+}
+
+fn walk(folder: &Path) -> f64 {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { entry.metadata().unwrap().len() as f64 }).sum()
+}
+
+/// The same questions to the tools of the field.
+fn peers(site: &Path, temp: &Path, people: u32, variants: u32, threads: usize) {
+    let genotypes = f64::from(people) * f64::from(variants);
+    let (bed, pgen, few) = (site.join("cohort"), temp.join("all"), temp.join("few"));
+    let (bed, pgen, few) = (bed.to_str().unwrap(), pgen.to_str().unwrap(), few.to_str().unwrap());
+    let threads = threads.to_string();
+    let covariates = format!("{few}.covariates");
+    let outcome = format!("{few}.outcome");
+    let table = std::fs::read_to_string(site.join("people.csv")).unwrap();
+    let (mut of_covariates, mut of_outcome) = ("#IID age sex smoker\n".to_owned(), "#IID ldl\n".to_owned());
+    for line in table.lines().skip(1) {
+        let cells: Vec<&str> = line.split(',').collect();
+        of_covariates += &format!("{} {} {} {}\n", cells[0], cells[2], if cells[1] == "M" { 1 } else { 2 }, cells[3]);
+        of_outcome += &format!("{} {}\n", cells[0], cells[4]);
+    }
+    std::fs::write(&covariates, of_covariates).unwrap();
+    std::fs::write(&outcome, of_outcome).unwrap();
+    if peer("plink2 --make-pgen", "plink2", &["--bfile", bed, "--make-pgen", "--threads", &threads, "--out", pgen], genotypes)
+        .is_none()
+    {
+        return;
+    }
+    peer("plink2 --freq", "plink2", &["--pfile", pgen, "--freq", "--threads", &threads, "--out", few], genotypes);
+    let glm = [
+        "--pheno",
+        &outcome,
+        "--covar",
+        &covariates,
+        "--covar-variance-standardize",
+        "--glm",
+        "hide-covar",
+        "--threads",
+        &threads,
+    ];
+    let arguments = [&["--pfile", pgen], &glm[..], &["--out", few]].concat();
+    peer("plink2 --glm, three covariates", "plink2", &arguments, genotypes);
+    // A hundredth of the variants as BCF: what takes bcftools a second takes the others ten milliseconds.
+    let part = (f64::from(variants) / 100.0).ceil().min(f64::from(variants));
+    let end = std::fs::read_to_string(site.join("cohort.bim")).unwrap();
+    let line: Vec<&str> = end.lines().nth(part as usize - 1).unwrap().split('\t').collect();
+    let export =
+        ["--pfile", pgen, "--chr", line[0], "--to-bp", line[3], "--export", "bcf", "--threads", &threads, "--out", few];
+    let exported = Command::new("plink2").args(export).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if exported.is_ok_and(|status| status.success()) {
+        let (bcf, some) = (format!("{few}.bcf"), f64::from(people) * part);
+        peer(
+            "bcftools +fill-tags AC,AN,AF, a hundredth of the variants",
+            "bcftools",
+            &["+fill-tags", "-Ob", "-o", "/dev/null", &bcf, "--", "-t", "AC,AN,AF"],
+            some,
+        );
+        peer(
+            "bcftools +fill-AN-AC, a hundredth of the variants",
+            "bcftools",
+            &["+fill-AN-AC", "-Ob", "-o", "/dev/null", &bcf],
+            some,
+        );
+    }
+}

@@ -139,12 +139,6 @@ impl<'a> Packed<'a> {
         BLOCK_BYTES
     }
 
-    /// The bytes of each row, from the one in which the stretch begins.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = &'a [u8]> {
-        let first = self.start / 4;
-        self.bytes.chunks(self.stride()).map(move |row| row.get(first..).unwrap_or_default())
-    }
-
     /// Where in a row the stretch begins.
     pub(crate) const fn start(&self) -> usize {
         self.start

@@ -19,8 +19,10 @@ use crate::dataset::{Packed, RowGroup};
 pub(super) const ONE: i64 = 1 << FACTOR_LOG2_SCALE;
 /// Rows whose factors are summed in 32 bits: 2,048 of 2^18 steps are 2^29.
 const ROWS_AT_ONCE: usize = 2_048;
-/// Bytes of a row that are looked up together: a line of the processor's cache.
+/// Bytes of a row that are looked up together, and rows: so that a line of the processor's cache is used up once it is there, and the tables
+/// of its bytes stay near for all these rows.
 const LINE: usize = 64;
+const ROWS_IN_SIGHT: usize = 16;
 
 /// For each of the four things that a genotype can be, a sum.
 type Classes<T> = [T; CLASSES];
@@ -94,6 +96,10 @@ impl Products {
                 factors.iter_mut().for_each(|factor| *factor = (*factor).clamp(-most, most));
             }
             IntegerBound::L2 { radius } => {
+                let limit = u128::from(radius).pow(2);
+                if self.largest_square() <= limit {
+                    return;
+                }
                 let norms = self.norms(rows);
                 for (row, norm) in factors.chunks_exact_mut(self.factors).zip(norms) {
                     // The square of the norm of all products is that of the factors' times that of the scores'.
@@ -103,7 +109,7 @@ impl Products {
                             .sum::<u128>()
                             .saturating_mul(norm.into())
                     };
-                    shrink(row, u128::from(radius).pow(2), squared, |limit, norm| (limit / norm).sqrt());
+                    shrink(row, limit, squared, |limit, norm| (limit / norm).sqrt());
                 }
             }
             // A round with these does not pass its check.
@@ -111,9 +117,16 @@ impl Products {
         }
     }
 
+    /// The largest square of a norm that any row can have: where the bound holds it, no row's need be looked at.
+    fn largest_square(&self) -> u128 {
+        let most = |squares: &Classes<u64>| squares.iter().copied().max().map_or(0, u128::from);
+        let ones = u128::from(ONE.unsigned_abs()).pow(2).saturating_mul(self.factors as u128);
+        self.squares.iter().map(most).sum::<u128>().saturating_mul(ones)
+    }
+
     /// For each row, the sum of the squares of its genotypes' scores.
     fn norms(&self, rows: &RowGroup) -> Vec<u64> {
-        let mut norms = vec![0; rows.len()];
+        let mut norms = vec![0_u64; rows.len()];
         let mut first = 0_usize;
         for packed in rows.packed() {
             let squares = self.squares.get(first..first.saturating_add(packed.variants())).unwrap_or_default();
@@ -124,10 +137,17 @@ impl Products {
             padded.extend_from_slice(squares);
             padded.resize(padded.len().next_multiple_of(4), [0; CLASSES]);
             let tables: Vec<[[u64; 16]; 2]> = padded.as_chunks::<4>().0.iter().map(halves).collect();
-            for (line, tables) in tables.chunks(LINE).enumerate() {
-                for (norm, row) in norms.iter_mut().zip(packed.rows()) {
-                    let bytes = row.get(line.saturating_mul(LINE)..).unwrap_or_default();
-                    *norm += bytes.iter().zip(tables).map(|(&byte, table)| look_up(table, byte)).sum::<u64>();
+            let near = packed.bytes().chunks(packed.stride().saturating_mul(ROWS_IN_SIGHT));
+            for (norms, rows) in norms.chunks_mut(ROWS_IN_SIGHT).zip(near) {
+                for (line, tables) in tables.chunks(LINE).enumerate() {
+                    let start = (packed.start() / 4).saturating_add(line.saturating_mul(LINE));
+                    for (norm, row) in norms.iter_mut().zip(rows.chunks(packed.stride())) {
+                        let bytes = row.get(start..).unwrap_or_default();
+                        // At most 2^30 for each score, of which there are fewer than 2^23: nothing wraps.
+                        let sum =
+                            bytes.iter().zip(tables).fold(0, |sum: u64, (&byte, table)| sum.wrapping_add(look_up(table, byte)));
+                        *norm = norm.wrapping_add(sum);
+                    }
                 }
             }
         }
@@ -165,7 +185,7 @@ fn halves(squares: &[Classes<u64>; 4]) -> [[u64; 16]; 2] {
 
 #[expect(clippy::indexing_slicing, reason = "half a byte is an index of 16")]
 fn look_up([low, high]: &[[u64; 16]; 2], byte: u8) -> u64 {
-    low[usize::from(byte & 15)] + high[usize::from(byte >> 4)]
+    low[usize::from(byte & 15)].wrapping_add(high[usize::from(byte >> 4)])
 }
 
 /// A factor, which is at most [`ONE`] either way.

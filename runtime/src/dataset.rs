@@ -8,6 +8,7 @@
 //! data/NAME/current            which version serves           data/NAME/VERSION/dictionary.toml, catalogue-N.tsv  public
 //! data/NAME/VERSION/info.json  the public description         data/NAME/VERSION/people.parquet     encrypted rows
 //! data/NAME/VERSION/seal       HMAC of info.json, our key     data/NAME/VERSION/report             encrypted: for the site's eyes
+//! data/NAME/withdrawn          encrypted: who is left out
 //! ```
 
 mod config;
@@ -22,6 +23,7 @@ mod store;
 mod table;
 mod tiles;
 mod variants;
+mod withdrawal;
 
 use std::sync::Arc;
 
@@ -44,6 +46,7 @@ pub use seal::StoreKey;
 pub(crate) use store::Packed;
 pub use store::{RowGroup, Selection};
 pub use vestibule_protocol::shape::ShapeError;
+pub use withdrawal::{Withdrawal, readmit, withdraw};
 
 /// One cell of an individual's row.
 #[derive(Clone, Copy, PartialEq)]
@@ -314,8 +317,12 @@ impl Dataset {
         let (info, _) = read_info(&dir, name)?;
         let file = dir.open(store::FILE)?.into_std();
         let damaged = |why: String| DatasetError::Damaged { name: name.clone(), file: store::FILE.to_owned(), why };
-        let store = store::Store::open(file, &key.version(&version)).map_err(damaged)?;
-        Ok(Self { info, version, store })
+        let folder = data.open_dir(name.as_str())?;
+        let withdrawn = withdrawal::Withdrawn::read(&folder, name, key)?;
+        // Without somebody it is another dataset: what was released of it before is no answer.
+        let shown = if withdrawn.is_empty() { version.clone() } else { format!("{version}-{}", withdrawn.name()) };
+        let store = store::Store::open(file, &key.version(&version), withdrawn).map_err(damaged)?;
+        Ok(Self { info, version: shown, store })
     }
 
     /// The public description.
@@ -324,7 +331,7 @@ impl Dataset {
         &self.info
     }
 
-    /// Which version of its rows serves: another after every ingest that changed something.
+    /// Which version of its rows serves: another after every ingest that changed something, and after every withdrawal.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version

@@ -44,6 +44,21 @@ pub(crate) enum Site {
         /// The recipe; its files lie beside it.
         dataset: PathBuf,
     },
+    /// Leave individuals out, who withdrew their consent: from the next job on, and of the rows at rest.
+    Withdraw {
+        /// The site's folder.
+        dir: PathBuf,
+        /// The dataset.
+        dataset: Name,
+        /// Their ids, as the site's files have them.
+        ids: Vec<String>,
+        /// A file with an id on each line.
+        #[arg(long)]
+        file: Option<PathBuf>,
+        /// Let them in again, who withdrew by mistake: the next ingest takes them in.
+        #[arg(long)]
+        undo: bool,
+    },
     /// The datasets, as the coordinator sees them.
     Datasets {
         /// The site's folder.
@@ -120,6 +135,9 @@ impl Site {
                 daemon(async |stop| vestibule_runtime::site::run(site, stop).await, SiteError::code)
             }
             Self::Ingest { dir, dataset } => take_in(&open(&dir)?, &dataset, json),
+            Self::Withdraw { dir, dataset, ids, file, undo } => {
+                withdraw(&open(&dir)?, &dataset, ids, file.as_deref(), undo, json)
+            }
             Self::Datasets { dir } => datasets(&open(&dir)?, json),
             Self::Budget { dir } => budget(&open(&dir)?, json),
             Self::Researcher(Researcher::Add { dir, name, key }) => {
@@ -169,6 +187,27 @@ fn take_in(site: &Home, recipe: &Path, json: bool) -> Result<()> {
     bar.finish_and_clear();
     let report = report.map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?;
     print(json, &serde_json::to_value(&report)?, &report.to_string());
+    Ok(())
+}
+
+fn withdraw(site: &Home, name: &Name, mut ids: Vec<String>, file: Option<&Path>, undo: bool, json: bool) -> Result<()> {
+    if let Some(file) = file {
+        ids.extend(read(file)?.lines().map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned));
+    }
+    let (data, key) = (site.folder("data").map_err(home)?, site.store_key());
+    let failed = |error: dataset::IngestError| coded(error.code(), error);
+    if undo {
+        let found = dataset::readmit(&data, name, &ids, &key).map_err(failed)?;
+        let text = format!("{found} of {} are let in again: ingest the dataset once more", ids.len());
+        print(json, &json!({ "readmitted": found }), &text);
+        return Ok(());
+    }
+    let dataset::Withdrawal { listed, removed } = dataset::withdraw(&data, name, &ids, &key).map_err(failed)?;
+    let text = format!(
+        "{listed} of {} are newly left out, from the next job on and at every ingest; {removed} rows were removed from the file",
+        ids.len()
+    );
+    print(json, &json!({ "listed": listed, "removed": removed }), &text);
     Ok(())
 }
 

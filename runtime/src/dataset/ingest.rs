@@ -25,6 +25,7 @@ use self::rows::Making;
 use self::sources::Sources;
 use super::config::{Config, ConfigError};
 use super::report::IngestReport;
+use super::withdrawal::{self, Withdrawn};
 use super::{CURRENT, DatasetError, StoreKey, current, read_info, store};
 
 /// How far an ingest is.
@@ -92,14 +93,14 @@ impl IngestError {
         }
     }
 
-    fn io(what: &str, error: &std::io::Error) -> Self {
+    pub(super) fn io(what: &str, error: &std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull,
             _ => Self::Io { what: what.to_owned(), why: error.to_string() },
         }
     }
 
-    fn parquet(error: parquet::errors::ParquetError) -> Self {
+    pub(super) fn parquet(error: parquet::errors::ParquetError) -> Self {
         let text = error.to_string();
         if let parquet::errors::ParquetError::External(source) = error
             && let Some(error) = source.downcast_ref::<std::io::Error>()
@@ -158,12 +159,16 @@ pub(super) fn ingest_tuned(
     if let Some((dir, _)) = &serving
         && let Ok((_, info)) = read_info(dir, name)
         && info.inputs == inputs
+        && !withdrawal::is_stale(&folder)
     {
         let report = read_report(dir, key).unwrap_or_default();
         return Ok(IngestReport { changed: false, ..report });
     }
     let serving = serving.map(|(_, version)| version);
-    let begun = begun(&folder, serving.as_deref(), &inputs, key)?;
+    let withdrawn = Withdrawn::read(&folder, name, key)?;
+    // What a killed ingest began is gone on with only where the same people are in.
+    let people = format!("{inputs}.{}", withdrawn.name());
+    let begun = begun(&folder, serving.as_deref(), &people, key)?;
     let keep: Vec<&str> = serving.as_deref().into_iter().chain(begun.as_ref().map(|(version, _)| version.as_str())).collect();
     clean(&folder, &keep)?;
     let (version, journal) = match begun {
@@ -171,8 +176,18 @@ pub(super) fn ingest_tuned(
         None => (fresh(&folder)?, None),
     };
     let dir = folder.open_dir(&version).map_err(|error| IngestError::io(&version, &error))?;
-    let making =
-        Making { source, config: &config, sources: &sources, dir: &dir, version: &version, inputs: &inputs, key, tuning };
+    let making = Making {
+        source,
+        config: &config,
+        sources: &sources,
+        dir: &dir,
+        version: &version,
+        inputs: &inputs,
+        people: &people,
+        withdrawn: &withdrawn,
+        key,
+        tuning,
+    };
     let report = match making.run(journal, progress) {
         Ok(report) => report,
         Err(error) => {
@@ -182,13 +197,13 @@ pub(super) fn ingest_tuned(
         }
     };
     crate::home::replace(&folder, CURRENT, version.as_bytes()).map_err(|error| IngestError::io(CURRENT, &error))?;
-    sync(&folder).map_err(|error| IngestError::io(CURRENT, &error))?;
+    withdrawal::fresh(&folder).and_then(|()| sync(&folder)).map_err(|error| IngestError::io(CURRENT, &error))?;
     clean(&folder, &[&version])?;
     Ok(report)
 }
 
 /// One ingest of a dataset at a time: held while the file is open.
-fn locked(folder: &Dir, name: &Name) -> Result<std::fs::File, IngestError> {
+pub(super) fn locked(folder: &Dir, name: &Name) -> Result<std::fs::File, IngestError> {
     let lock = folder
         .open_with("lock", OpenOptions::new().create(true).write(true))
         .map_err(|error| IngestError::io("lock", &error))?
@@ -215,7 +230,7 @@ fn begun(folder: &Dir, serving: Option<&str>, inputs: &str, key: &StoreKey) -> R
 }
 
 /// The folder of a new version.
-fn fresh(folder: &Dir) -> Result<String, IngestError> {
+pub(super) fn fresh(folder: &Dir) -> Result<String, IngestError> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|error| IngestError::Io { what: "randomness".to_owned(), why: error.to_string() })?;
     let version = format!("v{}", hex(&random));
@@ -234,7 +249,7 @@ fn versions(folder: &Dir) -> Result<Vec<String>, IngestError> {
 }
 
 /// Removes every version but those.
-fn clean(folder: &Dir, keep: &[&str]) -> Result<(), IngestError> {
+pub(super) fn clean(folder: &Dir, keep: &[&str]) -> Result<(), IngestError> {
     for version in versions(folder)?.iter().filter(|version| !keep.contains(&version.as_str())) {
         // A round may still read it: an open file outlives its name.
         folder.remove_dir_all(version).map_err(|error| IngestError::io(version, &error))?;
@@ -242,7 +257,7 @@ fn clean(folder: &Dir, keep: &[&str]) -> Result<(), IngestError> {
     Ok(())
 }
 
-fn sync(dir: &Dir) -> std::io::Result<()> {
+pub(super) fn sync(dir: &Dir) -> std::io::Result<()> {
     dir.open(".")?.sync_all()
 }
 

@@ -18,6 +18,7 @@ use arrow_array::{
     Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, RecordBatch, UInt32Array, UInt64Array,
 };
 use arrow_schema::{DataType, Field, Schema};
+use arrow_select::filter::filter_record_batch;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
@@ -34,6 +35,7 @@ use vestibule_protocol::round::Round;
 use vestibule_protocol::shape::{self, ShapeError};
 
 use super::pack::{BLOCK_BYTES, BLOCK_VARIANTS, unpack};
+use super::withdrawal::Withdrawn;
 use super::{DatasetInfo, Value};
 
 pub(super) const FILE: &str = "people.parquet";
@@ -242,6 +244,7 @@ impl Cells {
 pub(super) struct Store {
     file: PositionedFile,
     metadata: ArrowReaderMetadata,
+    withdrawn: Withdrawn,
 }
 
 impl std::fmt::Debug for Store {
@@ -251,14 +254,15 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    pub(super) fn open(file: File, key: &[u8]) -> Result<Self, String> {
+    /// Rows of those who are withdrawn are not read.
+    pub(super) fn open(file: File, key: &[u8], withdrawn: Withdrawn) -> Result<Self, String> {
         let bytes = file.metadata().map_err(|error| error.to_string())?.len();
         let file = PositionedFile { file: Arc::new(file), bytes };
         let text = |error: ParquetError| error.to_string();
         let decryption = FileDecryptionProperties::builder(key.to_vec()).build().map_err(text)?;
         let options = ArrowReaderOptions::new().with_file_decryption_properties(decryption);
         let metadata = ArrowReaderMetadata::load(&file, options).map_err(text)?;
-        Ok(Self { file, metadata })
+        Ok(Self { file, metadata, withdrawn })
     }
 
     pub(super) fn row_groups(&self) -> usize {
@@ -291,14 +295,15 @@ impl Store {
         let columns = self.column_names(selection);
         let blocks: Vec<String> =
             selection.stretches.iter().map(|stretch| block_name(stretch.catalogue, stretch.block)).collect();
-        let place_column = selection.places.then(|| PLACE.to_owned());
+        let by_place = selection.places || !self.withdrawn.is_empty();
+        let place_column = by_place.then(|| PLACE.to_owned());
         let wanted =
             place_column.iter().chain(&columns).chain(&blocks).map(|name| place(name)).collect::<Result<Vec<_>, _>>()?;
         let mask = ProjectionMask::leaves(self.metadata.parquet_schema(), wanted);
         let rows = self.metadata.metadata().row_group(group).num_rows();
         let rows = usize::try_from(rows).map_err(|error| text(&error))?;
         let mut found = RowGroup { rows, places: None, columns: vec![], stretches: vec![], shown: selection.shown };
-        if columns.is_empty() && blocks.is_empty() && !selection.places {
+        if columns.is_empty() && blocks.is_empty() && !by_place {
             return Ok(found);
         }
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone());
@@ -309,6 +314,8 @@ impl Store {
             .build()
             .map_err(|error| text(&error))?;
         let batch = reader.next().ok_or("a row group is empty")?.map_err(|error| text(&error))?;
+        let batch = self.without_withdrawn(batch).map_err(|error| text(&error))?;
+        found.rows = batch.num_rows();
         let array = |name: &String| batch.column_by_name(name).ok_or_else(|| format!("there is no column `{name}`"));
         if let Some(name) = &place_column {
             let places = array(name)?.as_any().downcast_ref::<UInt64Array>().cloned();
@@ -327,6 +334,54 @@ impl Store {
             ));
         }
         Ok(found)
+    }
+
+    /// A batch that has the column of places, without the rows of those who are withdrawn.
+    fn without_withdrawn(&self, batch: RecordBatch) -> ParquetResult<RecordBatch> {
+        if self.withdrawn.is_empty() {
+            return Ok(batch);
+        }
+        let places = batch.column_by_name(PLACE).and_then(|array| array.as_any().downcast_ref::<UInt64Array>());
+        let places = places.ok_or_else(|| ParquetError::General("there is no column of places".to_owned()))?;
+        let stays: BooleanArray = places.values().iter().map(|head| Some(!self.withdrawn.has_head(*head))).collect();
+        if stays.true_count() == stays.len() {
+            return Ok(batch);
+        }
+        Ok(filter_record_batch(&batch, &stays)?)
+    }
+
+    /// How many rows of withdrawn individuals the file still has.
+    pub(super) fn withdrawn_rows(&self) -> Result<u64, String> {
+        if self.withdrawn.is_empty() {
+            return Ok(0);
+        }
+        let mut gone = 0_u64;
+        for group in 0..self.row_groups() {
+            let nothing = Selection { columns: vec![], stretches: vec![], places: true, shown: false };
+            let there = self.read(&nothing, group)?.len();
+            let all = self.metadata.metadata().row_group(group).num_rows();
+            gone = gone.saturating_add(u64::try_from(all).unwrap_or(0).saturating_sub(there as u64));
+        }
+        Ok(gone)
+    }
+
+    /// Writes all rows but those of withdrawn individuals, group by group, under another key. Returns the sink.
+    pub(super) fn copy_without_withdrawn<W: Write + Send>(&self, sink: W, key: &[u8]) -> ParquetResult<W> {
+        let (parts, of) = self.parts().map_err(ParquetError::General)?;
+        let mut writer = ArrowWriter::try_new(sink, Arc::clone(self.metadata.schema()), Some(properties(key)?))?;
+        let mut left = Vec::new();
+        for (group, part) in parts.into_iter().enumerate() {
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone());
+            let mut reader = builder.with_row_groups(vec![group]).with_batch_size(GROUP_ROWS).build()?;
+            let batch = reader.next().ok_or_else(|| ParquetError::General("a row group is empty".to_owned()))??;
+            let batch = self.without_withdrawn(batch)?;
+            if batch.num_rows() > 0 {
+                writer.write(&batch)?;
+                writer.flush()?;
+                left.push(part);
+            }
+        }
+        end(writer, &left, of)
     }
 
     /// Columns are stored in the dictionary's order behind `id` and `place`.
@@ -377,14 +432,7 @@ impl<W: Write + Send> RowWriter<W> {
             fields.extend((0..blocks(variants)).map(block));
         }
         let schema = Arc::new(Schema::new(fields));
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-            .set_dictionary_enabled(false)
-            .set_statistics_enabled(EnabledStatistics::None)
-            .set_max_row_group_row_count(Some(GROUP_ROWS))
-            .with_file_encryption_properties(FileEncryptionProperties::builder(key.to_vec()).build()?)
-            .build();
-        let writer = ArrowWriter::try_new(sink, Arc::clone(&schema), Some(properties))?;
+        let writer = ArrowWriter::try_new(sink, Arc::clone(&schema), Some(properties(key)?))?;
         let kinds = dictionary.columns.iter().map(|column| column.kind.clone()).collect();
         Ok(Self { writer, schema, kinds, parts: vec![] })
     }
@@ -409,11 +457,27 @@ impl<W: Write + Send> RowWriter<W> {
     }
 
     /// Writes the footer, for a keyed order of so many equal parts. Returns the sink.
-    pub(super) fn finish(mut self, of: u64) -> ParquetResult<W> {
-        let parts = serde_json::to_string(&(&self.parts, of)).map_err(|error| ParquetError::External(error.into()))?;
-        self.writer.append_key_value_metadata(KeyValue::new(PARTS.to_owned(), parts));
-        self.writer.into_inner()
+    pub(super) fn finish(self, of: u64) -> ParquetResult<W> {
+        end(self.writer, &self.parts, of)
     }
+}
+
+/// How rows are written.
+fn properties(key: &[u8]) -> ParquetResult<WriterProperties> {
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .with_file_encryption_properties(FileEncryptionProperties::builder(key.to_vec()).build()?)
+        .build())
+}
+
+/// Writes the footer: which of how many equal parts of the keyed order the row groups are. Returns the sink.
+fn end<W: Write + Send>(mut writer: ArrowWriter<W>, parts: &[u64], of: u64) -> ParquetResult<W> {
+    let parts = serde_json::to_string(&(parts, of)).map_err(|error| ParquetError::External(error.into()))?;
+    writer.append_key_value_metadata(KeyValue::new(PARTS.to_owned(), parts));
+    writer.into_inner()
 }
 
 /// Bytes of a block, as Arrow counts.

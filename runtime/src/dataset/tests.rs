@@ -1,6 +1,7 @@
 //! Ingest and scan: made files for every case, real files for whole datasets.
 
 mod plink;
+mod withdrawal;
 
 use std::io::Read as _;
 use std::path::Path;

@@ -16,6 +16,7 @@ use super::super::store::{self, RowWriter};
 use super::super::table::People;
 use super::super::tiles::Tiles;
 use super::super::variants::{self, Place, ReadError, Seen, Target, VariantFile};
+use super::super::withdrawal::Withdrawn;
 use super::super::{StoreKey, Value};
 use super::groups::Groups;
 use super::journal::Journal;
@@ -33,6 +34,9 @@ pub(super) struct Making<'a> {
     pub(super) dir: &'a Dir,
     pub(super) version: &'a str,
     pub(super) inputs: &'a str,
+    /// The inputs, and who of them is left out.
+    pub(super) people: &'a str,
+    pub(super) withdrawn: &'a Withdrawn,
     pub(super) key: &'a StoreKey,
     pub(super) tuning: Tuning,
 }
@@ -87,6 +91,9 @@ impl Making<'_> {
             report.count("individuals in a variant file and in no table: values missing", only_genotypes as u64);
         }
         let mut ids: Vec<String> = people.keys().cloned().chain(with_genotypes).collect::<BTreeSet<_>>().into_iter().collect();
+        let before = ids.len();
+        ids.retain(|id| !self.withdrawn.has(&self.key.order(id)));
+        report.count("individuals who withdrew, left out", before.saturating_sub(ids.len()) as u64);
         if ids.is_empty() {
             return Err(IngestError::Nobody);
         }
@@ -170,7 +177,7 @@ impl Making<'_> {
         tiles: &mut Tiles,
     ) -> Result<(), IngestError> {
         let places = tiles.checkpoint().map_err(|error| IngestError::io(SCRATCH, &error))?;
-        let (inputs, report, seen) = (self.inputs.to_owned(), report.clone(), seen.clone());
+        let (inputs, report, seen) = (self.people.to_owned(), report.clone(), seen.clone());
         Journal { inputs, files, place, report, seen, tiles: places }.write(self.dir, self.key, self.version)?;
         tiles.keep();
         Ok(())

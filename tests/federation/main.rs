@@ -8,6 +8,7 @@
 //! | `attack` | every attack is held off, and succeeds where a defect is planted |
 //! | `hostile` | a dry run shows what hostile guests did, and counts nothing of it |
 //! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
+//! | `simulated` | every coding of simulated sites is read; their planted effects are found; whoever withdraws is left out |
 //! | `time` | a release leaves when its delay is over, whoever asks |
 //! | `commands` | exit codes, JSON, and what errors say |
 //! | `world` | the fixture |
@@ -29,6 +30,7 @@ mod hostile;
 mod https;
 mod jobs;
 mod real;
+mod simulated;
 mod time;
 mod walls;
 mod world;

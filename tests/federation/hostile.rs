@@ -2,8 +2,9 @@
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use vestibule_protocol::catalogue::VariantSlice;
 use vestibule_protocol::job::{Budget, Limits, Noise};
-use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
+use vestibule_runtime::dataset::{Dataset, StoreKey, Value, ingest};
 use vestibule_runtime::trial::{self, Trial};
 use vestibule_sandbox::{Sandbox, Settings};
 
@@ -56,6 +57,35 @@ fn no_behaviour_moves_more_than_its_own_bounded_contribution() {
     let vote = &run("vote").rounds[0];
     assert_eq!(vote.exact[0], [0.0, MEN, 0.0, 0.0, WOMEN + MEN, 0.0]);
     assert_eq!((&vote.released[0].values, vote.released[0].noise_sd), (&vec![0.0, 1.0, 0.0, 0.0, 1.0, 0.0], 0.0));
+    // Factors for the host to multiply: infinite ones and such as are no numbers, from men; women's would have a norm of more than 1 too.
+    let slices = serde_json::json!([{ "contig": "1", "start": 1, "end": 400_000_000 }]);
+    let params = serde_json::json!({ "how": "factors", "catalogue": "panel", "slices": slices }).to_string();
+    let factors = trial::run(&analysis, &params, &dataset, budget, limits).unwrap();
+    assert_eq!(factors.fault_count, 0);
+    let slice = VariantSlice { catalogue: "panel".into(), contig: "1".into(), start: 1, end: 400_000_000 };
+    let selection = dataset.select(&["sex".into()], &[slice]).unwrap();
+    let d = selection.dosages();
+    let (mut want, mut values, mut dosages) = (vec![0.0; 2 * d], vec![], vec![]);
+    for group in 0..dataset.row_groups() {
+        let rows = dataset.read(&selection, group).unwrap();
+        for index in 0..rows.len() {
+            rows.fill(index, &mut values, &mut dosages);
+            let scores: Vec<f64> = dosages.iter().map(|g| if *g < 3 { f64::from(*g) - 1.0 } else { 0.0 }).collect();
+            let norm = scores.iter().map(|score| score * score).sum::<f64>().sqrt();
+            // A norm of 1 for everybody, in the direction that was asked for.
+            let half = 0.5_f64.sqrt();
+            let [first, second] = if values[0] == Value::Level(1) { [1.0, 0.0] } else { [half, -half] };
+            for (at, score) in scores.iter().enumerate() {
+                want[at] += first * score / norm;
+                want[d + at] += second * score / norm;
+            }
+        }
+    }
+    assert!(d > 20 && want.iter().any(|sum| sum.abs() > 10.0));
+    for (at, (found, want)) in factors.rounds[0].exact[0].iter().zip(&want).enumerate() {
+        // Each of 503 people is cut to whole steps of 2^-18.
+        assert!((found - want).abs() < 503.0 / 262_144.0, "entry {at}: {found}, not {want}");
+    }
     // A dry run says where.
     let (_, message) = &run("panic").faults[0];
     assert!(message.contains("src/lib.rs:"), "{message}");

@@ -126,6 +126,14 @@ pub struct VariantsConfig {
     /// Whose genotypes are taken: everybody's in the files, or only theirs who are in a table too.
     #[serde(default)]
     pub individuals: Individuals,
+    /// A block of a gVCF that is like the reference counts from this genotype quality (GQ) on, where it has one.
+    #[serde(default = "reference_quality")]
+    pub reference_quality: i32,
+}
+
+/// One in 100 is wrong at a Phred-scaled 20: what GATK's tools call confident.
+const fn reference_quality() -> i32 {
+    20
 }
 
 /// Whose genotypes are taken.

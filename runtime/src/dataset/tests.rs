@@ -1,5 +1,6 @@
 //! Ingest and scan: made files for every case, real files for whole datasets.
 
+mod gvcf;
 mod plink;
 mod withdrawal;
 

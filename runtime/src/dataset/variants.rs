@@ -3,7 +3,9 @@
 //! *In*: a variant file, plain or bgzipped, and the catalogues. *Out*: codes of its individuals, in the tiles.
 //! *Refuses*: a file that is cut or malformed, by file and record. What does not match is noted and left out:
 //! contigs match with and without `chr`; an ALT among several counts by its own index; REF and ALT the other way round are
-//! turned; a record that would match on the other strand is not guessed at; of two records of a variant the first holds.
+//! turned; a record that would match on the other strand is not guessed at; of two records of a variant the first holds. A block of a gVCF that is
+//! like the reference (ALT `<NON_REF>` or `<*>`, up to INFO `END`), or a record without ALT, says of every variant in it that there are no copies,
+//! where the genotype's quality (GQ) is good enough.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Cursor, Read};
@@ -13,12 +15,14 @@ use std::sync::Arc;
 use noodles_bcf as bcf;
 use noodles_bgzf as bgzf;
 use noodles_vcf as vcf;
+use noodles_vcf::variant::record::samples::series::Value;
 use noodles_vcf::variant::record::{AlternateBases as _, Samples as _};
 use serde::{Deserialize, Serialize};
 use vestibule_protocol::catalogue::Catalogue;
 
 use super::config::ConfigError;
 use super::genotypes::{self, Malformed};
+use super::pack::MISSING;
 use super::plink::{Bed, BedRecord, Input, is_bed};
 use super::report::IngestReport;
 use super::tiles::{Samples, Tiles};
@@ -62,6 +66,8 @@ pub(super) struct Target<'a> {
     pub(super) tiles: &'a mut Tiles,
     pub(super) seen: &'a mut Seen,
     pub(super) report: &'a mut IngestReport,
+    /// Of a block that is like the reference.
+    pub(super) least_quality: i32,
 }
 
 /// Why a variant file was not read.
@@ -154,6 +160,28 @@ impl VariantFile {
         let site = record.site(header).map_err(|error| fail(&error))?;
         let Some(site) = site else { return Ok(true) };
         let place = || format!("{name}, record {number}: {}:{}", site.contig, site.position);
+        if let Some(end) = site.block {
+            let matches = within(target.catalogues, &site, end);
+            if !matches.is_empty() {
+                let codes_of = |codes: &mut Vec<u8>| record.reference_codes(header, *people, target.least_quality, codes);
+                let Some(odd) = codes_of(codes).map_err(|error| fail(&error))? else {
+                    target.report.note("records without genotypes (GT), left out", place);
+                    return Ok(true);
+                };
+                target.report.note_many(
+                    "genotypes of blocks like the reference, of too low a quality, taken for missing",
+                    odd,
+                    place,
+                );
+                for found in matches.iter().filter(|found| here.mark(found)) {
+                    target.seen.mark(found);
+                    let contradicted = target.tiles.write(found.catalogue, found.variant, samples, codes);
+                    let kind = "genotypes that another file gave differently, the first kept";
+                    target.report.note_many(kind, contradicted.map_err(ReadError::Scratch)?, place);
+                }
+            }
+            return Ok(true);
+        }
         let matches = find(target.catalogues, &site);
         if matches.is_empty() {
             let kind = if find(target.catalogues, &site.other_strand()).is_empty() {
@@ -201,6 +229,8 @@ struct Site {
     position: u64,
     reference: String,
     alternates: Vec<String>,
+    /// The last position of a block that is like the reference.
+    block: Option<u64>,
 }
 
 impl Site {
@@ -212,14 +242,37 @@ impl Site {
         let reference =
             bases.iter().map(|base| base.map(|base| char::from(base.to_ascii_uppercase()))).collect::<Result<_, _>>()?;
         let alternates = record.alternate_bases();
-        let alternates = alternates.iter().map(|alt| alt.map(str::to_ascii_uppercase)).collect::<Result<_, _>>()?;
-        Ok(Some(Self { contig, position: position.get() as u64, reference, alternates }))
+        let alternates = alternates.iter().map(|alt| alt.map(str::to_ascii_uppercase)).collect::<Result<Vec<_>, _>>()?;
+        let like_the_reference = alternates.iter().all(|alt| alt == "<NON_REF>" || alt == "<*>");
+        let block = if like_the_reference { Some(end(record, header, position.get() as u64)?) } else { None };
+        Ok(Some(Self { contig, position: position.get() as u64, reference, alternates, block }))
     }
 
     fn other_strand(&self) -> Self {
         let alternates = self.alternates.iter().map(|alt| complement(alt)).collect();
-        Self { contig: self.contig.clone(), position: self.position, reference: complement(&self.reference), alternates }
+        Self {
+            contig: self.contig.clone(),
+            position: self.position,
+            reference: complement(&self.reference),
+            alternates,
+            block: None,
+        }
     }
+}
+
+/// The last position of a record that begins at `start`: its INFO `END`, or where its REF ends. (A VCF's header is read for its samples only, so
+/// that its numbers come as text.)
+fn end(record: &dyn vcf::variant::Record, header: &vcf::Header, start: u64) -> std::io::Result<u64> {
+    use vcf::variant::record::info::field::Value;
+    let wrong = || std::io::Error::new(std::io::ErrorKind::InvalidData, "its END is no position behind its start");
+    let given = match record.info().get(header, "END").transpose()?.flatten() {
+        Some(Value::Integer(end)) => Some(u64::try_from(end).map_err(|_| wrong())?),
+        Some(Value::String(end)) => Some(end.parse().map_err(|_| wrong())?),
+        Some(_) => return Err(wrong()),
+        None => None,
+    };
+    let end = given.unwrap_or_else(|| start.saturating_add(record.reference_bases().len() as u64).saturating_sub(1));
+    if end < start { Err(wrong()) } else { Ok(end) }
 }
 
 /// A catalogue variant that a record has: which of the record's alleles is the catalogue's ALT.
@@ -246,6 +299,24 @@ fn find(catalogues: &[Arc<Catalogue>], site: &Site) -> Vec<Match> {
             };
             found.push(Match { catalogue: index, variant: place, allele });
         }
+    }
+    found
+}
+
+/// The catalogue variants that begin in a block which is like the reference.
+fn within(catalogues: &[Arc<Catalogue>], site: &Site, end: u64) -> Vec<Match> {
+    let mut found = Vec::new();
+    let contig = site.contig.as_str();
+    let other = contig.strip_prefix("chr").map_or_else(|| format!("chr{contig}"), str::to_owned);
+    for (index, catalogue) in catalogues.iter().enumerate() {
+        let here = |contig: &str| catalogue.slice(contig, site.position, end.saturating_add(1));
+        let Some(range) = here(contig).or_else(|| here(&other)) else { continue };
+        // Where the block begins it says what the reference is.
+        let same = |variant: &vestibule_protocol::catalogue::Variant| {
+            variant.position > site.position || variant.reference.chars().next() == site.reference.chars().next()
+        };
+        let range = range.filter(|place| catalogue.variants.get(*place).is_some_and(same));
+        found.extend(range.map(|variant| Match { catalogue: index, variant, allele: 0 }));
     }
     found
 }
@@ -370,8 +441,45 @@ impl Record<'_> {
                 position: record.position,
                 reference: record.second.clone(),
                 alternates: vec![record.first.clone()],
+                block: None,
             })),
         }
+    }
+
+    /// The samples' codes in a block that is like the reference: none, or missing where they have another allele or too low a quality, and of how many
+    /// the quality was too low; `None` where there are no genotypes.
+    fn reference_codes(
+        &self,
+        header: &vcf::Header,
+        people: usize,
+        least_quality: i32,
+        codes: &mut Vec<u8>,
+    ) -> std::io::Result<Option<u64>> {
+        let malformed = |error: Malformed| std::io::Error::new(std::io::ErrorKind::InvalidData, error.0);
+        if self.codes(header, people, 1, codes).map_err(malformed)?.is_none() {
+            return Ok(None);
+        }
+        codes.iter_mut().filter(|code| **code != 0).for_each(|code| *code = MISSING);
+        let all: Box<dyn vcf::variant::record::Samples> = match self {
+            Self::Vcf(record) => vcf::variant::Record::samples(*record)?,
+            Self::Bcf(record) => vcf::variant::Record::samples(*record)?,
+            Self::Bed(_) => return Ok(Some(0)),
+        };
+        let Some(qualities) = all.select(header, "GQ").transpose()? else { return Ok(Some(0)) };
+        let mut low = 0_u64;
+        for (code, quality) in codes.iter_mut().zip(qualities.iter(header)) {
+            let quality = match quality? {
+                Some(Value::Integer(quality)) => Some(quality),
+                // What is no number, a dot, is not known.
+                Some(Value::String(quality)) => quality.parse().ok(),
+                _ => None,
+            };
+            if *code == 0 && quality.is_some_and(|quality| quality < least_quality) {
+                *code = MISSING;
+                low = low.saturating_add(1);
+            }
+        }
+        Ok(Some(low))
     }
 
     /// The samples' codes at one allele, and how many had too many alleles; `None` where there are no genotypes.

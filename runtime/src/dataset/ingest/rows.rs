@@ -128,6 +128,7 @@ impl Making<'_> {
             None => (0, Place::start(&catalogues), Seen::new(&catalogues), vec![]),
         };
         let mut tiles = Tiles::new(self.scratch()?, self.scratch_key()?, groups.slot_count(), self.tuning.memory, &places);
+        let least_quality = self.config.variants.as_ref().map_or(0, |variants| variants.reference_quality);
         let total = self.sources.variant_bytes;
         let read = Arc::new(AtomicU64::new(0));
         let mut saved = 0;
@@ -144,7 +145,7 @@ impl Making<'_> {
             let mut reading = VariantFile::open(file, &open, &rows, place)?;
             place = Place::start(&catalogues);
             loop {
-                let mut target = Target { catalogues: &catalogues, tiles: &mut tiles, seen: &mut seen, report };
+                let mut target = Target { catalogues: &catalogues, tiles: &mut tiles, seen: &mut seen, report, least_quality };
                 let more = reading.advance(&mut target).map_err(|error| match error {
                     ReadError::File(error) => error.into(),
                     ReadError::Scratch(error) => IngestError::io(SCRATCH, &error),

@@ -14,8 +14,9 @@ use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::release::Released;
 use vestibule_runtime::component::CodeFolder;
-use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
+use vestibule_runtime::dataset::Dataset;
 use vestibule_runtime::guests::Guests;
+use vestibule_runtime::home::Home;
 use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::trial;
 use vestibule_sandbox::{CodeCache, Sandbox, Settings, Shape, Step};
@@ -48,6 +49,26 @@ fn peak() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1e3
+}
+
+/// Runs our own program to its end, and watches how much memory it holds.
+fn watched(arguments: &[&str]) -> (Took, f64) {
+    let mut most = 0.0_f64;
+    let ((), took) = timed(|| {
+        let mut child = Command::new(world::BINARY).args(arguments).stdout(Stdio::null()).spawn().unwrap();
+        let status = format!("/proc/{}/status", child.id());
+        loop {
+            if let Some(ended) = child.try_wait().unwrap() {
+                assert!(ended.success(), "{arguments:?}");
+                break;
+            }
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find(|line| line.starts_with("VmHWM")).and_then(|line| line.split_whitespace().nth(1));
+            most = most.max(line.and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1e3);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    });
+    (took, most)
 }
 
 fn forget() {
@@ -92,17 +113,15 @@ pub(super) fn scale(people: u32, variants: u32) {
     assert!(output.success());
     shown(&format!("simulate {people} people x {variants} variants"), &took, genotypes);
     let site = study.join("site1");
-    let recipe = std::fs::read_to_string(site.join("DATASET.toml")).unwrap();
-    let (source, key) = (Dir::open_ambient_dir(&site, ambient_authority()).unwrap(), StoreKey::from_bytes([1; 32]));
-    source.create_dir("data").unwrap();
-    let data = source.open_dir("data").unwrap();
-    forget();
-    let (report, took) = timed(|| ingest(&source, &recipe, &data, &key, &mut |_| {}).unwrap());
-    assert_eq!((report.individuals, report.variants_matched), (people.into(), variants.into()));
+    let (home, recipe) = (temp.path().join("home"), site.join("DATASET.toml"));
+    let (home, recipe) = (home.to_str().unwrap(), recipe.to_str().unwrap());
+    watched(&["site", "init", home]);
+    let (took, most) = watched(&["--json", "site", "ingest", home, recipe]);
     shown("ingest of PLINK files", &took, genotypes);
-    row("its most memory", format!("{:.0} MB", peak()));
-    let dataset = Dataset::open(&data, &"cohort".parse().unwrap(), &key).unwrap();
-    let stored = walk(&site.join("data"));
+    row("its most memory", format!("{most:.0} MB"));
+    let opened = Home::open(Path::new(home), None).unwrap();
+    let dataset = Dataset::open(&opened.folder("data").unwrap(), &"cohort".parse().unwrap(), &opened.store_key()).unwrap();
+    let stored = walk(&Path::new(home).join("data"));
     row("the dataset, encrypted", format!("{:.2} GB, {:.2} bits a genotype", stored / 1e9, stored * 8.0 / genotypes));
 
     let codes = temp.path().join("code");

@@ -1,4 +1,5 @@
-//! A national programme's size: `cargo speed -- scale PEOPLE VARIANTS` (100,000 of each take 15 GB of disk for some minutes).
+//! A national programme's size: `cargo speed -- scale PEOPLE VARIANTS` (100,000 of each take 15 GB of disk for some minutes), and how time grows
+//! up to it: `cargo speed -- growth FILE.svg`.
 //!
 //! Simulated people are ingested as at a site; whole rounds run as at a site, in worker processes, noise included. Beside them the same
 //! questions to the tools of the field, on the same genotypes, which ask for no isolation and no privacy.
@@ -101,52 +102,159 @@ fn peer(what: &str, program: &str, arguments: &[&str], genotypes: f64) -> Option
     }
 }
 
-pub(super) fn scale(people: u32, variants: u32) {
+/// Simulated people, ingested as at a site.
+struct Laid {
+    temp: tempfile::TempDir,
+    dataset: Dataset,
+    guests: Guests,
+}
+
+fn lay(people: u32, variants: u32, say: bool) -> Laid {
     let temp = tempfile::tempdir().unwrap();
     let study = temp.path().join("study");
     let genotypes = f64::from(people) * f64::from(variants);
     let size = [people.to_string(), variants.to_string()];
+    let study = study.to_str().unwrap();
     let arguments = ["--people", &size[0], "--variants", &size[1], "--sites", "1", "--causal", "20", "--json"];
-    let (output, took) = timed(|| {
-        Command::new(world::BINARY).arg("simulate").arg(&study).args(arguments).stdout(Stdio::null()).status().unwrap()
-    });
-    assert!(output.success());
-    shown(&format!("simulate {people} people x {variants} variants"), &took, genotypes);
-    let site = study.join("site1");
-    let (home, recipe) = (temp.path().join("home"), site.join("DATASET.toml"));
+    let (simulated, _) = watched(&[&["simulate", study], &arguments[..]].concat());
+    let (home, recipe) = (temp.path().join("home"), temp.path().join("study/site1/DATASET.toml"));
     let (home, recipe) = (home.to_str().unwrap(), recipe.to_str().unwrap());
     watched(&["site", "init", home]);
     let (took, most) = watched(&["--json", "site", "ingest", home, recipe]);
-    shown("ingest of PLINK files", &took, genotypes);
-    row("its most memory", format!("{most:.0} MB"));
     let opened = Home::open(Path::new(home), None).unwrap();
     let dataset = Dataset::open(&opened.folder("data").unwrap(), &"cohort".parse().unwrap(), &opened.store_key()).unwrap();
     let stored = walk(&Path::new(home).join("data"));
-    row("the dataset, encrypted", format!("{:.2} GB, {:.2} bits a genotype", stored / 1e9, stored * 8.0 / genotypes));
-
+    if say {
+        shown(&format!("simulate {people} people x {variants} variants"), &simulated, genotypes);
+        shown("ingest of PLINK files", &took, genotypes);
+        row("its most memory", format!("{most:.0} MB"));
+        row("the dataset, encrypted", format!("{:.2} GB, {:.2} bits a genotype", stored / 1e9, stored * 8.0 / genotypes));
+    }
     let codes = temp.path().join("code");
     std::fs::create_dir(&codes).unwrap();
     let folder = CodeFolder(Dir::open_ambient_dir(&codes, ambient_authority()).unwrap());
     let guests = Guests::new(Launch::of(world::BINARY.into(), 256), CodeCache::new(Box::new(folder), &[1; 32]));
-    let contigs: Vec<&str> = dataset.info().catalogues[0].contigs().collect();
-    let slices = |count: usize| -> Vec<_> {
-        contigs.iter().take(count).map(|contig| json!({ "contig": contig, "start": 1, "end": 1_u64 << 40 })).collect()
-    };
-    let threads = std::thread::available_parallelism().unwrap().get();
-    job(&dataset, &guests, "allele-frequency", &json!({ "catalogue": "simulated", "slices": slices(22) }), threads);
+    Laid { temp, dataset, guests }
+}
+
+impl Laid {
+    /// The first so many of the 22 contigs.
+    fn slices(&self, count: usize) -> serde_json::Value {
+        let contigs = self.dataset.info().catalogues[0].contigs().take(count);
+        contigs.map(|contig| json!({ "contig": contig, "start": 1, "end": 1_u64 << 40 })).collect()
+    }
+
+    fn frequency(&self) -> Run {
+        let params = json!({ "catalogue": "simulated", "slices": self.slices(22) });
+        job(&self.dataset, &self.guests, "allele-frequency", &params)
+    }
+
+    fn association(&self, contigs: usize) -> Run {
+        let (covariates, slices) = (["age", "sex", "smoker"], self.slices(contigs));
+        let params = json!({ "outcome": "ldl", "covariates": covariates, "catalogue": "simulated", "slices": slices });
+        job(&self.dataset, &self.guests, "linear-association", &params)
+    }
+}
+
+pub(super) fn scale(people: u32, variants: u32) {
+    let laid = lay(people, variants, true);
+    laid.frequency().say();
     // Of the 22 contigs as many as hold about 10,000 variants.
     let some = (22 * 10_000_usize).div_ceil(variants as usize).clamp(1, 22);
-    let params = |count| json!({ "outcome": "ldl", "covariates": ["age", "sex", "smoker"], "catalogue": "simulated", "slices": slices(count) });
-    job(&dataset, &guests, "linear-association", &params(some), threads);
+    laid.association(some).say();
     if some < 22 {
-        job(&dataset, &guests, "linear-association", &params(22), threads);
+        laid.association(22).say();
     }
-    job(&dataset, &guests, "cohort-summary", &json!({ "columns": ["age"] }), threads);
-    peers(&site, temp.path(), people, variants, threads);
+    job(&laid.dataset, &laid.guests, "cohort-summary", &json!({ "columns": ["age"] })).say();
+    peers(&laid.temp.path().join("study/site1"), laid.temp.path(), people, variants, threads());
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().unwrap().get()
+}
+
+/// How long whole jobs take as people and as variants become more: a table, and `file` as a drawing of it.
+pub(super) fn growth(file: &str) {
+    const STEPS: [u32; 5] = [1_000, 25_000, 50_000, 75_000, 100_000];
+    const OTHER: u32 = 10_000;
+    let of = |people: u32, variants: u32| {
+        let laid = lay(people, variants, false);
+        let median = |run: &dyn Fn() -> Run| {
+            let mut seconds = [run().took.seconds, run().took.seconds, run().took.seconds];
+            seconds.sort_by(f64::total_cmp);
+            seconds[1]
+        };
+        let seconds = [median(&|| laid.frequency()), median(&|| laid.association(22))];
+        row(&format!("{people} people x {variants} variants"), format!("{:.2} s, {:.2} s", seconds[0], seconds[1]));
+        seconds
+    };
+    row("allele-frequency, linear-association", String::new());
+    let panels = [
+        ("people", "10,000 variants", STEPS.map(|people| of(people, OTHER))),
+        ("variants", "10,000 people", STEPS.map(|variants| of(OTHER, variants))),
+    ];
+    draw(file, &STEPS, &panels);
+}
+
+fn draw(file: &str, steps: &[u32], panels: &[(&str, &str, [[f64; 2]; 5])]) {
+    use plotters::prelude::*;
+    let root = SVGBackend::new(file, (900, 360)).into_drawing_area();
+    root.fill(&WHITE).unwrap();
+    for (area, (what, other, seconds)) in root.split_evenly((1, panels.len())).iter().zip(panels) {
+        let top = seconds.iter().flatten().fold(0.0_f64, |top, seconds| top.max(*seconds)) * 1.1;
+        let mut chart = ChartBuilder::on(area)
+            .caption(format!("{other}, whole jobs on {} cores", threads()), ("sans-serif", 15))
+            .margin(12)
+            .x_label_area_size(36)
+            .y_label_area_size(44)
+            .build_cartesian_2d(0.0..f64::from(*steps.last().unwrap()) * 1.02, 0.0..top)
+            .unwrap();
+        chart
+            .configure_mesh()
+            .x_desc(*what)
+            .y_desc("seconds")
+            .x_labels(6)
+            .y_labels(6)
+            .light_line_style(TRANSPARENT)
+            .draw()
+            .unwrap();
+        for (at, (name, colour)) in [("allele-frequency", BLUE), ("linear-association", RED)].into_iter().enumerate() {
+            let points: Vec<(f64, f64)> =
+                steps.iter().zip(seconds).map(|(step, seconds)| (f64::from(*step), seconds[at])).collect();
+            let line = chart.draw_series(LineSeries::new(points.clone(), colour)).unwrap();
+            line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+            chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, colour.filled()))).unwrap();
+        }
+        chart.configure_series_labels().position(SeriesLabelPosition::UpperLeft).draw().unwrap();
+    }
+    root.present().unwrap();
+}
+
+/// A job that ran.
+struct Run {
+    what: String,
+    people: f64,
+    genotypes: f64,
+    took: Took,
+    most: f64,
+}
+
+impl Run {
+    fn say(&self) {
+        let Self { what, people, genotypes, took, most } = self;
+        if *genotypes > 0.0 {
+            shown(what, took, *genotypes);
+        } else {
+            let rate = people / took.processor_seconds;
+            row(what, format!("{:.2} s, {rate:.0} instances a processor second", took.seconds));
+        }
+        row("its most memory, without that of the workers", format!("{most:.0} MB"));
+    }
 }
 
 /// Every round of a job, as at one site; what its release says goes back to the analysis.
-fn job(dataset: &Dataset, guests: &Guests, name: &str, params: &serde_json::Value, threads: usize) {
+fn job(dataset: &Dataset, guests: &Guests, name: &str, params: &serde_json::Value) -> Run {
+    let threads = threads();
     let component = std::fs::read(world::component(name)).unwrap();
     let analysis = Sandbox::new(Settings::default()).unwrap().load(&component).unwrap();
     let (params, limits) = (params.to_string(), Limits { fuel_per_partition: 2_000_000, memory_mib: 64 });
@@ -181,17 +289,9 @@ fn job(dataset: &Dataset, guests: &Guests, name: &str, params: &serde_json::Valu
     }
     let people = dataset.info().approximate_size as f64;
     let genotypes = people * shape.variants.len() as f64;
-    let what = format!(
-        "{name}, {} variants, {} rounds through the whole gate, {threads} threads",
-        shape.variants.len(),
-        history.len()
-    );
-    if genotypes > 0.0 {
-        shown(&what, &Took { seconds, processor_seconds }, genotypes);
-    } else {
-        row(&what, format!("{seconds:.2} s, {:.0} instances a processor second", people / processor_seconds));
-    }
-    row("its most memory, without that of the workers", format!("{:.0} MB", peak()));
+    let (variants, rounds) = (shape.variants.len(), history.len());
+    let what = format!("{name}, {variants} variants, {rounds} rounds through the whole gate, {threads} threads");
+    Run { what, people, genotypes, took: Took { seconds, processor_seconds }, most: peak() }
 }
 
 fn walk(folder: &Path) -> f64 {

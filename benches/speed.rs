@@ -38,6 +38,9 @@ fn main() {
         let count = |at: usize| asked.get(at).map_or(20_000, |count| count.replace('_', "").parse().expect("a number"));
         return scale::scale(count(1), count(2));
     }
+    if let ["growth", file] = asked.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        return scale::growth(file);
+    }
     let wanted = |part: &str| asked.is_empty() || asked.iter().any(|name| name == part);
     // Parts by name, after `cargo speed --`; all by default. `slowest` is what a site's `[slowest]` settings must be above.
     if ["instances", "scan", "defences"].into_iter().any(wanted) {

@@ -237,11 +237,13 @@ struct Run {
     genotypes: f64,
     took: Took,
     most: f64,
+    /// Bytes of the dataset.
+    read: u64,
 }
 
 impl Run {
     fn say(&self) {
-        let Self { what, people, genotypes, took, most } = self;
+        let Self { what, people, genotypes, took, most, read } = self;
         if *genotypes > 0.0 {
             shown(what, took, *genotypes);
         } else {
@@ -249,6 +251,7 @@ impl Run {
             row(what, format!("{:.2} s, {rate:.0} instances a processor second", took.seconds));
         }
         row("its most memory, without that of the workers", format!("{most:.0} MB"));
+        row("what it read of the dataset", format!("{:.2} GB", *read as f64 / 1e9));
     }
 }
 
@@ -263,6 +266,7 @@ fn job(dataset: &Dataset, guests: &Guests, name: &str, params: &serde_json::Valu
     let shape = Shape { variants, columns };
     let partitions = Partitions::of(plan.partitioning, dataset.info().approximate_size);
     drop(guests.load(&component).unwrap());
+    let before = dataset.bytes_read();
     let mut history: Vec<Vec<Released>> = vec![];
     let (mut seconds, mut processor_seconds) = (0.0, 0.0);
     forget();
@@ -291,7 +295,8 @@ fn job(dataset: &Dataset, guests: &Guests, name: &str, params: &serde_json::Valu
     let genotypes = people * shape.variants.len() as f64;
     let (variants, rounds) = (shape.variants.len(), history.len());
     let what = format!("{name}, {variants} variants, {rounds} rounds through the whole gate, {threads} threads");
-    Run { what, people, genotypes, took: Took { seconds, processor_seconds }, most: peak() }
+    let read = dataset.bytes_read() - before;
+    Run { what, people, genotypes, took: Took { seconds, processor_seconds }, most: peak(), read }
 }
 
 fn walk(folder: &Path) -> f64 {

@@ -351,6 +351,12 @@ impl Dataset {
         self.store.row_groups()
     }
 
+    /// Bytes that were read of its rows so far, the footer's among them. For benches and tests: what a round reads follows from its public terms.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.store.bytes_read()
+    }
+
     /// Which part of the keyed order each row group is, and of how many equal parts.
     ///
     /// # Errors

@@ -177,4 +177,18 @@ fn a_quote_and_a_dry_run_agree_on_the_noise() {
         }
         assert_eq!(tried[0]["exact"][0], first);
     }
+    // Several numbers of blocks beside each other: the noise of a mean over twice as many is half of it.
+    let file = component("median-regression");
+    let quote = |vary: &str| {
+        let arguments = ["--json", "analysis", "quote", file.to_str().unwrap(), "--params", fit, "--vary", vary];
+        run(temp.path(), &[&arguments[..], &["--dictionary", "dictionary.toml", "--individuals", "503"]].concat())
+    };
+    let compared: serde_json::Value = serde_json::from_slice(&quote("blocks=5,10").stdout).unwrap();
+    let of = |at: usize| compared["quotes"][at]["statistics"][1]["noise_sd_of_mean"].as_f64().unwrap();
+    assert_eq!((&compared["quotes"][0]["blocks"], &compared["quotes"][1]["blocks"]), (&5.into(), &10.into()));
+    assert!((of(0) / of(1) - 2.0).abs() < 1e-9, "{compared}");
+    for (vary, says) in [("blocks", "NAME=VALUE"), ("blocks=1", "blocks"), ("block=5", "block")] {
+        let output = quote(vary);
+        assert!(output.status.code() == Some(2) && String::from_utf8_lossy(&output.stdout).contains(says), "{vary}");
+    }
 }

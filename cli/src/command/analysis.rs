@@ -1,5 +1,7 @@
 //! `vestibule analysis`.
 
+mod quote;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,17 +10,14 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::catalogue::Catalogue;
 use vestibule_protocol::dictionary::Dictionary;
 use vestibule_protocol::job::{Budget, Limits, Noise};
-use vestibule_protocol::round::{Bound, Plan, Statistic};
+use vestibule_protocol::round::Plan;
 use vestibule_protocol::shape;
 use vestibule_runtime::dataset::{Config, Dataset, StoreKey, ingest};
-use vestibule_runtime::delay::{Costs, Delay, Load};
-use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::trial::{self, Trial};
-use vestibule_sandbox::{Inspection, Sandbox, Shape, Step};
+use vestibule_sandbox::{Inspection, Sandbox, Shape};
 
 use crate::analysis::{build, scaffold};
 use crate::compiled;
@@ -73,6 +72,9 @@ pub(crate) enum Analysis {
         /// The job's parameters, as JSON.
         #[arg(long, default_value = "{}")]
         params: String,
+        /// Compare several values of one parameter, as in `blocks=20,50,100`.
+        #[arg(long, value_name = "NAME=VALUE,...")]
+        vary: Option<String>,
         /// The dictionary's file.
         #[arg(long)]
         dictionary: PathBuf,
@@ -165,10 +167,14 @@ impl Analysis {
                 }
                 Ok(())
             }
-            Self::Quote { file, params, dictionary, catalogue, individuals, sites, budget } => {
+            Self::Quote { file, params, vary, dictionary, catalogue, individuals, sites, budget } => {
                 let (_, analysis) = load(&file)?;
                 let shape_of = |plan: &Plan| public_shape(plan, &dictionary, &catalogue);
-                quote(&analysis, &params, shape_of, (individuals, sites), &budget, json)
+                let question = quote::Question { analysis: &analysis, shape_of, individuals, sites, amount: &budget };
+                match vary {
+                    Some(vary) => question.compare(&params, &vary, json),
+                    None => question.answer(&params, json),
+                }
             }
         }
     }
@@ -325,74 +331,4 @@ fn public_shape(plan: &Plan, dictionary: &Path, catalogues: &[PathBuf]) -> Resul
     let (variants, columns) =
         shape::resolve(&parsed, &known, &plan.columns, &plan.variants).map_err(|error| coded(error.code(), error))?;
     Ok(Shape { variants, columns })
-}
-
-fn quote(
-    analysis: &vestibule_sandbox::Analysis,
-    params: &str,
-    shape_of: impl Fn(&Plan) -> Result<Shape>,
-    (individuals, sites): (u64, u32),
-    amount: &Amount,
-    json: bool,
-) -> Result<()> {
-    let (budget, limits) = (amount.budget()?, amount.limits());
-    let plan = analysis.plan(params, limits).map_err(guest)?;
-    let shape = shape_of(&plan)?;
-    let step = analysis.next(params, &shape, &[], limits).map_err(guest)?;
-    let Step::Round(round) = step else {
-        return Err(Failure::input("no-round", "the analysis asks for no round at all: there is nothing to quote"));
-    };
-    round.fits(shape.variants.len(), plan.partitioning).map_err(|error| coded(error.code(), error))?;
-    let calibrated =
-        calibrate(&round, plan.partitioning, budget.round(round.share_ppb())).map_err(|error| coded(error.code(), error))?;
-    let state_fuel = analysis.runner(&round, limits).map_err(guest)?.state_fuel();
-    let dosages = if round.shows_dosages() { shape.variants.len() } else { 0 };
-    let inputs = dosages.saturating_add(shape.columns.len());
-    let load = Load::new(limits, state_fuel, inputs, Partitions::of(plan.partitioning, individuals / u64::from(sites.max(1))));
-    let delay = Delay::of(&round, budget.round(round.share_ppb()).time(), load, Costs::default()).expected();
-    #[expect(clippy::cast_precision_loss, reason = "numbers of people are far below 2^53")]
-    let people = individuals.max(1) as f64;
-    let sd = |calibrated: &vestibule_protocol::calibration::Calibrated| calibrated.noise_sd() * f64::from(sites).sqrt();
-    if json {
-        let statistics = round.statistics().iter().zip(&calibrated).map(|(statistic, calibrated)| {
-            json!({ "name": statistic.name, "length": statistic.length, "bound": statistic.bound, "noise_sd": sd(calibrated),
-                "noise_sd_per_individual": sd(calibrated) / people })
-        });
-        println!(
-            "{}",
-            json!({ "rounds": plan.max_rounds, "budget_share": share(round.share_ppb()) / 100.0, "statistics": statistics.collect::<Vec<_>>(),
-                "delay_seconds": delay.as_secs_f64() })
-        );
-        return Ok(());
-    }
-    let rows = round.statistics().iter().zip(&calibrated).map(|(statistic, calibrated)| {
-        let sd = sd(calibrated);
-        let [sum, mean] = match calibrated.choice_scale() {
-            // One of two sums that differ by this is preferred at e to 1 by each site.
-            Some(scale) => {
-                [format!("told apart from {}", show::number(scale)), format!("from {}", show::number(scale / people))]
-            }
-            None => [format!("± {}", show::number(1.96 * sd)), format!("± {}", show::number(1.96 * sd / people))],
-        };
-        vec![statistic.name.clone(), statistic.length.to_string(), bound(statistic), sum, mean]
-    });
-    println!(
-        "round 1 of at most {}, {:.1} % of the budget; {individuals} individuals at {sites} sites\n{}\na site's release leaves some {} after \
-         its round, to hide how long one individual can take at these limits",
-        plan.max_rounds,
-        share(round.share_ppb()),
-        show::grid(&["statistic", "entries", "one individual gives", "95 % of a sum", "95 % of a mean"], rows),
-        show::span(delay)
-    );
-    Ok(())
-}
-
-fn bound(statistic: &Statistic) -> String {
-    match statistic.bound {
-        Bound::Range { lower, upper } => format!("{lower} to {upper} an entry"),
-        Bound::OneCell => "1 in one cell".to_owned(),
-        Bound::L2 { radius } => format!("norm up to {}", show::number(radius)),
-        Bound::L1 { radius } => format!("sum up to {}", show::number(radius)),
-        Bound::Top { k, lower, upper } => format!("{lower} to {upper} an entry; only which {k} sums are largest is told"),
-    }
 }

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_array::builder::{BooleanBuilder, Float64Builder, Int32Builder, StringBuilder, UInt32Builder};
 use arrow_array::{
@@ -257,12 +258,17 @@ impl Store {
     /// Rows of those who are withdrawn are not read.
     pub(super) fn open(file: File, key: &[u8], withdrawn: Withdrawn) -> Result<Self, String> {
         let bytes = file.metadata().map_err(|error| error.to_string())?.len();
-        let file = PositionedFile { file: Arc::new(file), bytes };
+        let file = PositionedFile { file: Arc::new(file), bytes, read: Arc::default() };
         let text = |error: ParquetError| error.to_string();
         let decryption = FileDecryptionProperties::builder(key.to_vec()).build().map_err(text)?;
         let options = ArrowReaderOptions::new().with_file_decryption_properties(decryption);
         let metadata = ArrowReaderMetadata::load(&file, options).map_err(text)?;
         Ok(Self { file, metadata, withdrawn })
+    }
+
+    /// Bytes of the file that were read, its footer's among them.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.file.read.load(Ordering::Relaxed)
     }
 
     pub(super) fn row_groups(&self) -> usize {
@@ -514,16 +520,19 @@ fn column(kind: &Kind, values: impl Iterator<Item = Value>) -> ArrayRef {
 struct PositionedFile {
     file: Arc<File>,
     bytes: u64,
+    /// How many bytes were read so far.
+    read: Arc<AtomicU64>,
 }
 
 struct PositionedRead {
-    file: Arc<File>,
+    file: PositionedFile,
     position: u64,
 }
 
 impl Read for PositionedRead {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.file.read_at(buffer, self.position)?;
+        let read = self.file.file.read_at(buffer, self.position)?;
+        self.file.read.fetch_add(read as u64, Ordering::Relaxed);
         self.position = self.position.saturating_add(read as u64);
         Ok(read)
     }
@@ -539,7 +548,7 @@ impl ChunkReader for PositionedFile {
     type T = PositionedRead;
 
     fn get_read(&self, start: u64) -> ParquetResult<PositionedRead> {
-        Ok(PositionedRead { file: Arc::clone(&self.file), position: start })
+        Ok(PositionedRead { file: self.clone(), position: start })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
@@ -548,6 +557,7 @@ impl ChunkReader for PositionedFile {
         }
         let mut buffer = vec![0; length];
         self.file.read_exact_at(&mut buffer, start)?;
+        self.read.fetch_add(length as u64, Ordering::Relaxed);
         Ok(buffer.into())
     }
 }

@@ -2,6 +2,7 @@
 
 mod gvcf;
 mod plink;
+mod reads;
 mod withdrawal;
 
 use std::io::Read as _;

@@ -155,9 +155,16 @@ impl BedRecord {
     pub(super) fn codes(&self, people: usize, allele: u32, codes: &mut Vec<u8>) {
         // For each two bits the copies of the allele that counts.
         let copies = if allele == 0 { [0, MISSING, 1, 2] } else { [2, MISSING, 1, 0] };
+        // The four codes of each byte.
+        let mut table = [[MISSING; 4]; 256];
+        for (byte, four) in (0_u8..=255).zip(&mut table) {
+            for (code, shift) in four.iter_mut().zip([0, 2, 4, 6]) {
+                *code = copies.get(usize::from((byte >> shift) & 3)).copied().unwrap_or(MISSING);
+            }
+        }
         codes.clear();
         for byte in &self.genotypes {
-            codes.extend([0, 2, 4, 6].map(|shift| copies.get(usize::from((byte >> shift) & 3)).copied().unwrap_or(MISSING)));
+            codes.extend_from_slice(table.get(usize::from(*byte)).unwrap_or(&[MISSING; 4]));
         }
         codes.truncate(people);
     }

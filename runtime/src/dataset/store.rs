@@ -333,11 +333,10 @@ impl Store {
         }
         for (name, stretch) in blocks.iter().zip(&selection.stretches) {
             let blocks = array(name)?.as_any().downcast_ref::<FixedSizeBinaryArray>().cloned();
-            found.stretches.push((
-                blocks.ok_or_else(|| format!("column `{name}` has another type"))?,
-                stretch.start,
-                stretch.end,
-            ));
+            // The reducer looks at all rows' bytes at once.
+            let whole = |blocks: &FixedSizeBinaryArray| blocks.value_data().len() == found.rows.saturating_mul(BLOCK_BYTES);
+            let blocks = blocks.filter(whole).ok_or_else(|| format!("column `{name}` has another type"))?;
+            found.stretches.push((blocks, stretch.start, stretch.end));
         }
         Ok(found)
     }

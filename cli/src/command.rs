@@ -6,6 +6,7 @@ mod coordinator;
 mod demo;
 mod job;
 mod key;
+mod log;
 mod researcher;
 mod simulate;
 mod site;
@@ -39,6 +40,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Job(job::Job),
     Simulate(simulate::Simulate),
+    /// Read and verify a site's log.
+    #[command(subcommand)]
+    Log(log::Log),
     /// The process in which a site runs guests. Started by the site alone.
     #[command(hide = true)]
     Worker {
@@ -60,6 +64,7 @@ impl Command {
             Self::Researcher(command) => command.run(json),
             Self::Job(command) => command.run(json),
             Self::Simulate(command) => command.run(json),
+            Self::Log(command) => command.run(json),
             Self::Worker { .. } => unreachable!("`main` runs a worker before anything else"),
         }
     }

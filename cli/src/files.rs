@@ -80,3 +80,10 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system gives no randomness: {error}"))?;
     Ok(bytes)
 }
+
+/// Milliseconds since 1970 as people read them.
+pub(crate) fn rfc3339(at_ms: i64) -> String {
+    let moment = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_ms) * 1_000_000);
+    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]");
+    moment.ok().and_then(|moment| moment.format(&format).ok()).unwrap_or_else(|| at_ms.to_string())
+}

@@ -160,6 +160,18 @@ impl PublicKey {
         UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()
     }
 
+    /// The 32 bytes (RFC 8032).
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// From the 32 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// As a subject public key info (RFC 8410), which is what TLS shows of a raw public key.
     #[must_use]
     pub fn to_spki(&self) -> Vec<u8> {

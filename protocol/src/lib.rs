@@ -8,7 +8,7 @@
 //! names mean what [`shape`] finds, some of them with [`scores`] for genotypes; [`privacy`] turns the
 //! job's epsilon into a budget and [`calibration`] each statistic's bound into noise; a [`release`] comes back; [`report`] is
 //! what the researcher reads. [`frame`] and [`message`] are how all that travels, [`tls`] how the two ends know each other,
-//! [`token`] how they first meet, and [`request`] how a researcher signs a call of the coordinator's HTTP API.
+//! [`token`] how they first meet, [`log`] how a site proves what it did, and [`request`] how a researcher signs a call of the coordinator's HTTP API.
 
 pub mod calibration;
 pub mod catalogue;
@@ -18,6 +18,7 @@ pub mod dsse;
 pub mod frame;
 pub mod job;
 pub mod key;
+pub mod log;
 pub mod manifest;
 pub mod message;
 pub mod name;

@@ -5,6 +5,8 @@
 //! coordinator.json   whom to dial, from the invitation      ledger.sqlite          budgets, charges, releases
 //! keys/link.pem      the site's own key                     data/                  datasets, encrypted
 //! keys/store.pem     what datasets are encrypted with       blobs/, code/          components, and what was compiled of them
+//! keys/log.pem       what the log's checkpoints are signed with; keys/log.pub: what they are verified with
+//! keys/witness.pem   what other sites' checkpoints are cosigned with
 //! ```
 //!
 //! *In*: a path, and the passphrase of the keys if they have one. *Out*: [`Home`]: parsed settings, keys in memory, capability
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use serde::{Deserialize, Serialize};
+use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::{KeyError, PublicKey, SecretKey};
 use vestibule_protocol::name::{Name, NameError};
 
@@ -103,6 +106,8 @@ pub struct Home {
     settings: Settings,
     link_key: SecretKey,
     store_key: SecretKey,
+    log_key: SecretKey,
+    witness_key: SecretKey,
 }
 
 /// A folder that cannot be used.
@@ -179,6 +184,10 @@ impl HomeError {
     }
 }
 
+/// The ledger and the log, in a site's folder.
+pub const LEDGER: &str = "ledger.sqlite";
+/// The public half of the log's key, in a site's folder.
+pub const LOG_KEY: &str = "keys/log.pub";
 const FOLDERS: [&str; 5] = ["keys", "researchers", "data", "blobs", "code"];
 
 impl Home {
@@ -196,13 +205,17 @@ impl Home {
         for folder in FOLDERS {
             dir.create_dir_all(folder).map_err(io)?;
         }
-        for name in ["link", "store"] {
+        for name in ["link", "store", "log", "witness"] {
             let file = format!("keys/{name}.pem");
             let key_error = |source| HomeError::Key { path: path.join(&file), source };
             let mut seed = [0; 32];
             getrandom::fill(&mut seed).map_err(|error| io(std::io::Error::other(error.to_string())))?;
-            let pem = SecretKey::from_seed(seed).and_then(|key| key.to_pem(passphrase)).map_err(key_error)?;
+            let key = SecretKey::from_seed(seed).map_err(key_error)?;
+            let pem = key.to_pem(passphrase).map_err(key_error)?;
             write_private(&dir, &file, pem.as_bytes()).map_err(|source| HomeError::Io { path: path.join(&file), source })?;
+            if name == "log" {
+                replace(&dir, LOG_KEY, key.public().to_pem().as_bytes()).map_err(io)?;
+            }
         }
         // Last: a folder with settings is a whole site.
         write_private(&dir, "site.toml", SETTINGS_TEMPLATE.as_bytes()).map_err(io)?;
@@ -226,7 +239,9 @@ impl Home {
         let key = |file: &str| {
             SecretKey::from_pem(&read(file)?, passphrase).map_err(|source| HomeError::Key { path: path.join(file), source })
         };
-        Ok(Self { path: path.to_owned(), link_key: key("keys/link.pem")?, store_key: key("keys/store.pem")?, settings, dir })
+        let (link_key, store_key) = (key("keys/link.pem")?, key("keys/store.pem")?);
+        let (log_key, witness_key) = (key("keys/log.pem")?, key("keys/witness.pem")?);
+        Ok(Self { path: path.to_owned(), link_key, store_key, log_key, witness_key, settings, dir })
     }
 
     /// Takes the folder for one daemon, until the returned file is dropped.
@@ -261,6 +276,27 @@ impl Home {
         &self.link_key
     }
 
+    /// The key that its log's checkpoints are signed with.
+    #[must_use]
+    pub const fn log_key(&self) -> &SecretKey {
+        &self.log_key
+    }
+
+    /// The key that other sites' checkpoints are cosigned with.
+    #[must_use]
+    pub const fn witness_key(&self) -> &SecretKey {
+        &self.witness_key
+    }
+
+    /// SHA-256 of the settings' file.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn settings_digest(&self) -> Result<Digest, HomeError> {
+        let path = self.path.join("site.toml");
+        self.dir.read("site.toml").map(|bytes| Digest::of(&bytes)).map_err(|source| HomeError::Io { path, source })
+    }
+
     /// What its datasets are encrypted with.
     #[must_use]
     pub fn store_key(&self) -> StoreKey {
@@ -290,7 +326,7 @@ impl Home {
     /// # Errors
     /// It cannot be opened, or is damaged.
     pub fn ledger(&self) -> Result<Ledger, HomeError> {
-        Ok(Ledger::open(&self.path.join("ledger.sqlite"))?)
+        Ok(Ledger::open(&self.path.join(LEDGER))?)
     }
 
     /// Whom to dial.

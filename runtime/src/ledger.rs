@@ -25,12 +25,14 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
+use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 
 use self::booking::Asked;
-use crate::delay;
+use crate::admission::Verified;
 use crate::policy::Admitted;
+use crate::{delay, log};
 
 /// The site's ledger. Cheap to clone; one transaction at a time.
 #[derive(Clone, Debug)]
@@ -181,6 +183,12 @@ pub enum LedgerError {
         /// What is next.
         expected: u32,
     },
+    /// There is no answer yet.
+    #[error("round {round} has no answer that could leave")]
+    NotSettled {
+        /// The round.
+        round: u32,
+    },
     /// The job has ended here.
     #[error("the job has ended at this site")]
     Ended,
@@ -206,6 +214,7 @@ impl LedgerError {
             Self::OtherManifest => "job-differs",
             Self::OtherRound { .. } => "round-differs",
             Self::Order { .. } => "round-order",
+            Self::NotSettled { .. } => "round-not-settled",
             Self::Ended => "job-ended",
             Self::Database { .. } => "ledger-database",
         }
@@ -236,7 +245,7 @@ impl Ledger {
         Ok(Self(Arc::new(Mutex::new(connection))))
     }
 
-    fn connection(&self) -> MutexGuard<'_, Connection> {
+    pub(crate) fn connection(&self) -> MutexGuard<'_, Connection> {
         // A panic while the lock was held rolled its transaction back: the connection is as sound as after a crash.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -312,15 +321,96 @@ impl Ledger {
         })
     }
 
+    /// Logs, once, that a settled round's answer may leave, now that its moment has come: before that, a leaf would tell that the round
+    /// had ended. Returns the leaf's number.
+    ///
+    /// # Errors
+    /// The database. Then nothing must leave.
+    pub fn depart(&self, job: JobId, round: u32, since: Duration) -> Result<u64, LedgerError> {
+        self.transaction(|tx| {
+            let row = params![job.to_string(), round];
+            let sql = "SELECT leaf FROM departure WHERE job = ?1 AND round = ?2";
+            let known: Option<i64> = tx.query_row(sql, row, |row| row.get(0)).optional().map_err(database(tx))?;
+            if let Some(leaf) = known {
+                return Ok(leaf.unsigned_abs());
+            }
+            let settled =
+                find_round(tx, job, round)?.and_then(|round| round.settled).ok_or(LedgerError::NotSettled { round })?;
+            let event = Event::Settled { job, round, release: settled.release.as_deref().map(Digest::of) };
+            let leaf = append(tx, milliseconds(since).max(settled.leaves_ms), event, None)?;
+            let sql = "INSERT INTO departure(job, round, leaf) VALUES(?1, ?2, ?3)";
+            tx.execute(sql, params![job.to_string(), round, leaf]).map_err(database(tx))?;
+            Ok(leaf.unsigned_abs())
+        })
+    }
+
     /// Ends a job: no further round is charged, and what no round was charged for is free again. Unknown jobs have ended already.
     ///
     /// # Errors
     /// The database.
-    pub fn end(&self, job: JobId) -> Result<(), LedgerError> {
+    pub fn end(&self, job: JobId, since: Duration) -> Result<(), LedgerError> {
         self.transaction(|tx| {
-            tx.execute("UPDATE job SET ended = 1 WHERE job = ?1 AND ended = 0", [job.to_string()]).map_err(database(tx))?;
+            let sql = "UPDATE job SET ended = 1 WHERE job = ?1 AND ended = 0";
+            if tx.execute(sql, [job.to_string()]).map_err(database(tx))? > 0 {
+                append(tx, milliseconds(since), Event::Ended { job }, None)?;
+            }
             Ok(())
         })
+    }
+
+    /// Logs that terms of an accepted researcher were refused: once for the same terms, round and code.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) fn refused(&self, verified: &Verified, code: &str, why: &str, since: Duration) -> Result<(), LedgerError> {
+        let (job, manifest, round) = (verified.signed().manifest().job, verified.signed().digest(), verified.index());
+        self.transaction(|tx| {
+            let key = params![manifest.to_string(), round, code];
+            let sql = "SELECT 1 FROM refusal WHERE terms = ?1 AND round = ?2 AND code = ?3";
+            if tx.query_row(sql, key, |_| Ok(())).optional().map_err(database(tx))?.is_some() {
+                return Ok(());
+            }
+            let details = serde_json::json!({ "researcher": verified.researcher(), "why": why });
+            let event = Event::Refused { job, manifest, round, code: code.to_owned() };
+            let leaf = append(tx, milliseconds(since), event, Some(&details))?;
+            let row = params![manifest.to_string(), round, code, leaf];
+            tx.execute("INSERT INTO refusal(terms, round, code, leaf) VALUES(?1, ?2, ?3, ?4)", row).map_err(database(tx))?;
+            Ok(())
+        })
+    }
+
+    /// Logs that an offer was turned away before its terms were verified: the first of its code in an hour.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) fn rejected(&self, code: &str, since: Duration) -> Result<(), LedgerError> {
+        self.transaction(|tx| {
+            let hour = i64::try_from(since.as_secs() / 3_600).unwrap_or(i64::MAX);
+            let sql = "SELECT 1 FROM rejection WHERE hour = ?1 AND code = ?2";
+            if tx.query_row(sql, params![hour, code], |_| Ok(())).optional().map_err(database(tx))?.is_some() {
+                return Ok(());
+            }
+            let leaf = append(tx, milliseconds(since), Event::Rejected { code: code.to_owned() }, None)?;
+            let sql = "INSERT INTO rejection(hour, code, leaf) VALUES(?1, ?2, ?3)";
+            tx.execute(sql, params![hour, code, leaf]).map_err(database(tx)).map(|_| ())
+        })
+    }
+
+    /// Logs what happened apart from jobs.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn record(&self, event: Event, details: Option<&serde_json::Value>, since: Duration) -> Result<(), LedgerError> {
+        self.transaction(|tx| append(tx, milliseconds(since), event, details).map(|_| ()))
+    }
+
+    /// The time that counts: the clock's, but never before the last leaf of the log. A clock that was set back revives nothing.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn time(&self, clock: Duration) -> Result<Duration, LedgerError> {
+        let last = self.transaction(|tx| log::last_ms(tx).map_err(database(tx)))?;
+        Ok(clock.max(Duration::from_millis(last.unsigned_abs())))
     }
 
     /// All accounts, by population.
@@ -330,6 +420,15 @@ impl Ledger {
     pub fn accounts(&self) -> Result<Vec<Account>, LedgerError> {
         self.transaction(|tx| schema::accounts(tx).map_err(database(tx)))
     }
+}
+
+fn append(tx: &Transaction<'_>, at_ms: i64, event: Event, details: Option<&serde_json::Value>) -> Result<i64, LedgerError> {
+    let number = log::append(tx, at_ms, event, details).map_err(database(tx))?;
+    Ok(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn milliseconds(since: Duration) -> i64 {
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn settle(tx: &Transaction<'_>, job: JobId, round: u32, settled: &Settled, code: &str, now: i64) -> Result<(), LedgerError> {

@@ -5,13 +5,16 @@
 //! at a moment that was drawn, whatever happened.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vestibule_protocol::calibration::{Calibrated, calibrate};
+use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::{JobId, Limits};
+use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::manifest::Manifest;
 use vestibule_protocol::message::{Answer, Offer};
 use vestibule_protocol::name::Name;
@@ -19,7 +22,7 @@ use vestibule_sandbox::CodeCache;
 use vestibule_worker::{Launch, WorkerError};
 
 use crate::admission::{self, Verified};
-use crate::component::{CodeFolder, Components};
+use crate::component::{CodeFolder, ComponentError, Components};
 use crate::dataset::{Dataset, DatasetError, Selection};
 use crate::delay::{self, Delay, Load};
 use crate::guests::{Guests, GuestsError, Prepared};
@@ -146,14 +149,29 @@ impl Site {
             );
         }
         let components = Components::new(home.folder("blobs")?);
+        started(&home)?;
         let (ledger, running) = (home.ledger()?, Arc::new(Semaphore::new(rounds)));
         let name = coordinator.site.clone();
         Ok(Self { home, name, ledger, guests, components, threads, running, turns: Mutex::default() })
     }
 
-    /// Steps 5 and 6. `Ok(Err(_))` is the answer to an offer that is refused.
-    pub(crate) fn admit(&self, offer: Offer, now: i64) -> Result<Admitted, Answer> {
-        self.verify(offer, now).and_then(|verified| self.decide(verified)).map_err(refusal)
+    /// Steps 5 and 6, at `clock` (1970). `Err(_)` is the answer to an offer that is refused.
+    pub(crate) fn admit(&self, offer: Offer, clock: Duration) -> Result<Admitted, Answer> {
+        let since = self.ledger.time(clock).map_err(|error| refusal(own("ledger", &error)))?;
+        let now = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        let verified = self.verify(offer, now).map_err(|refused| {
+            let logged = self.ledger.rejected(refused.code, since);
+            logged.map_or_else(|error| refusal(own("ledger", &error)), |()| refusal(refused))
+        })?;
+        self.decide(verified.clone()).map_err(|refused| self.refuse(&verified, refused, since))
+    }
+
+    /// Logs a refusal; what could not be logged is refused all the same.
+    fn refuse(&self, verified: &Verified, refused: Refused, since: Duration) -> Answer {
+        match self.ledger.refused(verified, refused.code, &refused.why, since) {
+            Ok(()) => refusal(refused),
+            Err(error) => refusal(own("ledger", &error)),
+        }
     }
 
     fn verify(&self, offer: Offer, now: i64) -> Result<Verified, Refused> {
@@ -173,11 +191,26 @@ impl Site {
     }
 
     /// Steps 7 and 8, once the component is here. Blocks.
-    pub(crate) fn charge(&self, admitted: Admitted, component: &[u8], since: Duration) -> Outcome {
+    pub(crate) fn charge(&self, admitted: Admitted, component: &[u8], clock: Duration) -> Outcome {
+        let verified = admitted.verified().clone();
+        let since = match self.ledger.time(clock) {
+            Ok(since) => since,
+            Err(error) => return Outcome::Refused(refusal(own("ledger", &error))),
+        };
         match self.prepare(admitted, component, since) {
             Ok(outcome) => outcome,
-            Err(refused) => Outcome::Refused(refusal(refused)),
+            Err(refused) => Outcome::Refused(self.refuse(&verified, refused, since)),
         }
+    }
+
+    /// The component could not be had: also that is refused in the log.
+    pub(crate) fn without_component(&self, admitted: &Admitted, error: &ComponentError, clock: Duration) -> Answer {
+        self.refuse(admitted.verified(), (error.code(), error).into(), clock)
+    }
+
+    /// Logs that an answer leaves, now that its moment has come. Nothing leaves that cannot be logged.
+    pub(crate) fn depart(&self, job: JobId, round: u32, clock: Duration) -> Result<u64, LedgerError> {
+        self.ledger.depart(job, round, clock)
     }
 
     fn prepare(&self, admitted: Admitted, component: &[u8], since: Duration) -> Result<Outcome, Refused> {
@@ -306,13 +339,23 @@ impl Site {
 
     /// The job has ended. A round that is running runs to its end, also where the job was cancelled: whether it was stopped in time would
     /// tell how long it took.
-    pub(crate) fn end(&self, job: JobId) -> Result<(), LedgerError> {
-        self.ledger.end(job)?;
+    pub(crate) fn end(&self, job: JobId, clock: Duration) -> Result<(), LedgerError> {
+        self.ledger.end(job, clock)?;
         // Whoever asks for a round that is running must wait for it still.
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         turns.retain(|(of, _), turn| *of != job || Arc::strong_count(turn) > 1);
         Ok(())
     }
+}
+
+/// Logs the start of the daemon: which program it is, with which settings.
+fn started(home: &Home) -> Result<(), HomeError> {
+    let exe = Path::new("/proc/self/exe");
+    let program = std::fs::read(exe).map_err(|source| HomeError::Io { path: exe.to_owned(), source })?;
+    let software = env!("CARGO_PKG_VERSION").to_owned();
+    let event = Event::Started { software, program: Digest::of(&program), settings: home.settings_digest()? };
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(home.ledger()?.record(event, None, since)?)
 }
 
 fn late(delay: &Delay, manifest: &Manifest) -> String {

@@ -1,5 +1,5 @@
 //! Killed daemons: SIGKILL at moments spread over a two-round job, then a restart. No job is lost, no round is charged twice, and
-//! what the coordinator holds is what the site's ledger holds, byte for byte.
+//! what the coordinator holds is what the site's ledger holds, byte for byte; every log verifies.
 
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ fn kills_lose_no_job_and_charge_no_round_twice() {
     }
     let coordinator = rusqlite::Connection::open(world.dir().join("coordinator/coordinator.sqlite")).unwrap();
     for site in ["kyoto", "leiden"] {
+        let log = world.ok(&["log", "verify", site]);
+        assert_eq!((&log["whole"], &log["releases"]), (&true.into(), &(2 * (jobs.len() + 1)).into()), "{log}");
         let ledger = rusqlite::Connection::open(world.dir().join(site).join("ledger.sqlite")).unwrap();
         for job in &jobs {
             let charges: i64 = ledger.query_row("SELECT COUNT(*) FROM charge WHERE job = ?1", [job], |row| row.get(0)).unwrap();

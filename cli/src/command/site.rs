@@ -8,6 +8,7 @@ use cap_std::fs::Dir;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::name::Name;
 use vestibule_runtime::dataset::{self, Dataset, ingest};
 use vestibule_runtime::home::{Home, HomeError};
@@ -123,7 +124,7 @@ impl Site {
                 Ok(())
             }
             Self::Join { dir, token } => {
-                let site = open(&dir)?;
+                let site = recorded(&dir, "join", json!({}))?;
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let joined = runtime.block_on(vestibule_runtime::link::join(&site, &token, now()));
                 let name = joined.map_err(|error| coded(error.code(), error))?;
@@ -134,20 +135,22 @@ impl Site {
                 let site = open(&dir)?;
                 daemon(async |stop| vestibule_runtime::site::run(site, stop).await, SiteError::code)
             }
-            Self::Ingest { dir, dataset } => take_in(&open(&dir)?, &dataset, json),
+            Self::Ingest { dir, dataset } => take_in(&recorded(&dir, "ingest", json!({ "recipe": dataset }))?, &dataset, json),
             Self::Withdraw { dir, dataset, ids, file, undo } => {
-                withdraw(&open(&dir)?, &dataset, ids, file.as_deref(), undo, json)
+                let site = recorded(&dir, if undo { "readmit" } else { "withdraw" }, json!({ "dataset": dataset }))?;
+                withdraw(&site, &dataset, ids, file.as_deref(), undo, json)
             }
             Self::Datasets { dir } => datasets(&open(&dir)?, json),
-            Self::Budget { dir } => budget(&open(&dir)?, json),
+            Self::Budget { dir } => budget(&recorded(&dir, "budget", json!({}))?, json),
             Self::Researcher(Researcher::Add { dir, name, key }) => {
                 let key = public_key(&key)?;
-                open(&dir)?.accept(&name, &key).map_err(home)?;
+                let site = recorded(&dir, "researcher-add", json!({ "name": name, "key": key }))?;
+                site.accept(&name, &key).map_err(home)?;
                 print(json, &json!({ "name": name, "key": key.to_string() }), &format!("{name} is accepted, with {key}"));
                 Ok(())
             }
             Self::Researcher(Researcher::Remove { dir, name }) => {
-                open(&dir)?.forget(&name).map_err(home)?;
+                recorded(&dir, "researcher-remove", json!({ "name": name }))?.forget(&name).map_err(home)?;
                 print(json, &json!({ "name": name }), &format!("{name} is no longer accepted"));
                 Ok(())
             }
@@ -160,6 +163,22 @@ impl Site {
             }
         }
     }
+}
+
+/// Logs that the operator gives this command, before it does anything; opens the site.
+fn recorded(dir: &Path, command: &str, details: serde_json::Value) -> Result<Home> {
+    let site = open(dir)?;
+    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
+    let id = std::fs::metadata("/proc/self").map_or(0, |process| std::os::unix::fs::MetadataExt::uid(&process));
+    let details = json!({ "user": user, "uid": id, "on": details });
+    let event = Event::Operator { command: command.to_owned() };
+    let ledger = site.ledger().map_err(home)?;
+    ledger.record(event, Some(&details), since_1970()).map_err(|error| coded(error.code(), error))?;
+    Ok(site)
+}
+
+fn since_1970() -> std::time::Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 fn print(json: bool, document: &serde_json::Value, text: &str) {
@@ -186,6 +205,11 @@ fn take_in(site: &Home, recipe: &Path, json: bool) -> Result<()> {
     let report = ingest(&source, &text, &data, &site.store_key(), &mut progress);
     bar.finish_and_clear();
     let report = report.map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?;
+    let name = dataset::Config::parse(&text).map_err(|error| coded(error.code(), error))?.name;
+    let taken = Dataset::open(&data, &name, &site.store_key()).map_err(|error| coded(error.code(), error))?;
+    let (event, details) = (Event::Dataset { dataset: name }, json!({ "version": taken.version() }));
+    let ledger = site.ledger().map_err(home)?;
+    ledger.record(event, Some(&details), since_1970()).map_err(|error| coded(error.code(), error))?;
     print(json, &serde_json::to_value(&report)?, &report.to_string());
     Ok(())
 }

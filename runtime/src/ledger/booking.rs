@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension as _, Transaction, params};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
+use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::release::Release;
@@ -41,6 +42,7 @@ impl<'a> Asked<'a> {
     pub(super) fn open(&self, tx: &Transaction<'_>) -> Result<(), LedgerError> {
         let (purse, signed) = (self.purse, self.verified.signed());
         let (dataset, population) = (signed.manifest().dataset.as_str(), purse.population.as_str());
+        self.terms(tx)?;
         let sql = "INSERT INTO account(population, cap_rho, cap_delta, cap_moments) VALUES(?1, ?2, ?3, ?4)
                    ON CONFLICT(population) DO UPDATE SET cap_rho = ?2, cap_delta = ?3, cap_moments = ?4";
         let row = params![population, stored(purse.cap), purse.delta, femto(purse.moments_femto)];
@@ -53,16 +55,53 @@ impl<'a> Asked<'a> {
         if was != population {
             return Err(LedgerError::OtherPopulation { dataset: signed.manifest().dataset.clone(), was });
         }
-        let sql = "INSERT INTO job(job, manifest, dataset, researcher, title, admitted) VALUES(?1, ?2, ?3, ?4, ?5, ?6)";
+        let event = Event::Job {
+            job: self.job(),
+            manifest: signed.digest(),
+            dataset: signed.manifest().dataset.clone(),
+            population: purse.population.clone(),
+        };
+        let details = serde_json::json!({ "researcher": self.verified.researcher(), "title": signed.manifest().title });
+        let leaf = self.log(tx, event, Some(&details))?;
+        let sql =
+            "INSERT INTO job(job, manifest, dataset, researcher, title, admitted, leaf) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let row = params![
             self.job().to_string(),
             signed.digest().to_string(),
             dataset,
             self.verified.researcher().as_str(),
             signed.manifest().title,
-            self.now()
+            self.now(),
+            leaf
         ];
         tx.execute(sql, row).map_err(database(tx)).map(|_| ())
+    }
+
+    /// Logs the account's terms, where they are new or have changed.
+    fn terms(&self, tx: &Transaction<'_>) -> Result<(), LedgerError> {
+        let Purse { population, cap, delta, moments_femto, .. } = self.purse;
+        let sql = "SELECT cap_rho, cap_delta, cap_moments FROM account WHERE population = ?1";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, f64>(1)?, row.get::<_, i64>(2)?));
+        let known = tx.query_row(sql, [population.as_str()], read).optional().map_err(database(tx))?;
+        if known.is_some_and(|known| known == (stored(*cap), *delta, femto(*moments_femto))) {
+            return Ok(());
+        }
+        let event = Event::Account {
+            population: population.clone(),
+            cap_rho_pico: stored(*cap).unsigned_abs(),
+            cap_delta_femto: delta_femto(*delta),
+            cap_moments_femto: *moments_femto,
+        };
+        self.log(tx, event, None).map(|_| ())
+    }
+
+    /// Appends a leaf at the moment of the booking.
+    fn log(&self, tx: &Transaction<'_>, event: Event, details: Option<&serde_json::Value>) -> Result<i64, LedgerError> {
+        super::append(tx, self.now_ms(), event, details)
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.since.as_millis()).unwrap_or(i64::MAX)
     }
 
     fn now(&self) -> i64 {
@@ -75,8 +114,8 @@ impl<'a> Asked<'a> {
         let sql = "SELECT bytes, leaves FROM charge JOIN release USING(job, round)
                    WHERE request = ?1 AND length(bytes) > 0 AND leaves <= ?2 ORDER BY charge.rowid LIMIT 1";
         let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?));
-        let now_ms = i64::try_from(self.since.as_millis()).unwrap_or(i64::MAX);
-        let found = tx.query_row(sql, params![self.request.to_string(), now_ms], read).optional().map_err(database(tx))?;
+        let found =
+            tx.query_row(sql, params![self.request.to_string(), self.now_ms()], read).optional().map_err(database(tx))?;
         let Some((bytes, leaves_ms)) = found else { return Ok(None) };
         // A stored release that cannot be read is not given again: the round is charged and run.
         let Ok(first) = serde_json::from_slice::<Release>(&bytes) else { return Ok(None) };
@@ -104,8 +143,9 @@ impl<'a> Asked<'a> {
                     return Err(LedgerError::OverResearcher { population: population(), asked: whole });
                 }
             }
-            let row = params![self.job().to_string(), stored(whole)];
-            tx.execute("INSERT INTO reservation(job, rho) VALUES(?1, ?2)", row).map_err(database(tx))?;
+            let event = Event::Reserved { job: self.job(), rho_pico: stored(whole).unsigned_abs() };
+            let row = params![self.job().to_string(), stored(whole), self.log(tx, event, None)?];
+            tx.execute("INSERT INTO reservation(job, rho, leaf) VALUES(?1, ?2, ?3)", row).map_err(database(tx))?;
         }
         let spent = known.map_or(Rho::ZERO, |job| job.spent);
         if spent.checked_add(self.rho).is_none_or(|sum| sum > whole) {
@@ -118,8 +158,16 @@ impl<'a> Asked<'a> {
     }
 
     fn charge(&self, tx: &Transaction<'_>, rho: Rho, moment: u64) -> Result<(), LedgerError> {
-        let sql =
-            "INSERT INTO charge(job, round, round_digest, request, rho, moment, charged) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let event = Event::Charged {
+            job: self.job(),
+            round: self.verified.index(),
+            round_digest: self.verified.round_digest(),
+            rho_pico: stored(rho).unsigned_abs(),
+            moment_femto: moment,
+        };
+        let leaf = self.log(tx, event, None)?;
+        let sql = "INSERT INTO charge(job, round, round_digest, request, rho, moment, charged, leaf)
+                   VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let row = params![
             self.job().to_string(),
             self.verified.index(),
@@ -127,7 +175,8 @@ impl<'a> Asked<'a> {
             self.request.to_string(),
             stored(rho),
             femto(moment),
-            self.now()
+            self.now(),
+            leaf
         ];
         tx.execute(sql, row).map_err(database(tx)).map(|_| ())
     }
@@ -161,6 +210,12 @@ fn committed(tx: &Transaction<'_>, population: &Name, researcher: &Name) -> Resu
     let sql = "SELECT COALESCE(SUM(CASE ended WHEN 0 THEN reserved_rho ELSE spent_rho END), 0)
                FROM job_account WHERE population = ?1 AND researcher = ?2";
     tx.query_row(sql, [population.as_str(), researcher.as_str()], |row| schema::rho(row, 0)).map_err(database(tx))
+}
+
+/// A delta in 10^-15.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a delta is between 0 and 1")]
+pub(crate) fn delta_femto(delta: f64) -> u64 {
+    (delta * 1e15).round() as u64
 }
 
 fn femto(amount: u64) -> i64 {

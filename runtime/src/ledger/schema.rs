@@ -1,16 +1,20 @@
 //! The ledger's tables, and the settings without which they are not durable.
 //!
 //! *In*: a path. *Out*: an open database whose settings were read back. *Refuses*: a damaged file, settings that did not take.
-//! The rules stand in the database itself: charges and releases are append-only, a release needs a charge, what is committed
+//! The rules stand in the database itself: charges and releases are append-only, a release needs a charge, each of them a leaf of the log; what is committed
 //! to jobs is kept by triggers and cannot pass the cap when a job reserves.
 
 use std::path::Path;
 use std::str::FromStr;
 
-use rusqlite::{Connection, Row, Transaction};
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 use vestibule_protocol::privacy::Rho;
 
 use super::{Account, JobAccount};
+use crate::log;
+
+/// Which tables these are.
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS account(
@@ -21,18 +25,27 @@ CREATE TABLE IF NOT EXISTS dataset(dataset TEXT PRIMARY KEY, population TEXT NOT
 CREATE TABLE IF NOT EXISTS job(
   job TEXT PRIMARY KEY CHECK(length(job) = 32), manifest TEXT NOT NULL, dataset TEXT NOT NULL REFERENCES dataset(dataset),
   researcher TEXT NOT NULL, title TEXT NOT NULL, admitted INTEGER NOT NULL,
-  ended INTEGER NOT NULL DEFAULT 0 CHECK(ended IN (0, 1))) STRICT;
+  leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), ended INTEGER NOT NULL DEFAULT 0 CHECK(ended IN (0, 1))) STRICT;
 CREATE TABLE IF NOT EXISTS reservation(
-  job TEXT PRIMARY KEY REFERENCES job(job), rho INTEGER NOT NULL CHECK(rho > 0)) STRICT;
+  job TEXT PRIMARY KEY REFERENCES job(job), rho INTEGER NOT NULL CHECK(rho > 0),
+  leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
 CREATE TABLE IF NOT EXISTS charge(
   job TEXT NOT NULL REFERENCES job(job), round INTEGER NOT NULL CHECK(round >= 0), round_digest TEXT NOT NULL,
   request TEXT NOT NULL, rho INTEGER NOT NULL CHECK(rho >= 0), moment INTEGER NOT NULL CHECK(moment >= 0),
-  charged INTEGER NOT NULL, PRIMARY KEY(job, round)) STRICT;
+  charged INTEGER NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), PRIMARY KEY(job, round)) STRICT;
 CREATE INDEX IF NOT EXISTS charge_request ON charge(request);
 CREATE TABLE IF NOT EXISTS release(
   job TEXT NOT NULL, round INTEGER NOT NULL, bytes BLOB NOT NULL, sha256 TEXT NOT NULL, code TEXT NOT NULL,
   released INTEGER NOT NULL, leaves INTEGER NOT NULL, PRIMARY KEY(job, round),
   FOREIGN KEY(job, round) REFERENCES charge(job, round)) STRICT;
+CREATE TABLE IF NOT EXISTS departure(
+  job TEXT NOT NULL, round INTEGER NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), PRIMARY KEY(job, round),
+  FOREIGN KEY(job, round) REFERENCES release(job, round)) STRICT;
+CREATE TABLE IF NOT EXISTS refusal(
+  terms TEXT NOT NULL, round INTEGER NOT NULL, code TEXT NOT NULL, leaf INTEGER NOT NULL REFERENCES log_leaf(number),
+  PRIMARY KEY(terms, round, code)) STRICT;
+CREATE TABLE IF NOT EXISTS rejection(
+  hour INTEGER NOT NULL, code TEXT NOT NULL, leaf INTEGER NOT NULL REFERENCES log_leaf(number), PRIMARY KEY(hour, code)) STRICT;
 CREATE VIEW IF NOT EXISTS job_account AS SELECT job.rowid AS number, job.*, dataset.population,
   COALESCE((SELECT rho FROM reservation WHERE reservation.job = job.job), 0) AS reserved_rho,
   COALESCE((SELECT SUM(rho) FROM charge WHERE charge.job = job.job), 0) AS spent_rho,
@@ -60,13 +73,15 @@ CREATE TRIGGER IF NOT EXISTS dataset_kept BEFORE DELETE ON dataset BEGIN SELECT 
 CREATE TRIGGER IF NOT EXISTS account_kept BEFORE DELETE ON account BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS reservation_fixed BEFORE UPDATE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS reservation_kept BEFORE DELETE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, dataset, researcher, title ON job
+CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, dataset, researcher, title, leaf ON job
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS job_stays_ended BEFORE UPDATE OF ended ON job WHEN NEW.ended < OLD.ended
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS job_kept BEFORE DELETE ON job BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS charge_fixed BEFORE UPDATE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS charge_kept BEFORE DELETE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS departure_fixed BEFORE UPDATE ON departure BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS departure_kept BEFORE DELETE ON departure BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS release_fixed BEFORE UPDATE ON release BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS release_kept BEFORE DELETE ON release BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 ";
@@ -82,7 +97,7 @@ const PRAGMAS: [(&str, &str, &str); 6] = [
 ];
 
 pub(super) fn open(path: &Path) -> Result<Connection, String> {
-    let connection = Connection::open(path).map_err(|error| error.to_string())?;
+    let mut connection = Connection::open(path).map_err(|error| error.to_string())?;
     for (name, value, want) in PRAGMAS {
         let set = |row: &Row<'_>| row.get::<_, rusqlite::types::Value>(0);
         connection.execute_batch(&format!("PRAGMA {name} = {value}")).map_err(|error| error.to_string())?;
@@ -100,8 +115,27 @@ pub(super) fn open(path: &Path) -> Result<Connection, String> {
     if check != "ok" {
         return Err(format!("the file is damaged ({check}): restore it from a backup, then have its spending confirmed"));
     }
-    connection.execute_batch(SCHEMA).map_err(|error| error.to_string())?;
+    make(&mut connection)?;
     Ok(connection)
+}
+
+/// Makes the tables of a new file; looks whether those of an old one are these.
+fn make(connection: &mut Connection) -> Result<(), String> {
+    let text = |error: rusqlite::Error| error.to_string();
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(text)?;
+    let tables = "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table'";
+    let tables: i64 = tx.query_row(tables, [], |row| row.get(0)).map_err(text)?;
+    let found: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(text)?;
+    match (tables, found) {
+        (0, _) => {
+            tx.execute_batch(log::SCHEMA).and_then(|()| tx.execute_batch(SCHEMA)).map_err(text)?;
+            tx.execute_batch(&format!("PRAGMA user_version = {VERSION}")).map_err(text)?;
+            log::found(&tx).map_err(text)?;
+        }
+        (_, VERSION) => {}
+        (_, found) => return Err(format!("its tables are of version {found}, and this program knows version {VERSION} only")),
+    }
+    tx.commit().map_err(text)
 }
 
 pub(super) fn rho(row: &Row<'_>, column: usize) -> rusqlite::Result<Rho> {

@@ -180,7 +180,7 @@ fn the_cap_is_met_and_never_passed() {
     run(charge(&job(1)).unwrap());
     assert_eq!(charge(&job(2)).unwrap_err().code(), "budget-exhausted");
     // The first job ends with half of its reservation unused: a job of at most that size fits now.
-    ledger.end(job(1).job).unwrap();
+    ledger.end(job(1).job, AT).unwrap();
     assert_eq!(charge(&job(2)).unwrap_err().code(), "budget-exhausted");
     let small = Manifest { epsilon_micro: 600_000, ..job(3) };
     run(charge(&small).unwrap());
@@ -214,7 +214,7 @@ fn a_researcher_has_a_cap_of_their_own() {
     let charge = |manifest: &Manifest| ledger.charge(admit(verified(manifest, 0)), &purse, AT);
     run(charge(&job(1)).unwrap());
     assert_eq!(charge(&job(2)).unwrap_err().code(), "researcher-budget-exhausted");
-    ledger.end(job(1).job).unwrap();
+    ledger.end(job(1).job, AT).unwrap();
     run(charge(&Manifest { epsilon_micro: 600_000, ..job(3) }).unwrap());
 }
 
@@ -246,7 +246,7 @@ fn other_terms_other_rounds_and_ended_jobs_are_refused() {
     run(charge(&ledger, &job(1), 1).unwrap());
     // Two rounds of a half each: the third has nothing left.
     assert_eq!(charge(&ledger, &job(1), 2).unwrap_err().code(), "round-over-job-budget");
-    ledger.end(job(1).job).unwrap();
+    ledger.end(job(1).job, AT).unwrap();
     assert_eq!(charge(&ledger, &job(1), 2).unwrap_err().code(), "job-ended");
     assert_eq!(charge(&ledger, &job(1), 0).unwrap_err().code(), "job-ended");
 }
@@ -268,13 +268,22 @@ fn history_cannot_be_rewritten_even_with_sql() {
         "INSERT OR REPLACE INTO release SELECT job, round, x'00', sha256, code, released, leaves FROM release",
         "UPDATE reservation SET rho = 1",
         "DELETE FROM reservation",
-        "INSERT OR REPLACE INTO reservation SELECT job, 1 FROM job",
+        "INSERT OR REPLACE INTO reservation SELECT job, 1, leaf FROM job",
         "UPDATE dataset SET population = 'other'",
         "DELETE FROM dataset",
         "DELETE FROM account",
         "DELETE FROM job",
         "INSERT INTO release VALUES('00000000000000000000000000000000', 9, x'', '', '', 0, 0)",
-        "INSERT INTO charge SELECT job, 1, round_digest, request, 9000000000000, 0, 0 FROM charge",
+        "INSERT INTO charge SELECT job, 1, round_digest, request, 9000000000000, 0, 0, leaf FROM charge",
+        "INSERT INTO charge SELECT job, 1, round_digest, request, 0, 0, 0, leaf FROM charge",
+        "INSERT INTO charge SELECT job, 1, round_digest, request, 0, 0, 0, 99 FROM charge",
+        "UPDATE log_leaf SET body = x'00'",
+        "DELETE FROM log_leaf",
+        "INSERT INTO log_leaf VALUES(99, x'00')",
+        "INSERT OR REPLACE INTO log_leaf VALUES(0, x'00')",
+        "UPDATE log_node SET hash = zeroblob(32)",
+        "DELETE FROM log_node",
+        "UPDATE log_origin SET origin = 'other'",
     ] {
         assert!(connection.execute(sql, []).is_err(), "{sql}");
     }

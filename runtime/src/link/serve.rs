@@ -104,7 +104,7 @@ async fn answer(site: Arc<Site>, mut stream: Framed) -> Result<(), LinkError> {
         }
         Close::KIND => {
             let Close { job } = stream.payload(header).await?;
-            match blocking(move || site.end(job)).await? {
+            match blocking(move || site.end(job, since_1970())).await? {
                 Ok(()) => stream.send(&Done).await?,
                 Err(error) => tracing::error!(%job, %error, "a job's end could not be booked"),
             }
@@ -121,16 +121,19 @@ async fn answer(site: Arc<Site>, mut stream: Framed) -> Result<(), LinkError> {
 /// From an offer to its last answer. `Need` and `Accepted` are sent on the way.
 async fn offered(site: &Arc<Site>, offer: Offer, stream: &mut Framed) -> Result<Answer, LinkError> {
     let at = Arc::clone(site);
-    let admitted = match blocking(move || at.admit(offer, now())).await? {
+    let admitted = match blocking(move || at.admit(offer, since_1970())).await? {
         Ok(admitted) => admitted,
         Err(refused) => return Ok(refused),
     };
     let component = match component(site, &admitted, stream).await? {
         Ok(component) => component,
-        Err(error) => return Ok(Answer::Refused { code: error.code().to_owned(), why: error.to_string() }),
+        Err(error) => {
+            let at = Arc::clone(site);
+            return blocking(move || at.without_component(&admitted, &error, since_1970())).await;
+        }
     };
     let verified = admitted.verified();
-    let (job, request) = (verified.signed().manifest().job, verified.round().request().clone());
+    let (job, index, request) = (verified.signed().manifest().job, verified.index(), verified.round().request().clone());
     let turn = site.turn(job, verified.index()).lock_owned().await;
     // Rounds over the limit wait here, before they are charged.
     let permit = site.running().acquire_owned().await;
@@ -158,7 +161,14 @@ async fn offered(site: &Arc<Site>, offer: Offer, stream: &mut Framed) -> Result<
             run.await.map_err(|_| LinkError::Closed("a task failed".to_owned()))??
         }
     };
-    Ok(Answer::settled(settled.release.as_deref(), &request))
+    let at = Arc::clone(site);
+    match blocking(move || at.depart(job, index, since_1970())).await? {
+        Ok(_) => Ok(Answer::settled(settled.release.as_deref(), &request)),
+        Err(error) => {
+            tracing::error!(%job, %error, "an answer could not be logged, and does not leave");
+            Err(LinkError::Closed("the log cannot be written".to_owned()))
+        }
+    }
 }
 
 /// Waits for a moment, in milliseconds since 1970.
@@ -245,8 +255,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-fn now() -> i64 {
-    i64::try_from(since_1970().as_secs()).unwrap_or(i64::MAX)
 }

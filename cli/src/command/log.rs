@@ -1,0 +1,102 @@
+//! `vestibule log`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::json;
+use vestibule_protocol::key::PublicKey;
+use vestibule_runtime::home::{LEDGER, LOG_KEY};
+use vestibule_runtime::log::{self, Verified};
+
+use crate::failure::{Exit, Failure, coded};
+use crate::files::public_key;
+use crate::show;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Log {
+    /// What a site logged, oldest first.
+    Show {
+        /// The site's folder, or a copy of it.
+        dir: PathBuf,
+        /// The last so many only.
+        #[arg(long)]
+        last: Option<u64>,
+    },
+    /// Verify a site's log and ledger, offline: hash every leaf again, recompute the ledger from the leaves, check every signature.
+    Verify {
+        /// The site's folder, or a copy of it.
+        dir: PathBuf,
+        /// The key that signs the log, from somewhere else than the folder.
+        #[arg(long)]
+        key: Option<PathBuf>,
+    },
+}
+
+impl Log {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        match self {
+            Self::Show { dir, last } => show(&dir, last, json),
+            Self::Verify { dir, key } => {
+                let key = public_key(&key.unwrap_or_else(|| dir.join(LOG_KEY)))?;
+                verify(&dir, key, json)
+            }
+        }
+    }
+}
+
+fn show(dir: &Path, last: Option<u64>, json: bool) -> Result<()> {
+    let lines = log::read(&dir.join(LEDGER), last).map_err(|error| coded(error.code(), error))?;
+    if json {
+        println!("{}", serde_json::to_string(&lines)?);
+        return Ok(());
+    }
+    let rows = lines.into_iter().map(|line| {
+        let (kind, rest) = log::words(&line.leaf.event);
+        let details =
+            line.details.map(|details| details.to_string()).or_else(|| line.leaf.details.map(|_| "(erased)".to_owned()));
+        vec![line.number.to_string(), crate::files::rfc3339(line.leaf.at_ms), kind, rest, details.unwrap_or_default()]
+    });
+    println!("{}", show::grid(&["leaf", "time (UTC)", "what", "", "details"], rows));
+    Ok(())
+}
+
+fn verify(dir: &Path, key: PublicKey, json: bool) -> Result<()> {
+    let Verified { origin, root, replay, checkpoints, witnessed, erased, found } =
+        log::verify(&dir.join(LEDGER), key, None).map_err(|error| coded(error.code(), error))?;
+    let releases = replay.jobs.values().flat_map(|job| &job.rounds).filter(|round| matches!(round.settled, Some((_, Some(_)))));
+    let releases = releases.count();
+    if json {
+        let accounts = replay.accounts.iter().map(|(name, account)| {
+            json!({ "population": name, "spent_rho_pico": account.spent_rho_pico, "committed_rho_pico": account.committed_rho_pico,
+                "cap_rho_pico": account.cap_rho_pico })
+        });
+        let document = json!({ "whole": found.is_empty(), "origin": origin, "leaves": replay.leaves, "root": root, "key": key.to_string(),
+            "checkpoints": checkpoints, "witnessed": witnessed, "erased": erased, "jobs": replay.jobs.len(), "releases": releases,
+            "accounts": accounts.collect::<Vec<_>>(), "found": found });
+        println!("{document}");
+    } else {
+        println!("{origin}: {} leaves, root {root}", replay.leaves);
+        println!(
+            "signed by {key}; {checkpoints} checkpoints kept, witnessed up to {witnessed} leaves; details of {erased} erased"
+        );
+        for (name, account) in &replay.accounts {
+            #[expect(clippy::cast_precision_loss, reason = "for people")]
+            let rho = |pico: u64| pico as f64 / 1e12;
+            let (spent, cap) = (rho(account.spent_rho_pico), rho(account.cap_rho_pico));
+            println!("{name}: {spent:.6} rho spent of {cap:.6}, recomputed from the leaves");
+        }
+        println!("{} jobs, {releases} releases", replay.jobs.len());
+        for problem in &found {
+            println!("WRONG  {}: {}", problem.place, problem.why);
+        }
+        if found.is_empty() {
+            println!("the log is whole, and the ledger is what it says");
+        }
+    }
+    if found.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::of(Exit::Refused, "log-not-whole", format!("{} things are wrong with the log", found.len())))
+    }
+}

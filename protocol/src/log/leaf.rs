@@ -1,0 +1,153 @@
+//! The leaves of a site's log: what happened, in public terms.
+//!
+//! *In*: an [`Event`], its moment, and details that only the site keeps. *Out*: the leaf's bytes, a line of JSON; or the leaf, read back from
+//! them. *Refuses*: unknown kinds and fields. Nothing in a leaf follows from an individual's data except by way of a release. Details
+//! (names, titles, reasons) are not in it: the leaf holds SHA-256 of a salt and them, so that they can be shown with proof, and erased
+//! without a change of the tree.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::job::JobId;
+use crate::name::Name;
+
+/// Most bytes of a leaf: what a C2SP entry bundle can hold.
+pub const MAX_LEAF_BYTES: usize = 65_535;
+/// Bytes of the salt of details.
+pub const SALT_BYTES: usize = 16;
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leaf {
+    /// Milliseconds since 1970. Never less than the leaf before.
+    pub at_ms: i64,
+    /// What happened.
+    pub event: Event,
+    /// SHA-256 of the salt and the details, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Digest>,
+}
+
+/// What happened. Amounts are whole numbers: 10^-12 rho, 10^-15 delta.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Event {
+    /// The site's daemon started.
+    Started {
+        /// Its version.
+        software: String,
+        /// SHA-256 of the program.
+        program: Digest,
+        /// SHA-256 of the settings file.
+        settings: Digest,
+    },
+    /// The site's operator gave a command that changes the site or reads its books. Details: who, and on what.
+    Operator {
+        /// Which command.
+        command: String,
+    },
+    /// A dataset was taken in, anew or for the first time. Details: its version's name.
+    Dataset {
+        /// Which.
+        dataset: Name,
+    },
+    /// The terms of an account were set, or changed.
+    Account {
+        /// Whose data it is.
+        population: Name,
+        /// What may ever be spent.
+        cap_rho_pico: u64,
+        /// The delta of that.
+        cap_delta_femto: u64,
+        /// What the moments of releases may add to delta.
+        cap_moments_femto: u64,
+    },
+    /// An offer of an accepted researcher was refused. Details: who, and why.
+    Refused {
+        /// The job.
+        job: JobId,
+        /// Its signed terms.
+        manifest: Digest,
+        /// The round.
+        round: u32,
+        /// The reason's stable code.
+        code: String,
+    },
+    /// An offer was turned away that no accepted researcher signed, or that was not for this site, or not valid then. The first of its
+    /// code in an hour: nobody can fill a log by sending nonsense.
+    Rejected {
+        /// The reason's stable code.
+        code: String,
+    },
+    /// A job was admitted. Details: who, and its title.
+    Job {
+        /// The job.
+        job: JobId,
+        /// Its signed terms.
+        manifest: Digest,
+        /// What it reads.
+        dataset: Name,
+        /// What it is paid from.
+        population: Name,
+    },
+    /// A job's whole budget was reserved.
+    Reserved {
+        /// The job.
+        job: JobId,
+        /// How much.
+        rho_pico: u64,
+    },
+    /// A round was charged, before it ran; at no cost where it is answered with an earlier release.
+    Charged {
+        /// The job.
+        job: JobId,
+        /// The round.
+        round: u32,
+        /// What is asked in it.
+        round_digest: Digest,
+        /// What it costs.
+        rho_pico: u64,
+        /// What the moment of its release adds to delta.
+        moment_femto: u64,
+    },
+    /// A round's answer may leave: a release, or that there is none.
+    Settled {
+        /// The job.
+        job: JobId,
+        /// The round.
+        round: u32,
+        /// The release.
+        release: Option<Digest>,
+    },
+    /// A job ended: what no round was charged for is free again.
+    Ended {
+        /// The job.
+        job: JobId,
+    },
+    /// Nothing happened for a while: the log goes on.
+    Heartbeat,
+}
+
+impl Leaf {
+    /// Its bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("names, digests and numbers are always JSON")
+    }
+
+    /// From its bytes.
+    ///
+    /// # Errors
+    /// What serde says of them.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    }
+}
+
+/// What a leaf holds of its details.
+#[must_use]
+pub fn commitment(salt: &[u8; SALT_BYTES], details: &str) -> Digest {
+    Digest::of(&[salt.as_slice(), details.as_bytes()].concat())
+}

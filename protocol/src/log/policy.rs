@@ -1,0 +1,210 @@
+//! Whose cosignatures make a checkpoint believable (<https://c2sp.org/tlog-policy>).
+//!
+//! *In*: the text of a policy: witnesses, groups of them, a quorum. *Out*: whether a checkpoint of a log is signed by it and cosigned by a
+//! quorum; whether a leaf is in it. *Refuses*: names used before they are defined, or twice in groups; keys listed twice; `log` lines (whose
+//! log it is, is known from elsewhere). A witness never counts for the log of its own organisation.
+
+use std::collections::{HashMap, HashSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::checkpoint::Checkpoint;
+use super::leaf::Leaf;
+use super::note::{self, Kind, Verifier};
+use super::proof::LeafProof;
+use super::tree;
+use crate::key::PublicKey;
+
+const MAX_NAMES: usize = 256;
+
+/// A quorum over witnesses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    witnesses: Vec<(String, Verifier)>,
+    groups: Vec<Group>,
+    /// `None`: no cosignature is needed.
+    quorum: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Group {
+    name: String,
+    needed: usize,
+    members: Vec<String>,
+}
+
+/// A policy that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("witness policy, line {line}: {why}")]
+pub struct PolicyError {
+    /// Which line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+/// Why a checkpoint or a proof is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotProven {
+    /// Not a proof, or not a checkpoint.
+    #[error("it is not a proof of a log's leaf")]
+    Malformed,
+    /// The log's signature, or a known witness', does not hold.
+    #[error("a signature on the checkpoint does not hold")]
+    Signature,
+    /// Not signed by the log.
+    #[error("the checkpoint is not signed by the site's log")]
+    Log,
+    /// Too few cosignatures.
+    #[error("the checkpoint is not cosigned by a quorum of witnesses")]
+    Quorum,
+    /// The leaf is not in the tree.
+    #[error("the leaf is not in the tree of the checkpoint")]
+    Inclusion,
+}
+
+impl NotProven {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Malformed => "proof-malformed",
+            Self::Signature => "proof-signature",
+            Self::Log => "proof-log",
+            Self::Quorum => "proof-quorum",
+            Self::Inclusion => "proof-inclusion",
+        }
+    }
+}
+
+impl Policy {
+    /// Reads a policy.
+    ///
+    /// # Errors
+    /// [`PolicyError`], with its line.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let mut policy = Self::default();
+        let (mut defined, mut used, mut quorum) = (HashSet::new(), HashSet::new(), None);
+        for (at, line) in text.lines().enumerate() {
+            let error = |why| PolicyError { line: at + 1, why };
+            let words: Vec<&str> = line.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
+            let mut define = |name: &str| match defined.len() < MAX_NAMES && name != "none" && defined.insert(name.to_owned()) {
+                true => Ok(name.to_owned()),
+                false => Err(error("the name is taken, or there are too many")),
+            };
+            match words.as_slice() {
+                [] => {}
+                [first, ..] if first.starts_with('#') => {}
+                ["witness", name, vkey] | ["witness", name, vkey, _] => {
+                    let verifier = verifier(vkey).ok_or(error("not a witness' key (vkey of type 4)"))?;
+                    if policy.witnesses.iter().any(|(_, known)| known.key == verifier.key) {
+                        return Err(error("the key is listed twice"));
+                    }
+                    policy.witnesses.push((define(name)?, verifier));
+                }
+                ["group", name, needed, members @ ..] if !members.is_empty() => {
+                    let needed = match *needed {
+                        "any" => Some(1),
+                        "all" => Some(members.len()),
+                        number => super::checkpoint::decimal(number).and_then(|number| usize::try_from(number).ok()),
+                    };
+                    let needed = needed.filter(|needed| (1..=members.len()).contains(needed));
+                    let needed = needed.ok_or(error("a group needs `any`, `all`, or 1 to as many as it has members"))?;
+                    let group = define(name)?;
+                    for member in members {
+                        if *member == *name || !defined.contains(*member) {
+                            return Err(error("a member is not defined above"));
+                        }
+                        if !used.insert((*member).to_owned()) {
+                            return Err(error("a member is in a group already"));
+                        }
+                    }
+                    let members = members.iter().map(|member| (*member).to_owned()).collect();
+                    policy.groups.push(Group { name: group, needed, members });
+                }
+                ["quorum", name] => {
+                    if quorum.is_some() {
+                        return Err(error("there is a quorum already"));
+                    }
+                    if *name != "none" && !defined.contains(*name) {
+                        return Err(error("the quorum is not defined above"));
+                    }
+                    quorum = Some(*name);
+                }
+                _ => return Err(error("expected `witness NAME VKEY`, `group NAME any|all|K MEMBER…` or `quorum NAME`")),
+            }
+        }
+        let missing = PolicyError { line: text.lines().count(), why: "there is no `quorum` line" };
+        let quorum = quorum.ok_or(missing)?;
+        policy.quorum = (quorum != "none").then(|| quorum.to_owned());
+        Ok(policy)
+    }
+
+    /// The witnesses, by the policy's names for them.
+    #[must_use]
+    pub fn witnesses(&self) -> &[(String, Verifier)] {
+        &self.witnesses
+    }
+
+    /// Whether these of the policy's witnesses are a quorum.
+    #[must_use]
+    pub fn is_quorum(&self, witnesses: &HashSet<&str>) -> bool {
+        let Some(quorum) = &self.quorum else { return true };
+        let mut holds: HashMap<&str, bool> =
+            self.witnesses.iter().map(|(name, _)| (name.as_str(), witnesses.contains(name.as_str()))).collect();
+        for group in &self.groups {
+            let have = group.members.iter().filter(|member| holds.get(member.as_str()) == Some(&true)).count();
+            holds.insert(&group.name, have >= group.needed);
+        }
+        holds.get(quorum.as_str()) == Some(&true)
+    }
+
+    /// The checkpoint of a note, if `log` signed it and a quorum cosigned it. `own` is the witness that belongs to whoever has the log: its
+    /// cosignature counts for nothing.
+    ///
+    /// # Errors
+    /// [`NotProven`].
+    pub fn check(&self, note: &str, log: &Verifier, own: &str) -> Result<Checkpoint, NotProven> {
+        let mut known = vec![log.clone()];
+        known.extend(self.witnesses.iter().map(|(_, verifier)| verifier.clone()));
+        let (text, by) = note::open(note, &known).map_err(|error| match error {
+            note::NoteError::Signature => NotProven::Signature,
+            note::NoteError::Malformed => NotProven::Malformed,
+        })?;
+        let checkpoint = Checkpoint::parse(text).ok_or(NotProven::Malformed)?;
+        if checkpoint.origin != log.name || !by.iter().any(|by| by.verifier == log) {
+            return Err(NotProven::Log);
+        }
+        let cosigned = |verifier: &Verifier| by.iter().any(|by| by.verifier == verifier);
+        let witnesses = self.witnesses.iter().filter(|(name, verifier)| name != own && cosigned(verifier));
+        let witnesses: HashSet<&str> = witnesses.map(|(name, _)| name.as_str()).collect();
+        if self.is_quorum(&witnesses) { Ok(checkpoint) } else { Err(NotProven::Quorum) }
+    }
+
+    /// The leaf of these bytes, if `proof` shows that it is in a checkpoint of `log` that a quorum cosigned.
+    ///
+    /// # Errors
+    /// [`NotProven`].
+    pub fn prove(&self, leaf: &[u8], proof: &str, log: &Verifier, own: &str) -> Result<Leaf, NotProven> {
+        let proof = LeafProof::parse(proof).ok_or(NotProven::Malformed)?;
+        let checkpoint = self.check(&proof.checkpoint, log, own)?;
+        let hash = tree::leaf_hash(leaf);
+        if !tree::is_included(&hash, proof.index, checkpoint.size, &proof.hashes, &checkpoint.root) {
+            return Err(NotProven::Inclusion);
+        }
+        Leaf::parse(leaf).map_err(|_| NotProven::Malformed)
+    }
+}
+
+/// A witness' key from its `vkey`.
+fn verifier(vkey: &str) -> Option<Verifier> {
+    let (name, rest) = vkey.split_once('+')?;
+    let (_, key) = rest.split_once('+')?;
+    let key = STANDARD.decode(key).ok()?;
+    let (kind, key) = key.split_first()?;
+    let key = PublicKey::from_bytes(key.try_into().ok()?);
+    let found = Verifier { name: name.to_owned(), key, kind: Kind::Cosignature };
+    (*kind == 4 && !name.is_empty() && found.vkey() == vkey).then_some(found)
+}

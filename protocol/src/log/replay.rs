@@ -1,0 +1,176 @@
+//! The ledger, from the leaves of its log alone: what an overseer recomputes, and compares with what a site says.
+//!
+//! *In*: leaves, in order. *Out*: accounts and jobs as they must be. *Refuses*: a leaf that could not follow from the ones before: a time that
+//! goes back, a charge without a reservation or beyond one, a reservation beyond a cap, an answer without a charge, a second answer.
+
+use std::collections::BTreeMap;
+
+use super::leaf::{Event, Leaf};
+use crate::digest::Digest;
+use crate::job::JobId;
+use crate::name::Name;
+
+/// The books, so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Replay {
+    /// What each population's data have been spent on.
+    pub accounts: BTreeMap<Name, Account>,
+    /// Every job that was admitted.
+    pub jobs: BTreeMap<JobId, Job>,
+    /// Which account each dataset is paid from.
+    pub datasets: BTreeMap<Name, Name>,
+    /// The last leaf's moment, in milliseconds since 1970.
+    pub last_ms: i64,
+    /// How many leaves there were.
+    pub leaves: u64,
+}
+
+/// One population's account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Account {
+    /// What may ever be spent, 10^-12 rho.
+    pub cap_rho_pico: u64,
+    /// 10^-15 delta of that.
+    pub cap_delta_femto: u64,
+    /// What the moments of releases may add, 10^-15 delta.
+    pub cap_moments_femto: u64,
+    /// Reserved by open jobs and charged by ended ones.
+    pub committed_rho_pico: u64,
+    /// Charged.
+    pub spent_rho_pico: u64,
+    /// What the moments of releases have added.
+    pub moments_femto: u64,
+}
+
+/// One job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Its signed terms.
+    pub manifest: Digest,
+    /// What it reads.
+    pub dataset: Name,
+    /// What it is paid from.
+    pub population: Name,
+    /// The leaf of its admission.
+    pub leaf: u64,
+    /// Its reservation and the leaf of it.
+    pub reserved: Option<(u64, u64)>,
+    /// Charged.
+    pub spent_rho_pico: u64,
+    /// Its rounds, from 0.
+    pub rounds: Vec<Round>,
+    /// Whether it has ended.
+    pub ended: bool,
+}
+
+/// One round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Round {
+    /// The leaf of its charge.
+    pub leaf: u64,
+    /// When that was, in milliseconds since 1970.
+    pub charged_ms: i64,
+    /// What it asks.
+    pub digest: Digest,
+    /// What it cost.
+    pub rho_pico: u64,
+    /// What its moment cost.
+    pub moment_femto: u64,
+    /// The leaf of its answer, and the release if it was one.
+    pub settled: Option<(u64, Option<Digest>)>,
+}
+
+impl Replay {
+    /// Takes the next leaf.
+    ///
+    /// # Errors
+    /// Why it cannot be the next one. The books are as before then, apart from the number of leaves and the time.
+    pub fn apply(&mut self, leaf: &Leaf) -> Result<(), &'static str> {
+        let number = self.leaves;
+        self.leaves += 1;
+        if leaf.at_ms < self.last_ms {
+            return Err("it is earlier than the leaf before");
+        }
+        self.last_ms = leaf.at_ms;
+        match &leaf.event {
+            Event::Account { population, cap_rho_pico, cap_delta_femto, cap_moments_femto } => {
+                let account = self.accounts.entry(population.clone()).or_default();
+                account.cap_rho_pico = *cap_rho_pico;
+                account.cap_delta_femto = *cap_delta_femto;
+                account.cap_moments_femto = *cap_moments_femto;
+            }
+            Event::Job { job, manifest, dataset, population } => {
+                if !self.accounts.contains_key(population) {
+                    return Err("it names an account that has no terms");
+                }
+                if self.jobs.contains_key(job) {
+                    return Err("the job was admitted before");
+                }
+                if self.datasets.entry(dataset.clone()).or_insert_with(|| population.clone()) != population {
+                    return Err("its dataset was paid from another account before");
+                }
+                let (manifest, dataset, population) = (*manifest, dataset.clone(), population.clone());
+                let (reserved, spent_rho_pico, rounds, ended) = (None, 0, Vec::new(), false);
+                self.jobs
+                    .insert(*job, Job { manifest, dataset, population, leaf: number, reserved, spent_rho_pico, rounds, ended });
+            }
+            Event::Reserved { job, rho_pico } => {
+                let (job, account) = self.open(*job)?;
+                let committed = account.committed_rho_pico.checked_add(*rho_pico).filter(|sum| *sum <= account.cap_rho_pico);
+                let committed = committed.ok_or("it reserves more than the account holds")?;
+                if job.reserved.replace((*rho_pico, number)).is_some() {
+                    return Err("the job had reserved before");
+                }
+                account.committed_rho_pico = committed;
+            }
+            Event::Charged { job, round, round_digest, rho_pico, moment_femto } => {
+                let (job, account) = self.open(*job)?;
+                if usize::try_from(*round) != Ok(job.rounds.len()) {
+                    return Err("another round is next");
+                }
+                let reserved = job.reserved.map_or(0, |(rho, _)| rho);
+                let spent = job.spent_rho_pico.checked_add(*rho_pico).filter(|sum| *sum <= reserved);
+                let moments = account.moments_femto.checked_add(*moment_femto);
+                let (Some(spent), Some(moments)) = (spent, moments) else {
+                    return Err("it charges more than the job reserved");
+                };
+                if *moment_femto > 0 && moments > account.cap_moments_femto {
+                    return Err("the moments of releases add up to more than the account holds");
+                }
+                job.spent_rho_pico = spent;
+                account.spent_rho_pico = account.spent_rho_pico.saturating_add(*rho_pico);
+                account.moments_femto = moments;
+                let (rho_pico, moment_femto, digest) = (*rho_pico, *moment_femto, *round_digest);
+                let round = Round { leaf: number, charged_ms: leaf.at_ms, digest, rho_pico, moment_femto, settled: None };
+                job.rounds.push(round);
+            }
+            Event::Settled { job, round, release } => {
+                let job = self.jobs.get_mut(job).ok_or("its job was never admitted")?;
+                let round = usize::try_from(*round).ok().and_then(|round| job.rounds.get_mut(round));
+                let round = round.ok_or("its round was never charged")?;
+                if round.settled.is_some() {
+                    return Err("the round had an answer before");
+                }
+                round.settled = Some((number, *release));
+            }
+            Event::Ended { job } => {
+                let (job, account) = self.open(*job)?;
+                job.ended = true;
+                let back = job.reserved.map_or(0, |(rho, _)| rho).saturating_sub(job.spent_rho_pico);
+                account.committed_rho_pico = account.committed_rho_pico.saturating_sub(back);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A job that has not ended, and its account.
+    fn open(&mut self, job: JobId) -> Result<(&mut Job, &mut Account), &'static str> {
+        let job = self.jobs.get_mut(&job).ok_or("its job was never admitted")?;
+        if job.ended {
+            return Err("its job had ended");
+        }
+        let account = self.accounts.get_mut(&job.population).ok_or("its account has no terms")?;
+        Ok((job, account))
+    }
+}

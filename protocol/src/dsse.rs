@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::key::{PublicKey, SecretKey};
 
 /// Most bytes of an envelope.
-pub const MAX_ENVELOPE_BYTES: usize = 256 << 10;
+pub const MAX_ENVELOPE_BYTES: usize = 4 << 20;
 /// Most signatures that are looked at.
 const MAX_SIGNATURES: usize = 16;
 
@@ -90,6 +90,42 @@ pub fn verify(envelope: &[u8], payload_type: &str, accepted: &[PublicKey]) -> Re
         }
     }
     Err(DsseError::Signature)
+}
+
+/// The payload, whoever signed it: nothing of it is to be believed before [`signers`] are known.
+///
+/// # Errors
+/// Malformed, or of another type.
+pub fn payload(envelope: &[u8], payload_type: &str) -> Result<Vec<u8>, DsseError> {
+    open(envelope, payload_type).map(|(payload, _)| payload)
+}
+
+/// Which of the `accepted` keys signed the envelope, each once.
+///
+/// # Errors
+/// Malformed, or of another type.
+pub fn signers(envelope: &[u8], payload_type: &str, accepted: &[PublicKey]) -> Result<Vec<PublicKey>, DsseError> {
+    let (payload, signatures) = open(envelope, payload_type)?;
+    let message = pae(payload_type, &payload);
+    let signed = |key: &&PublicKey| signatures.iter().any(|signature| key.verify(&message, signature));
+    let mut found: Vec<PublicKey> = accepted.iter().filter(signed).copied().collect();
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// The envelope with one more signature.
+///
+/// # Errors
+/// Malformed, or of another type.
+pub fn add_signature(envelope: &[u8], payload_type: &str, key: &SecretKey) -> Result<Vec<u8>, DsseError> {
+    let (payload, _) = open(envelope, payload_type)?;
+    let mut envelope: Envelope = serde_json::from_slice(envelope).map_err(|_| DsseError::Malformed)?;
+    let sig = STANDARD.encode(key.sign(&pae(payload_type, &payload)));
+    let keyid = key.public().id().to_string();
+    envelope.signatures.retain(|signature| signature.keyid != keyid);
+    envelope.signatures.push(Signature { keyid, sig });
+    Ok(serde_json::to_vec(&envelope).expect("three strings and a list of strings are always JSON"))
 }
 
 fn open(envelope: &[u8], payload_type: &str) -> Result<(Vec<u8>, Vec<Vec<u8>>), DsseError> {

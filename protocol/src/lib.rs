@@ -8,7 +8,7 @@
 //! names mean what [`shape`] finds, some of them with [`scores`] for genotypes; [`privacy`] turns the
 //! job's epsilon into a budget and [`calibration`] each statistic's bound into noise; a [`release`] comes back; [`report`] is
 //! what the researcher reads. [`frame`] and [`message`] are how all that travels, [`tls`] how the two ends know each other,
-//! [`token`] how they first meet, [`log`] how a site proves what it did, and [`request`] how a researcher signs a call of the coordinator's HTTP API.
+//! [`token`] how they first meet, [`trust`] who belongs to a consortium and by which keys, [`log`] how a site proves what it did, and [`request`] how a researcher signs a call of the coordinator's HTTP API.
 
 pub mod calibration;
 pub mod catalogue;
@@ -31,3 +31,4 @@ pub mod scores;
 pub mod shape;
 pub mod tls;
 pub mod token;
+pub mod trust;

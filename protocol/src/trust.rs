@@ -1,0 +1,374 @@
+//! The consortium's trust bundle: who its members are, by which keys, and whose word counts for what.
+//!
+//! *In*: an envelope that anybody may have delivered; the fingerprint of the consortium's roots, or the bundle that was believed last. *Out*:
+//! [`Trust`]. *Trusts*: a threshold of root keys, known from the fingerprint that was compared by phone or on paper. *Refuses*: too few
+//! signatures, of the new roots or of those before; an older version; another bundle of the same version (a fork); a key that serves two
+//! purposes; what has expired. A bundle only says who exists: what a site allows is the site's.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::digest::Digest;
+use crate::dsse::{self, DsseError};
+use crate::key::{PublicKey, SecretKey};
+use crate::log::note::{Kind, Verifier};
+use crate::log::policy::Policy;
+use crate::name::Name;
+
+/// DSSE payload type of a trust bundle.
+pub const BUNDLE_TYPE: &str = "application/vnd.vestibule.trust-bundle.v1+json";
+/// The longest that a bundle may be believed: a coordinator that withholds a revocation can do so for no longer.
+pub const MAX_DAYS: i64 = 90;
+const MAX_ROOTS: usize = 16;
+const MAX_MEMBERS: usize = 4_096;
+
+/// Everything that the consortium says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// Its name.
+    pub consortium: Name,
+    /// Counted up by every bundle.
+    pub version: u64,
+    /// RFC 3339, UTC.
+    pub issued: String,
+    /// RFC 3339, UTC: no job is begun on its word after that.
+    pub expires: String,
+    /// The roots, whose holders sign bundles.
+    pub roots: Roots,
+    /// The sites.
+    pub sites: Vec<Site>,
+    /// The people.
+    pub persons: Vec<Person>,
+    /// Whose cosignatures make a site's log believable: a policy in the form of <https://c2sp.org/tlog-policy>. A site's witness has the
+    /// site's name in it.
+    pub witnesses: String,
+    /// What is no longer believed, whatever else says so.
+    pub revoked: Revoked,
+}
+
+/// Root keys, and how many of them must sign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Roots {
+    /// How many.
+    pub threshold: u32,
+    /// Of these.
+    pub keys: Vec<PublicKey>,
+}
+
+impl Roots {
+    /// What people compare: SHA-256 over the threshold and the keys, whatever their order.
+    #[must_use]
+    pub fn fingerprint(&self) -> Digest {
+        let mut keys: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
+        keys.sort();
+        Digest::of(format!("vestibule/roots/1\n{}\n{}\n", self.threshold, keys.join("\n")).as_bytes())
+    }
+}
+
+/// A site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    /// What jobs call it.
+    pub name: Name,
+    /// Whose it is.
+    pub organisation: String,
+    /// Where: an ISO 3166 code of two letters.
+    pub country: String,
+    /// The key of its link.
+    pub link: PublicKey,
+    /// Which log is its.
+    pub log_origin: String,
+    /// The key that signs it.
+    pub log: PublicKey,
+}
+
+/// A person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Person {
+    /// What the consortium calls them.
+    pub name: Name,
+    /// Whom they work for.
+    pub organisation: String,
+    /// Where: an ISO 3166 code of two letters.
+    pub country: String,
+    /// What they may be believed as.
+    pub roles: BTreeSet<Role>,
+    /// Their key.
+    pub key: PublicKey,
+}
+
+/// What a person's word counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Signs manifests.
+    Researcher,
+    /// Reviews what others ask for.
+    Approver,
+    /// Oversees.
+    Overseer,
+}
+
+/// What is no longer believed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revoked {
+    /// Keys of anybody.
+    pub keys: BTreeSet<PublicKey>,
+    /// Components.
+    pub components: BTreeSet<Digest>,
+}
+
+/// A bundle that is believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    bundle: Bundle,
+    digest: Digest,
+    policy: Policy,
+    expires: i64,
+}
+
+/// A bundle that is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// The envelope.
+    #[error("trust bundle: {0}")]
+    Envelope(#[from] DsseError),
+    /// Not the JSON of a bundle.
+    #[error("trust bundle: {0}")]
+    Json(String),
+    /// A field that cannot be.
+    #[error("trust bundle, {place}: {why}")]
+    Field {
+        /// Where.
+        place: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// Too few of the roots signed.
+    #[error("the trust bundle is signed by {found} of the {whose} roots, and {needed} are needed")]
+    Signatures {
+        /// The new ones, or those before.
+        whose: &'static str,
+        /// How many signed.
+        found: usize,
+        /// How many must.
+        needed: u32,
+    },
+    /// Other roots than were pinned.
+    #[error("the trust bundle's roots have the fingerprint {found}, and the consortium's is {pinned}: compare it by phone")]
+    Fingerprint {
+        /// What it has.
+        found: Digest,
+        /// What was pinned.
+        pinned: Digest,
+    },
+    /// Older.
+    #[error("the trust bundle is of version {found}, and version {known} was believed before")]
+    Old {
+        /// Its version.
+        found: u64,
+        /// What was believed.
+        known: u64,
+    },
+    /// Another one under the same number.
+    #[error("another trust bundle of version {version} was believed before: somebody shows different bundles to different members")]
+    Forked {
+        /// The version.
+        version: u64,
+    },
+    /// Another consortium's.
+    #[error("the trust bundle is of another consortium")]
+    Consortium,
+}
+
+impl TrustError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Envelope(error) => error.code(),
+            Self::Json(_) => "trust-malformed",
+            Self::Field { .. } => "trust-field",
+            Self::Signatures { .. } => "trust-signatures",
+            Self::Fingerprint { .. } => "trust-fingerprint",
+            Self::Old { .. } => "trust-old",
+            Self::Forked { .. } => "trust-forked",
+            Self::Consortium => "trust-consortium",
+        }
+    }
+}
+
+impl Bundle {
+    /// Checks the bundle and signs it with a root's key.
+    ///
+    /// # Errors
+    /// A bundle that nobody would believe.
+    pub fn sign(&self, key: &SecretKey) -> Result<Vec<u8>, TrustError> {
+        self.check()?;
+        let payload = serde_json::to_vec(self).map_err(|error| TrustError::Json(error.to_string()))?;
+        Ok(dsse::sign(BUNDLE_TYPE, &payload, key))
+    }
+
+    /// The policy, and when the bundle expires (seconds since 1970).
+    fn check(&self) -> Result<(Policy, i64), TrustError> {
+        let field = |place: &str, why| Err(TrustError::Field { place: place.to_owned(), why });
+        let Roots { threshold, keys } = &self.roots;
+        if keys.is_empty() || keys.len() > MAX_ROOTS || !(1..=keys.len()).contains(&(*threshold as usize)) {
+            return field("roots", "1 to 16 roots, and a threshold of at least 1 and at most as many as there are");
+        }
+        if self.sites.len() > MAX_MEMBERS || self.persons.len() > MAX_MEMBERS {
+            return field("members", "at most 4096 sites and as many persons");
+        }
+        let policy = Policy::parse(&self.witnesses)
+            .map_err(|error| TrustError::Field { place: format!("witnesses, line {}", error.line), why: error.why })?;
+        let (mut names, mut used) = (BTreeSet::new(), BTreeSet::new());
+        let origins: BTreeSet<&str> = self.sites.iter().map(|site| site.log_origin.as_str()).collect();
+        if origins.len() != self.sites.len() {
+            return field("sites", "two sites have the same log");
+        }
+        let sites = self.sites.iter().map(|site| (&site.name, &site.country, &site.organisation));
+        let people = self.persons.iter().map(|person| (&person.name, &person.country, &person.organisation));
+        for (name, country, organisation) in sites.chain(people) {
+            if !names.insert(name) {
+                return field(name.as_str(), "the name is used twice");
+            }
+            if country.len() != 2 || !country.bytes().all(|letter| letter.is_ascii_uppercase()) {
+                return field(name.as_str(), "a country is an ISO 3166 code of two capital letters");
+            }
+            if organisation.is_empty() || organisation.chars().count() > 200 || organisation.chars().any(char::is_control) {
+                return field(name.as_str(), "an organisation has 1 to 200 characters");
+            }
+        }
+        let of_sites = self.sites.iter().flat_map(|site| [site.link, site.log]);
+        let of_witnesses = policy.witnesses().iter().map(|(_, verifier)| verifier.key);
+        let of_people = self.persons.iter().map(|person| person.key);
+        for key in keys.iter().copied().chain(of_sites).chain(of_witnesses).chain(of_people) {
+            if !used.insert(key) {
+                return Err(TrustError::Field { place: key.to_string(), why: "a key serves one purpose of one member" });
+            }
+        }
+        let instant = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp);
+        let Some(issued) = instant(&self.issued) else { return field("issued", "must be an RFC 3339 time") };
+        let Some(expires) = instant(&self.expires) else { return field("expires", "must be an RFC 3339 time") };
+        if expires <= issued || expires.saturating_sub(issued) > MAX_DAYS * 86_400 {
+            return field("expires", "must be later than `issued`, by 90 days at most");
+        }
+        Ok((policy, expires))
+    }
+}
+
+impl Trust {
+    /// The first bundle that is believed: signed by a threshold of the roots whose fingerprint is `pinned`.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub fn first(envelope: &[u8], pinned: Digest) -> Result<Self, TrustError> {
+        let trust = Self::stored(envelope)?;
+        let found = trust.bundle.roots.fingerprint();
+        if found != pinned {
+            return Err(TrustError::Fingerprint { found, pinned });
+        }
+        enough(envelope, &trust.bundle.roots, "new")?;
+        Ok(trust)
+    }
+
+    /// The bundle after this one: newer, and signed by a threshold of the roots before and of its own. This one again is this one.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub fn next(&self, envelope: &[u8]) -> Result<Self, TrustError> {
+        let trust = Self::stored(envelope)?;
+        if trust.bundle.consortium != self.bundle.consortium {
+            return Err(TrustError::Consortium);
+        }
+        enough(envelope, &self.bundle.roots, "former")?;
+        enough(envelope, &trust.bundle.roots, "new")?;
+        let (found, known) = (trust.bundle.version, self.bundle.version);
+        if found == known && trust.digest != self.digest {
+            return Err(TrustError::Forked { version: found });
+        }
+        if found < known { Err(TrustError::Old { found, known }) } else { Ok(trust) }
+    }
+
+    /// A bundle that was believed before and stored where only we write: its signatures are not looked at again.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn stored(envelope: &[u8]) -> Result<Self, TrustError> {
+        let payload = dsse::payload(envelope, BUNDLE_TYPE)?;
+        let bundle: Bundle = serde_json::from_slice(&payload).map_err(|error| TrustError::Json(error.to_string()))?;
+        let (policy, expires) = bundle.check()?;
+        Ok(Self { bundle, digest: Digest::of(&payload), policy, expires })
+    }
+
+    /// What it says.
+    #[must_use]
+    pub const fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// SHA-256 of the signed bytes.
+    #[must_use]
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Whose cosignatures are enough.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Whether jobs may be begun on its word at `now` (seconds since 1970).
+    #[must_use]
+    pub const fn is_current(&self, now: i64) -> bool {
+        now <= self.expires
+    }
+
+    /// Whether a key was revoked.
+    #[must_use]
+    pub fn is_revoked(&self, key: &PublicKey) -> bool {
+        self.bundle.revoked.keys.contains(key)
+    }
+
+    /// The person whose key this is, if they have that role and the key was not revoked.
+    #[must_use]
+    pub fn person(&self, key: &PublicKey, role: Role) -> Option<&Person> {
+        let person = self.bundle.persons.iter().find(|person| person.key == *key)?;
+        (person.roles.contains(&role) && !self.is_revoked(key)).then_some(person)
+    }
+
+    /// A site.
+    #[must_use]
+    pub fn site(&self, name: &Name) -> Option<&Site> {
+        self.bundle.sites.iter().find(|site| site.name == *name)
+    }
+
+    /// How a site's log is verified: `None` where its key was revoked, or there is no such site.
+    #[must_use]
+    pub fn log(&self, name: &Name) -> Option<Verifier> {
+        let site = self.site(name).filter(|site| !self.is_revoked(&site.log))?;
+        Some(Verifier { name: site.log_origin.clone(), key: site.log, kind: Kind::Log })
+    }
+}
+
+/// Whether enough of these roots signed.
+fn enough(envelope: &[u8], roots: &Roots, whose: &'static str) -> Result<(), TrustError> {
+    let found = dsse::signers(envelope, BUNDLE_TYPE, &roots.keys)?.len();
+    if found < roots.threshold as usize {
+        return Err(TrustError::Signatures { whose, found, needed: roots.threshold });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

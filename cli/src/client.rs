@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use ureq::tls::{RootCerts, TlsConfig};
 use vestibule_coordinator::api::types::{
-    ApiError, JobResult, JobStatus, JoinAnswer, JoinRequest, Site, Stored, Submitted, researcher_join_message,
+    ApiError, JobResult, JobStatus, JoinAnswer, JoinRequest, Receipt, Site, Stored, Submitted, researcher_join_message,
 };
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::SecretKey;
@@ -109,6 +109,15 @@ impl Client {
         self.json("GET", &format!("/v1/jobs/{job}/result"), &[])
     }
 
+    pub(crate) fn receipts(&self, job: &str) -> Result<Vec<Receipt>> {
+        self.json("GET", &format!("/v1/jobs/{job}/receipts"), &[])
+    }
+
+    /// The trust bundle's envelope.
+    pub(crate) fn trust(&self) -> Result<Vec<u8>> {
+        self.bytes("GET", "/v1/trust", &[])
+    }
+
     pub(crate) fn cancel(&self, job: &str) -> Result<JobStatus> {
         self.json("POST", &format!("/v1/jobs/{job}/cancel"), &[])
     }
@@ -137,13 +146,15 @@ impl Client {
     }
 
     /// Redeems an invitation.
-    pub(crate) fn join(&self, invitation: &SecretKey) -> Result<JoinAnswer> {
+    pub(crate) fn join(&self, invitation: &SecretKey, organisation: String, country: String) -> Result<JoinAnswer> {
         let message = researcher_join_message(&invitation.public(), &self.key.public());
         let request = JoinRequest {
             invitation: invitation.public().to_string(),
             key: self.key.public().to_string(),
             by_invitation: STANDARD.encode(invitation.sign(&message)),
             by_key: STANDARD.encode(self.key.sign(&message)),
+            organisation,
+            country,
         };
         self.json("POST", "/v1/researchers", &serde_json::to_vec(&request)?)
     }

@@ -2,6 +2,7 @@
 
 mod analysis;
 mod attack;
+mod consortium;
 mod coordinator;
 mod demo;
 mod job;
@@ -27,6 +28,9 @@ pub(crate) enum Command {
     /// Make and show keys.
     #[command(subcommand)]
     Key(key::Key),
+    /// Say who belongs to a consortium, as one of its roots.
+    #[command(subcommand)]
+    Consortium(consortium::Consortium),
     /// Run a coordinator.
     #[command(subcommand)]
     Coordinator(coordinator::Coordinator),
@@ -59,6 +63,7 @@ impl Command {
             Self::Attack(command) => command.run(json),
             Self::Analysis(command) => command.run(json),
             Self::Key(command) => command.run(json),
+            Self::Consortium(command) => command.run(json),
             Self::Coordinator(command) => command.run(json),
             Self::Site(command) => command.run(json),
             Self::Researcher(command) => command.run(json),

@@ -15,6 +15,9 @@ use crate::failure::Failure;
 /// How long anything that normally takes a second may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Whose everything here is.
+const WHOSE: [&str; 4] = ["--organisation", "demo", "--country", "NL"];
+
 /// A daemon that ends with this value.
 struct Daemon {
     name: String,
@@ -49,11 +52,18 @@ pub(crate) fn source_root() -> Result<PathBuf> {
 }
 
 impl Federation {
-    /// A coordinator and a researcher.
-    pub(crate) fn start(dir: &Path) -> Result<Self> {
+    /// A consortium of two roots, a coordinator and a researcher. `witnesses` other sites must cosign a site's log.
+    pub(crate) fn start(dir: &Path, witnesses: u32) -> Result<Self> {
         let log = std::fs::File::create(dir.join("log.txt"))?;
         let mut federation = Self { dir: dir.to_owned(), log, daemons: vec![], api: String::new(), logging: None };
         federation.vestibule(&["coordinator", "init", "coordinator"])?;
+        for root in ["root-1.pem", "root-2.pem"] {
+            federation.vestibule(&["key", "new", root])?;
+        }
+        let roots = ["--root", "root-1.pem.pub", "--root", "root-2.pem.pub", "--threshold", "2", "--witnesses", &witnesses.to_string()];
+        let made = federation.vestibule(&[&["consortium", "new", "consortium", "--name", "demo"], roots.as_slice()].concat())?;
+        let fingerprint = made.get("fingerprint").and_then(Value::as_str).context("a consortium without a fingerprint")?;
+        federation.vestibule(&["coordinator", "pin", "coordinator", fingerprint])?;
         let settings = federation.dir.join("coordinator/coordinator.toml");
         std::fs::write(&settings, "quic = \"127.0.0.1:0\"\napi = \"127.0.0.1:0\"\n")?;
         federation.daemon("coordinator", &["coordinator", "run", "coordinator"])?;
@@ -73,7 +83,18 @@ impl Federation {
         let key = format!("{name}.pem");
         self.vestibule(&["key", "new", &key])?;
         let token = self.token("researcher", name)?;
-        self.vestibule(&["researcher", "join", &token, "--key", &key])?;
+        self.vestibule(&[&["researcher", "join", &token, "--key", &key], WHOSE.as_slice()].concat())?;
+        Ok(())
+    }
+
+    /// Whoever has joined is in the consortium from now on: a new trust bundle, signed by both roots, published.
+    pub(crate) fn issue(&self) -> Result<()> {
+        let requests = self.vestibule(&["coordinator", "requests", "coordinator"])?;
+        std::fs::write(self.dir.join("requests.json"), requests.to_string())?;
+        self.vestibule(&["consortium", "add", "consortium", "requests.json"])?;
+        self.vestibule(&["consortium", "issue", "consortium", "--key", "root-1.pem"])?;
+        self.vestibule(&["consortium", "sign", "consortium", "--key", "root-2.pem"])?;
+        self.vestibule(&["coordinator", "publish", "coordinator", "consortium/bundle.json"])?;
         Ok(())
     }
 
@@ -105,7 +126,7 @@ impl Federation {
         self.vestibule(&["site", "ingest", site, &format!("{site}-source/DATASET.toml")])?;
         self.vestibule(&["site", "researcher", "add", site, "ada", "ada.pem.pub"])?;
         let token = self.token("site", site)?;
-        self.vestibule(&["site", "join", site, &token])?;
+        self.vestibule(&[&["site", "join", site, &token], WHOSE.as_slice()].concat())?;
         self.run_site(site)
     }
 
@@ -173,8 +194,9 @@ impl Federation {
         Ok(crate::client::Client::new(&self.api, crate::files::secret_key(&self.dir.join("ada.pem"))?))
     }
 
-    /// Waits until that many sites are connected.
+    /// Has whoever joined into the consortium, and waits until that many sites are connected.
     pub(crate) fn connected(&self, sites: usize) -> Result<()> {
+        self.issue()?;
         let client = self.client()?;
         wait("the sites", || {
             let found = client.sites().ok()?;

@@ -9,6 +9,7 @@ mod attack;
 mod client;
 mod command;
 mod compiled;
+mod consortium;
 mod failure;
 mod federation;
 mod files;
@@ -16,6 +17,7 @@ mod html;
 mod jobfile;
 mod show;
 mod simulate;
+mod trust;
 
 use clap::Parser;
 use std::process::ExitCode;

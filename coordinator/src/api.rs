@@ -47,6 +47,8 @@ pub(crate) type App = Arc<Shared>;
         calls::status,
         events::events,
         calls::result,
+        calls::receipts,
+        calls::trust,
         calls::cancel
     )
 )]
@@ -66,6 +68,8 @@ pub fn router(shared: App) -> Router {
         .route("/v1/jobs/{job}", get(calls::status))
         .route("/v1/jobs/{job}/events", get(events::events))
         .route("/v1/jobs/{job}/result", get(calls::result))
+        .route("/v1/jobs/{job}/receipts", get(calls::receipts))
+        .route("/v1/trust", get(calls::trust))
         .route("/v1/jobs/{job}/cancel", post(calls::cancel))
         .layer(DefaultBodyLimit::max(MAX_ENVELOPE_BYTES))
         .with_state(shared)

@@ -13,13 +13,17 @@ use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 use vestibule_link::{Framed, LinkError};
 use vestibule_protocol::calibration::{Calibrated, calibrate};
+use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
+use vestibule_protocol::log::leaf::Event as Logged;
+use vestibule_protocol::log::policy::NotProven;
 use vestibule_protocol::manifest::{Manifest, Signed};
-use vestibule_protocol::message::{Answer, CHUNK_BYTES, Chunk, Offer};
+use vestibule_protocol::message::{Answer, CHUNK_BYTES, Chunk, Offer, Receipt};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::release::{Release, Released, combine};
 use vestibule_protocol::round::{Round, RoundRequest, WHOLE_SHARE_PPB};
 use vestibule_protocol::token::Role;
+use vestibule_protocol::trust::Trust;
 use vestibule_sandbox::{Sandbox, Step};
 
 use crate::documents::Documents;
@@ -42,6 +46,7 @@ pub struct Shared {
     pub sessions: Sessions,
     /// Says which job changed.
     pub changes: broadcast::Sender<JobId>,
+    trust: Mutex<Option<(Digest, Arc<Trust>)>>,
     cancels: Mutex<HashMap<JobId, Arc<Notify>>>,
     wake: Notify,
 }
@@ -70,6 +75,7 @@ impl Shared {
             sandbox,
             sessions: Sessions::default(),
             changes,
+            trust: Mutex::default(),
             cancels: Mutex::default(),
             wake: Notify::new(),
         }
@@ -103,6 +109,20 @@ impl Shared {
             self.sessions.nudge();
         }
         Ok(ended)
+    }
+
+    /// The newest trust bundle: who has which log, and whose cosignatures count. It was believed when it was published.
+    #[must_use]
+    pub fn trust(&self) -> Option<Arc<Trust>> {
+        let envelope = self.store.bundle().ok().flatten()?;
+        let mut known = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
+        let digest = Digest::of(&envelope);
+        if let Some((_, trust)) = known.as_ref().filter(|(of, _)| *of == digest) {
+            return Some(Arc::clone(trust));
+        }
+        let trust = Arc::new(Trust::stored(&envelope).ok()?);
+        *known = Some((digest, Arc::clone(&trust)));
+        Some(trust)
     }
 
     fn cancel_token(&self, job: JobId) -> Arc<Notify> {
@@ -350,6 +370,13 @@ impl Ask {
         }
     }
 
+    /// Whether a site's answer is in its log, and that log witnessed. Nothing else is passed on to researchers.
+    fn proven(&self, site: &Name, release: Option<&[u8]>, receipt: &Receipt) -> Result<(), NotProven> {
+        let trust = self.shared.trust().ok_or(NotProven::Log)?;
+        let settled = Logged::Settled { job: self.manifest().job, round: self.index, release: Digest::of(release.unwrap_or_default()) };
+        trust.proven(site, &settled, &receipt.leaf, &receipt.proof)
+    }
+
     /// Sends the offer over one connection and waits for the last answer. The inner error is the link's.
     async fn offer(&self, site: &Name, connection: &quinn::Connection) -> Result<Result<(), LinkError>, Failed> {
         macro_rules! link {
@@ -363,6 +390,7 @@ impl Ask {
         let job = self.manifest().job;
         let envelope = self.shared.store.job(job)?.map(|job| job.envelope).unwrap_or_default();
         let offer = Offer { manifest: envelope, round: self.index, request: self.round.request().clone() };
+        link!(crate::link::tell(&self.shared, connection).await);
         let mut stream = link!(Framed::open(connection).await);
         link!(stream.send(&offer).await);
         self.shared.set_site(job, site, SiteState::Waiting.after(Event::Offer), None)?;
@@ -380,7 +408,12 @@ impl Ask {
                     self.shared.set_site(job, site, SiteState::Offered.after(Event::Refuse), Some((&code, &why)))?;
                     return Ok(Ok(()));
                 }
-                Answer::Settled { padded } => {
+                Answer::Settled { padded, receipt } => {
+                    if let Err(error) = self.proven(site, Answer::release(&padded), &receipt) {
+                        let why = format!("its answer is not proven by its log: {error}");
+                        self.shared.set_site(job, site, SiteState::NoRelease, Some((error.code(), &why)))?;
+                        return Ok(Ok(()));
+                    }
                     let Some(json) = Answer::release(&padded) else {
                         let reason =
                             ("no-release", "the site released nothing; its budget is spent and its operator can see why");
@@ -389,7 +422,7 @@ impl Ask {
                     };
                     match Release::parse(json, job, self.index, site, &self.round, &self.calibrated) {
                         Ok(_) => {
-                            self.shared.store.release(job, self.index, site, json)?;
+                            self.shared.store.release(job, self.index, site, json, &receipt)?;
                             self.shared.changed(job);
                         }
                         Err(error) => {

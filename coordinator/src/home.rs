@@ -9,9 +9,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use vestibule_protocol::digest::{Digest, DigestError};
 use vestibule_protocol::key::{KeyError, SecretKey};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::token::{Invitation, Role, TOKEN_SECONDS};
+use vestibule_protocol::trust::{Trust, TrustError};
 use zeroize::Zeroizing;
 
 use crate::store::{Store, StoreError};
@@ -101,6 +103,14 @@ pub enum HomeError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A trust bundle.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// No consortium yet.
+    #[error(
+        "{0}: this coordinator does not know its consortium's roots yet: use `vestibule coordinator pin` with their fingerprint"
+    )]
+    NoConsortium(PathBuf),
 }
 
 impl HomeError {
@@ -115,6 +125,8 @@ impl HomeError {
             Self::Settings { .. } => "coordinator-settings",
             Self::Key { source, .. } => source.code(),
             Self::Store(error) => error.code(),
+            Self::Trust(error) => error.code(),
+            Self::NoConsortium(_) => "consortium-missing",
         }
     }
 }
@@ -217,6 +229,46 @@ impl Home {
         write().map_err(|source| HomeError::Io { path, source })
     }
 
+    /// The fingerprint of the consortium's roots.
+    ///
+    /// # Errors
+    /// None was pinned yet.
+    pub fn consortium(&self) -> Result<Digest, HomeError> {
+        let path = self.path.join("consortium");
+        let text = std::fs::read_to_string(&path).map_err(|_| HomeError::NoConsortium(self.path.clone()))?;
+        text.trim().parse().map_err(|error: DigestError| HomeError::Settings { path, why: error.to_string() })
+    }
+
+    /// Pins the fingerprint of the consortium's roots: for good.
+    ///
+    /// # Errors
+    /// Another was pinned before; the file cannot be written.
+    pub fn pin(&self, consortium: Digest) -> Result<(), HomeError> {
+        let path = self.path.join("consortium");
+        match self.consortium() {
+            Ok(pinned) if pinned == consortium => Ok(()),
+            Ok(pinned) => Err(HomeError::Trust(TrustError::Fingerprint { found: consortium, pinned })),
+            Err(_) => {
+                let write = write_private(&path, format!("{consortium}\n").as_bytes());
+                write.map_err(|source| HomeError::Io { path, source })
+            }
+        }
+    }
+
+    /// Publishes a trust bundle to everybody, if it is to be believed after the last one.
+    ///
+    /// # Errors
+    /// It is not; the database.
+    pub fn publish(&self, envelope: &[u8]) -> Result<Trust, HomeError> {
+        let store = self.store()?;
+        let trust = match store.bundle()? {
+            Some(known) => Trust::stored(&known)?.next(envelope)?,
+            None => Trust::first(envelope, self.consortium()?)?,
+        };
+        store.publish(trust.bundle().version, envelope)?;
+        Ok(trust)
+    }
+
     /// Makes a one-time token for a new site or researcher, good for a day from `now`.
     ///
     /// # Errors
@@ -231,6 +283,7 @@ impl Home {
             quic: or(&self.settings.public_quic, running.as_ref().map(|at| at.quic.clone()), self.settings.quic.clone()),
             api: or(&self.settings.public_api, running.map(|at| at.api), format!("http://{}", self.settings.api)),
             coordinator: self.key.public(),
+            consortium: self.consortium()?,
             expires: now.saturating_add(TOKEN_SECONDS),
         };
         self.store()?.invite(&invitation, key.public())?;

@@ -5,7 +5,7 @@
 //! anything but joining. *Stops*: with the endpoint.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use quinn::{Connection, Endpoint};
 use tokio::sync::watch;
@@ -14,16 +14,23 @@ use vestibule_link::{CLOSE_NOT_ALLOWED, CLOSE_REPLACED, Framed, LinkError, peer_
 use vestibule_protocol::catalogue::MAX_CATALOGUE_BYTES;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::PublicKey;
-use vestibule_protocol::message::{Chunk, Close, Document, Done, Fetch, Hello, Join, Joined, SiteCard, join_message};
+use vestibule_protocol::message::{
+    AddCheckpoint, Chunk, Close, Cosigned, Document, Done, Fetch, Hello, Join, Joined, Relay, SiteCard, TrustUpdate,
+};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::tls::Pins;
 use vestibule_protocol::token::Role;
 
 use crate::drive::Shared;
 use crate::run::now;
+use crate::store::Request;
 
 /// How long a handshake, or the answer to a small question, may take.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// How often a session looks for a newer trust bundle: another process publishes it.
+const BUNDLES: std::time::Duration = std::time::Duration::from_secs(1);
+/// Requests to witnesses that one site may have under way.
+const MAX_RELAYS: usize = 64;
 /// Connections that are being served at the same time.
 const MAX_CONNECTIONS: usize = 2_048;
 
@@ -32,11 +39,13 @@ const MAX_CONNECTIONS: usize = 2_048;
 pub struct Sessions {
     connected: watch::Sender<HashMap<Name, Connection>>,
     nudges: watch::Sender<u64>,
+    /// Which trust bundle the other end of a connection was told of last.
+    told: Mutex<HashMap<usize, Digest>>,
 }
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { connected: watch::Sender::new(HashMap::new()), nudges: watch::Sender::new(0) }
+        Self { connected: watch::Sender::new(HashMap::new()), nudges: watch::Sender::new(0), told: Mutex::default() }
     }
 }
 
@@ -80,6 +89,7 @@ impl Sessions {
     }
 
     fn remove(&self, site: &Name, connection: &Connection) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection.stable_id());
         self.connected.send_if_modified(|connected| {
             let ours = connected.get(site).is_some_and(|current| current.stable_id() == connection.stable_id());
             ours && connected.remove(site).is_some()
@@ -126,6 +136,9 @@ pub async fn serve(shared: Arc<Shared>, endpoint: Endpoint, pins: Pins) {
 
 fn keys(shared: &Shared) -> Result<Vec<PublicKey>, crate::store::StoreError> {
     let mut keys: Vec<PublicKey> = shared.store.members(Role::Site)?.into_iter().map(|(_, key)| key).collect();
+    if let Some(trust) = shared.trust() {
+        keys.retain(|key| !trust.is_revoked(key));
+    }
     keys.extend(shared.store.open_invitations(now())?);
     Ok(keys)
 }
@@ -147,9 +160,9 @@ async fn converse(shared: &Arc<Shared>, connection: &Connection) -> Result<(), L
 /// A newcomer, who proved the key of an invitation.
 async fn join(shared: &Arc<Shared>, connection: &Connection, invitation: PublicKey) -> Result<(), LinkError> {
     let mut stream = Framed::accept(connection).await?;
-    let Join { key, proof } = stream.receive().await?;
-    let answer = if key.verify(&join_message(&invitation, &key), &proof) {
-        match shared.store.join(invitation, Role::Site, key, now()) {
+    let Join { request, proofs } = stream.receive().await?;
+    let answer = if request.is_proved(&invitation, &proofs) {
+        match shared.store.join(invitation, request.link, &Request::Site(request), now()) {
             Ok(name) => {
                 tracing::info!(site = %name, "a site joined");
                 Joined::Welcome { name }
@@ -157,7 +170,7 @@ async fn join(shared: &Arc<Shared>, connection: &Connection, invitation: PublicK
             Err(error) => Joined::Refused { why: error.to_string() },
         }
     } else {
-        Joined::Refused { why: "the key was not proved".to_owned() }
+        Joined::Refused { why: "the keys were not proved".to_owned() }
     };
     stream.send(&answer).await?;
     stream.finish().await
@@ -167,18 +180,80 @@ async fn join(shared: &Arc<Shared>, connection: &Connection, invitation: PublicK
 async fn session(shared: &Arc<Shared>, connection: &Connection, site: &Name) -> Result<(), LinkError> {
     let greeted = tokio::time::timeout(PATIENCE.saturating_mul(6), greet(shared, connection, site)).await;
     greeted.map_err(|error| LinkError::Closed(error.to_string()))??;
+    tell(shared, connection).await?;
     shared.sessions.insert(site, connection);
     tracing::info!(%site, "a site is connected");
     let mut nudges = shared.sessions.nudges.subscribe();
+    let mut streams = JoinSet::new();
+    let mut look = tokio::time::interval(BUNDLES);
     let reason = loop {
         close_jobs(shared, connection, site).await;
+        if let Err(error) = tell(shared, connection).await {
+            tracing::info!(%site, %error, "a trust bundle could not be delivered");
+        }
+        if revoked(shared, connection) {
+            connection.close(CLOSE_NOT_ALLOWED, b"revoked");
+        }
         tokio::select! {
             reason = connection.closed() => break reason,
             _ = nudges.changed() => {}
+            _ = look.tick() => {}
+            Some(_) = streams.join_next() => {}
+            accepted = Framed::accept(connection), if streams.len() < MAX_RELAYS => {
+                if let Ok(stream) = accepted {
+                    streams.spawn(relay(Arc::clone(shared), site.clone(), stream));
+                }
+            }
         }
     };
     shared.sessions.remove(site, connection);
     Err(LinkError::Closed(format!("{site}: {reason}")))
+}
+
+/// Tells the site at the other end of the newest trust bundle, if it was not told: also before every offer, since a site that does not know
+/// its consortium's bundle refuses. Whether it is to be believed is for the site to say.
+pub(crate) async fn tell(shared: &Arc<Shared>, connection: &Connection) -> Result<(), LinkError> {
+    let Some(envelope) = shared.store.bundle().map_err(|error| LinkError::Closed(error.to_string()))? else { return Ok(()) };
+    let (id, digest) = (connection.stable_id(), Digest::of(&envelope));
+    let told = || shared.sessions.told.lock().unwrap_or_else(PoisonError::into_inner);
+    if told().get(&id) == Some(&digest) {
+        return Ok(());
+    }
+    let telling = async {
+        let mut stream = Framed::open(connection).await?;
+        stream.send(&TrustUpdate { envelope }).await?;
+        stream.receive::<Done>().await
+    };
+    let answered = tokio::time::timeout(PATIENCE, telling).await;
+    answered.map_err(|error| LinkError::Closed(error.to_string()))??;
+    told().insert(id, digest);
+    Ok(())
+}
+
+/// Whether the consortium has revoked the key at the other end.
+fn revoked(shared: &Shared, connection: &Connection) -> bool {
+    let trust = shared.trust();
+    trust.zip(peer_key(connection)).is_some_and(|(trust, key)| trust.is_revoked(&key))
+}
+
+/// Carries a site's request to a witness, and its answer back.
+async fn relay(shared: Arc<Shared>, from: Name, mut stream: Framed) -> Result<(), LinkError> {
+    let Relay { to, request } = stream.receive().await?;
+    let asking = async {
+        let connection = shared.sessions.connection(&to).await;
+        let mut stream = Framed::open(&connection).await?;
+        stream.send(&AddCheckpoint { request }).await?;
+        stream.receive::<Cosigned>().await
+    };
+    let answer = match tokio::time::timeout(PATIENCE, asking).await {
+        Ok(Ok(answer)) => answer,
+        unreachable => {
+            tracing::info!(%from, %to, reached = unreachable.is_ok(), "a witness did not answer");
+            Cosigned { status: 503, body: String::new() }
+        }
+    };
+    stream.send(&answer).await?;
+    stream.finish().await
 }
 
 /// Learns what the site has, and the public documents that go with it.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, Transaction
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::PublicKey;
-use vestibule_protocol::message::SiteCard;
+use vestibule_protocol::message::{Receipt, SiteCard, SiteRequest};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::token::{Invitation, Role};
 
@@ -95,6 +95,36 @@ pub struct Job {
     pub max_rounds: u32,
 }
 
+/// What a newcomer asks the consortium to know them as.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Request {
+    /// A site, with its keys.
+    Site(SiteRequest),
+    /// A researcher.
+    Researcher(PersonRequest),
+}
+
+/// A person, with their key.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PersonRequest {
+    /// Whom they work for.
+    pub organisation: String,
+    /// Where: an ISO 3166 code of two letters.
+    pub country: String,
+    /// Their key.
+    pub key: PublicKey,
+}
+
+impl Request {
+    const fn role(&self) -> Role {
+        match self {
+            Self::Site(_) => Role::Site,
+            Self::Researcher(_) => Role::Researcher,
+        }
+    }
+}
+
 /// A site's part in a job, as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSite {
@@ -156,7 +186,9 @@ impl Store {
     ///
     /// # Errors
     /// The invitation is not good; the name was taken meanwhile.
-    pub fn join(&self, invitation: PublicKey, role: Role, key: PublicKey, now: i64) -> Result<Name> {
+    pub fn join(&self, invitation: PublicKey, key: PublicKey, request: &Request, now: i64) -> Result<Name> {
+        let role = request.role();
+        let text = serde_json::to_string(request).map_err(|error| StoreError::Database(error.to_string()))?;
         self.with(|tx| {
             let sql = "SELECT name, used_by FROM invitation WHERE key = ?1 AND role = ?2 AND expires >= ?3";
             let read = |row: &Row<'_>| Ok((parsed::<Name>(row, 0)?, row.get::<_, Option<String>>(1)?));
@@ -167,8 +199,8 @@ impl Store {
                 Some(_) => return Err(StoreError::Invitation),
                 None => {}
             }
-            let sql = "INSERT INTO member(name, role, key, joined) VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-            if tx.execute(sql, params![name.as_str(), word(&role), key.to_string(), now])? == 0 {
+            let sql = "INSERT INTO member(name, role, key, joined, request) VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+            if tx.execute(sql, params![name.as_str(), word(&role), key.to_string(), now, text])? == 0 {
                 return Err(StoreError::NameTaken(name));
             }
             tx.execute("UPDATE invitation SET used_by = ?2 WHERE key = ?1", params![invitation.to_string(), key.to_string()])?;
@@ -185,6 +217,46 @@ impl Store {
             let mut query = tx.prepare_cached("SELECT name, key FROM member WHERE role = ?1 ORDER BY name")?;
             let rows = query.query_map([word(&role)], |row| Ok((parsed(row, 0)?, parsed(row, 1)?)))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// What everybody who joined asks to be known as, for the consortium's roots to look at.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn requests(&self) -> Result<Vec<(Name, Request)>> {
+        self.with(|tx| {
+            let mut query = tx.prepare("SELECT name, request FROM member ORDER BY joined, name")?;
+            let rows = query.query_map([], |row| Ok((parsed(row, 0)?, row.get::<_, String>(1)?)))?;
+            let read = |row: rusqlite::Result<(Name, String)>| {
+                let (name, request) = row?;
+                let request = serde_json::from_str(&request).map_err(|error| StoreError::Database(error.to_string()))?;
+                Ok((name, request))
+            };
+            rows.map(read).collect()
+        })
+    }
+
+    /// The newest trust bundle, as its roots signed it.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn bundle(&self) -> Result<Option<Vec<u8>>> {
+        self.with(|tx| {
+            let sql = "SELECT envelope FROM bundle ORDER BY version DESC LIMIT 1";
+            Ok(tx.query_row(sql, [], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// Keeps a trust bundle for everybody.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn publish(&self, version: u64, envelope: &[u8]) -> Result<()> {
+        self.with(|tx| {
+            let version = i64::try_from(version).unwrap_or(i64::MAX);
+            tx.execute("INSERT INTO bundle(version, envelope) VALUES(?1, ?2) ON CONFLICT DO NOTHING", params![version, envelope])?;
+            Ok(())
         })
     }
 
@@ -340,10 +412,11 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub fn release(&self, job: JobId, round: u32, site: &Name, json: &[u8]) -> Result<()> {
+    pub fn release(&self, job: JobId, round: u32, site: &Name, json: &[u8], receipt: &Receipt) -> Result<()> {
         self.with(|tx| {
-            let sql = "INSERT INTO release(job, round, site, json) VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-            tx.execute(sql, params![job.to_string(), round, site.as_str(), json])?;
+            let sql =
+                "INSERT INTO release(job, round, site, json, leaf, proof) VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
+            tx.execute(sql, params![job.to_string(), round, site.as_str(), json, receipt.leaf, receipt.proof])?;
             let sql = "UPDATE job_site SET state = ?3, code = NULL, why = NULL WHERE job = ?1 AND site = ?2";
             tx.execute(sql, params![job.to_string(), site.as_str(), word(&SiteState::Released)])?;
             Ok(())
@@ -358,6 +431,21 @@ impl Store {
         self.with(|tx| {
             let mut query = tx.prepare_cached("SELECT site, json FROM release WHERE job = ?1 AND round = ?2 ORDER BY site")?;
             let rows = query.query_map(params![job.to_string(), round], |row| Ok((parsed(row, 0)?, row.get(1)?)))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// All releases of a job, with their receipts: round, site, release, receipt.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn receipts(&self, job: JobId) -> Result<Vec<(u32, Name, Vec<u8>, Receipt)>> {
+        self.with(|tx| {
+            let sql = "SELECT round, site, json, leaf, proof FROM release WHERE job = ?1 ORDER BY round, site";
+            let mut query = tx.prepare_cached(sql)?;
+            let rows = query.query_map([job.to_string()], |row| {
+                Ok((row.get(0)?, parsed(row, 1)?, row.get(2)?, Receipt { leaf: row.get(3)?, proof: row.get(4)? }))
+            })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::key::{PublicKey, SecretKey};
 
 /// Most bytes of an envelope.
-pub const MAX_ENVELOPE_BYTES: usize = 4 << 20;
+pub const MAX_ENVELOPE_BYTES: usize = 256 << 10;
+/// Most bytes of an envelope that several people sign for all.
+pub const MAX_SHARED_BYTES: usize = 4 << 20;
 /// Most signatures that are looked at.
 const MAX_SIGNATURES: usize = 16;
 
@@ -36,7 +38,7 @@ struct Signature {
 #[non_exhaustive]
 pub enum DsseError {
     /// Not an envelope, or over the size.
-    #[error("not a DSSE envelope of at most {MAX_ENVELOPE_BYTES} bytes")]
+    #[error("not a DSSE envelope, or too long for one")]
     Malformed,
     /// An envelope of another document.
     #[error("the envelope holds another type of document")]
@@ -82,7 +84,7 @@ pub fn sign(payload_type: &str, payload: &[u8], key: &SecretKey) -> Vec<u8> {
 /// # Errors
 /// Malformed, of another type, or not signed by any of `accepted`.
 pub fn verify(envelope: &[u8], payload_type: &str, accepted: &[PublicKey]) -> Result<(Vec<u8>, PublicKey), DsseError> {
-    let (payload, signatures) = open(envelope, payload_type)?;
+    let (payload, signatures) = open(envelope, payload_type, MAX_ENVELOPE_BYTES)?;
     let message = pae(payload_type, &payload);
     for signature in signatures {
         if let Some(key) = accepted.iter().find(|key| key.verify(&message, &signature)) {
@@ -97,7 +99,7 @@ pub fn verify(envelope: &[u8], payload_type: &str, accepted: &[PublicKey]) -> Re
 /// # Errors
 /// Malformed, or of another type.
 pub fn payload(envelope: &[u8], payload_type: &str) -> Result<Vec<u8>, DsseError> {
-    open(envelope, payload_type).map(|(payload, _)| payload)
+    open(envelope, payload_type, MAX_SHARED_BYTES).map(|(payload, _)| payload)
 }
 
 /// Which of the `accepted` keys signed the envelope, each once.
@@ -105,7 +107,7 @@ pub fn payload(envelope: &[u8], payload_type: &str) -> Result<Vec<u8>, DsseError
 /// # Errors
 /// Malformed, or of another type.
 pub fn signers(envelope: &[u8], payload_type: &str, accepted: &[PublicKey]) -> Result<Vec<PublicKey>, DsseError> {
-    let (payload, signatures) = open(envelope, payload_type)?;
+    let (payload, signatures) = open(envelope, payload_type, MAX_SHARED_BYTES)?;
     let message = pae(payload_type, &payload);
     let signed = |key: &&PublicKey| signatures.iter().any(|signature| key.verify(&message, signature));
     let mut found: Vec<PublicKey> = accepted.iter().filter(signed).copied().collect();
@@ -119,7 +121,7 @@ pub fn signers(envelope: &[u8], payload_type: &str, accepted: &[PublicKey]) -> R
 /// # Errors
 /// Malformed, or of another type.
 pub fn add_signature(envelope: &[u8], payload_type: &str, key: &SecretKey) -> Result<Vec<u8>, DsseError> {
-    let (payload, _) = open(envelope, payload_type)?;
+    let (payload, _) = open(envelope, payload_type, MAX_SHARED_BYTES)?;
     let mut envelope: Envelope = serde_json::from_slice(envelope).map_err(|_| DsseError::Malformed)?;
     let sig = STANDARD.encode(key.sign(&pae(payload_type, &payload)));
     let keyid = key.public().id().to_string();
@@ -128,8 +130,8 @@ pub fn add_signature(envelope: &[u8], payload_type: &str, key: &SecretKey) -> Re
     Ok(serde_json::to_vec(&envelope).expect("three strings and a list of strings are always JSON"))
 }
 
-fn open(envelope: &[u8], payload_type: &str) -> Result<(Vec<u8>, Vec<Vec<u8>>), DsseError> {
-    if envelope.len() > MAX_ENVELOPE_BYTES {
+fn open(envelope: &[u8], payload_type: &str, most: usize) -> Result<(Vec<u8>, Vec<Vec<u8>>), DsseError> {
+    if envelope.len() > most {
         return Err(DsseError::Malformed);
     }
     let envelope: Envelope = serde_json::from_slice(envelope).map_err(|_| DsseError::Malformed)?;

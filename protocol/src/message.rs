@@ -6,6 +6,9 @@
 //! | coordinator | [`Fetch`] | [`Document`], then [`Chunk`]s |
 //! | coordinator | [`Offer`] | [`Answer`]s until a last one; after [`Answer::Need`] the coordinator sends [`Chunk`]s |
 //! | coordinator | [`Close`] | [`Done`] |
+//! | coordinator | [`TrustUpdate`] | [`Done`] |
+//! | coordinator | [`AddCheckpoint`], of another site | [`Cosigned`] |
+//! | site | [`Relay`]: an [`AddCheckpoint`] for another site | [`Cosigned`], as that site answered |
 //! | site (join key only) | [`Join`] | [`Joined`] |
 //!
 //! Everything is bounded by its message's cap. Field order is the wire format: never reorder, never insert; a change is a new
@@ -148,17 +151,28 @@ pub enum Answer {
         /// The document, padded.
         #[serde(with = "bytes")]
         padded: Vec<u8>,
+        /// That the answer is in the site's log, and that log witnessed.
+        receipt: Receipt,
     },
+}
+
+/// That a settled round is in a site's log, in a checkpoint that a quorum of witnesses cosigned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The leaf's bytes (see [`crate::log::leaf`]).
+    pub leaf: String,
+    /// Its proof (<https://c2sp.org/tlog-proof>).
+    pub proof: String,
 }
 
 impl Answer {
     /// The last answer of a round in which data was touched: its release (the same bytes on every retry), or that there is none,
     /// which never says why.
     #[must_use]
-    pub fn settled(release: Option<&[u8]>, round: &RoundRequest) -> Self {
+    pub fn settled(release: Option<&[u8]>, round: &RoundRequest, receipt: Receipt) -> Self {
         let mut padded = release.unwrap_or_default().to_vec();
         padded.resize(padded.len().max(crate::release::most_bytes(round)), b' ');
-        Self::Settled { padded }
+        Self::Settled { padded, receipt }
     }
 
     /// What [`Self::settled`] was given.
@@ -182,16 +196,81 @@ message!(Close, 8, 64);
 pub struct Done;
 message!(Done, 9, 8);
 
-/// A site that dialled with the key of its join token asks to be known by its own key.
+/// A site that dialled with the key of its join token asks to be known by keys of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
-    /// The site's own key.
-    pub key: PublicKey,
-    /// Its signature over [`join_message`], 64 bytes.
+    /// What it asks to be known as.
+    pub request: SiteRequest,
+    /// Signatures over [`join_message`] by the keys of its link, log and witness, 64 bytes each.
     #[serde(with = "bytes")]
-    pub proof: Vec<u8>,
+    pub proofs: Vec<u8>,
 }
-message!(Join, 10, 256);
+message!(Join, 10, 4 << 10);
+
+/// What a site asks the consortium to know it as. A coordinator passes it on; only a trust bundle makes it so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteRequest {
+    /// Whose it is.
+    pub organisation: String,
+    /// Where: an ISO 3166 code of two letters.
+    pub country: String,
+    /// The key of its link.
+    pub link: PublicKey,
+    /// Which log is its.
+    pub log_origin: String,
+    /// The key that signs it.
+    pub log: PublicKey,
+    /// The key that cosigns others'.
+    pub witness: PublicKey,
+}
+
+impl SiteRequest {
+    /// Whether the keys it names signed it, for this invitation.
+    #[must_use]
+    pub fn is_proved(&self, invitation: &PublicKey, proofs: &[u8]) -> bool {
+        let message = join_message(invitation, self);
+        let (signatures, rest) = proofs.as_chunks::<64>();
+        let keys = [self.link, self.log, self.witness];
+        rest.is_empty() && signatures.len() == 3 && keys.iter().zip(signatures).all(|(key, proof)| key.verify(&message, proof))
+    }
+}
+
+/// A new trust bundle for a site, as the roots signed it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustUpdate {
+    /// The envelope.
+    #[serde(with = "bytes")]
+    pub envelope: Vec<u8>,
+}
+message!(TrustUpdate, 12, 4 << 20);
+
+/// A log's checkpoint for a witness, in the form of C2SP's `add-checkpoint`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddCheckpoint {
+    /// See [`crate::log::proof::AddCheckpoint`].
+    pub request: String,
+}
+message!(AddCheckpoint, 13, 72 << 10);
+
+/// A site asks another for its cosignature, by way of the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// Which site.
+    pub to: Name,
+    /// What it is asked.
+    pub request: String,
+}
+message!(Relay, 14, 72 << 10);
+
+/// A witness' answer. The status is that of C2SP's HTTP interface: 200, 400, 403, 404, 409, 422; or 503 from a coordinator that cannot reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cosigned {
+    /// How it went.
+    pub status: u16,
+    /// 200: signature lines. 409: the checkpoint that the witness cosigned last. Else empty.
+    pub body: String,
+}
+message!(Cosigned, 15, 72 << 10);
 
 /// How a request to join ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,10 +288,11 @@ pub enum Joined {
 }
 message!(Joined, 11, 1 << 10);
 
-/// What a joining site signs: possession of its key, bound to this invitation.
+/// What a joining site's keys sign: possession of them, bound to this invitation and to each other.
 #[must_use]
-pub fn join_message(invitation: &PublicKey, key: &PublicKey) -> Vec<u8> {
-    [b"vestibule/join/1".as_slice(), &invitation.to_spki(), &key.to_spki()].concat()
+pub fn join_message(invitation: &PublicKey, request: &SiteRequest) -> Vec<u8> {
+    let request = postcard::to_stdvec(request).expect("strings and keys can always be written");
+    [b"vestibule/join/2".as_slice(), &invitation.to_spki(), &request].concat()
 }
 
 /// Byte strings as one length and the bytes, not as a sequence of numbers.
@@ -241,6 +321,12 @@ mod bytes {
     }
 }
 
+impl std::fmt::Debug for TrustUpdate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TrustUpdate({} bytes)", self.envelope.len())
+    }
+}
+
 impl std::fmt::Debug for Chunk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Chunk({} bytes)", self.bytes.len())
@@ -259,7 +345,7 @@ impl std::fmt::Debug for Answer {
             Self::Need { from } => write!(f, "Need(from {from})"),
             Self::Accepted => f.write_str("Accepted"),
             Self::Refused { code, .. } => write!(f, "Refused({code})"),
-            Self::Settled { padded } => write!(f, "Settled({} bytes)", padded.len()),
+            Self::Settled { padded, .. } => write!(f, "Settled({} bytes)", padded.len()),
         }
     }
 }

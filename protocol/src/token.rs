@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::digest::Digest;
 use crate::key::{KeyError, PublicKey, SecretKey};
 use crate::name::Name;
 
@@ -40,6 +41,8 @@ pub struct Invitation {
     pub api: String,
     /// The coordinator's key, to be pinned.
     pub coordinator: PublicKey,
+    /// The fingerprint of the consortium's roots, to be pinned: it is for people to compare it with what the roots' holders say.
+    pub consortium: Digest,
     /// Seconds since 1970, UTC: good until then.
     pub expires: i64,
 }
@@ -93,6 +96,7 @@ mod tests {
             quic: "127.0.0.1:4433".into(),
             api: "http://127.0.0.1:8080".into(),
             coordinator: SecretKey::from_seed([6; 32]).unwrap().public(),
+            consortium: Digest::of(b"roots"),
             expires: 1,
         };
         let token = invitation.to_token(&key);

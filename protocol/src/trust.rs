@@ -14,8 +14,9 @@ use time::format_description::well_known::Rfc3339;
 use crate::digest::Digest;
 use crate::dsse::{self, DsseError};
 use crate::key::{PublicKey, SecretKey};
+use crate::log::leaf::Event;
 use crate::log::note::{Kind, Verifier};
-use crate::log::policy::Policy;
+use crate::log::policy::{NotProven, Policy};
 use crate::name::Name;
 
 /// DSSE payload type of a trust bundle.
@@ -351,6 +352,16 @@ impl Trust {
     #[must_use]
     pub fn site(&self, name: &Name) -> Option<&Site> {
         self.bundle.sites.iter().find(|site| site.name == *name)
+    }
+
+    /// Whether a site's log, witnessed by a quorum, says that this happened.
+    ///
+    /// # Errors
+    /// [`NotProven`].
+    pub fn proven(&self, site: &Name, event: &Event, leaf: &str, proof: &str) -> Result<(), NotProven> {
+        let log = self.log(site).ok_or(NotProven::Log)?;
+        let found = self.policy.prove(leaf.as_bytes(), proof, &log, site.as_str())?;
+        if found.event == *event { Ok(()) } else { Err(NotProven::Other) }
     }
 
     /// How a site's log is verified: `None` where its key was revoked, or there is no such site.

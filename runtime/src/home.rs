@@ -6,7 +6,8 @@
 //! keys/link.pem      the site's own key                     data/                  datasets, encrypted
 //! keys/store.pem     what datasets are encrypted with       blobs/, code/          components, and what was compiled of them
 //! keys/log.pem       what the log's checkpoints are signed with; keys/log.pub: what they are verified with
-//! keys/witness.pem   what other sites' checkpoints are cosigned with
+//! keys/witness.pem   what other sites' checkpoints are cosigned with; witness.sqlite: how far each was
+//! trust.json         the trust bundle that is believed      frozen.note            why the site is frozen, if it is
 //! ```
 //!
 //! *In*: a path, and the passphrase of the keys if they have one. *Out*: [`Home`]: parsed settings, keys in memory, capability
@@ -22,10 +23,12 @@ use serde::{Deserialize, Serialize};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::{KeyError, PublicKey, SecretKey};
 use vestibule_protocol::name::{Name, NameError};
+use vestibule_protocol::trust::{Trust, TrustError};
 
 use crate::dataset::StoreKey;
 use crate::delay::Costs;
 use crate::ledger::{Ledger, LedgerError};
+use crate::witness::Witness;
 
 /// A site's settings, as `site.toml` holds them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,6 +99,8 @@ pub struct Coordinator {
     pub quic: String,
     /// The coordinator's key: no other is accepted.
     pub key: PublicKey,
+    /// The fingerprint of the consortium's roots: no other trust bundle is believed.
+    pub consortium: Digest,
 }
 
 /// A site's folder, opened.
@@ -188,6 +193,8 @@ impl HomeError {
 pub const LEDGER: &str = "ledger.sqlite";
 /// The public half of the log's key, in a site's folder.
 pub const LOG_KEY: &str = "keys/log.pub";
+const TRUST: &str = "trust.json";
+const FROZEN: &str = "frozen.note";
 const FOLDERS: [&str; 5] = ["keys", "researchers", "data", "blobs", "code"];
 
 impl Home {
@@ -319,6 +326,55 @@ impl Home {
     /// It cannot be opened.
     pub fn folder(&self, name: &str) -> Result<Dir, HomeError> {
         self.dir.open_dir(name).map_err(|source| HomeError::Io { path: self.path.join(name), source })
+    }
+
+    /// The trust bundle that is believed, if one came yet.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn trust(&self) -> Result<Option<Trust>, HomeError> {
+        let path = self.path.join(TRUST);
+        match self.dir.read(TRUST) {
+            Ok(envelope) => {
+                let wrong = |error: TrustError| HomeError::Settings { path, why: error.to_string() };
+                Trust::stored(&envelope).map(Some).map_err(wrong)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(HomeError::Io { path, source }),
+        }
+    }
+
+    /// Keeps a bundle that is believed.
+    pub(crate) fn set_trust(&self, envelope: &[u8]) -> Result<(), HomeError> {
+        replace(&self.dir, TRUST, envelope).map_err(|source| HomeError::Io { path: self.path.join(TRUST), source })
+    }
+
+    /// What a witness showed that this log does not have, where the site is frozen.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn frozen(&self) -> Result<Option<String>, HomeError> {
+        match self.dir.read_to_string(FROZEN) {
+            Ok(shown) => Ok(Some(shown)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(HomeError::Io { path: self.path.join(FROZEN), source }),
+        }
+    }
+
+    pub(crate) fn freeze(&self, shown: &str) -> Result<(), HomeError> {
+        replace(&self.dir, FROZEN, shown.as_bytes())
+            .map_err(|source| HomeError::Io { path: self.path.join(FROZEN), source })
+    }
+
+    /// Opens what this site remembers as a witness.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn witness(&self) -> Result<Witness, HomeError> {
+        let path = self.path.join("witness.sqlite");
+        let key = SecretKey::from_seed(*self.witness_key.seed())
+            .map_err(|source| HomeError::Key { path: self.path.join("keys/witness.pem"), source })?;
+        Witness::open(&path, key).map_err(|error| HomeError::Settings { path, why: error.to_string() })
     }
 
     /// Opens the ledger.

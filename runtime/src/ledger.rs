@@ -25,7 +25,11 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
+use vestibule_protocol::key::SecretKey;
+use vestibule_protocol::log::checkpoint::Checkpoint;
 use vestibule_protocol::log::leaf::Event;
+use vestibule_protocol::log::proof::LeafProof;
+use vestibule_protocol::message::Receipt;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 
@@ -336,7 +340,7 @@ impl Ledger {
             }
             let settled =
                 find_round(tx, job, round)?.and_then(|round| round.settled).ok_or(LedgerError::NotSettled { round })?;
-            let event = Event::Settled { job, round, release: settled.release.as_deref().map(Digest::of) };
+            let event = Event::Settled { job, round, release: Digest::of(settled.release.as_deref().unwrap_or_default()) };
             let leaf = append(tx, milliseconds(since).max(settled.leaves_ms), event, None)?;
             let sql = "INSERT INTO departure(job, round, leaf) VALUES(?1, ?2, ?3)";
             tx.execute(sql, params![job.to_string(), round, leaf]).map_err(database(tx))?;
@@ -413,6 +417,71 @@ impl Ledger {
         Ok(clock.max(Duration::from_millis(last.unsigned_abs())))
     }
 
+    /// The log as it is now, and its signed checkpoint.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn checkpoint(&self, key: &SecretKey) -> Result<(Checkpoint, String), LedgerError> {
+        let checkpoint = self.transaction(|tx| log::checkpoint(tx).map_err(database(tx)))?;
+        let note = log::sign(&checkpoint, key);
+        Ok((checkpoint, note))
+    }
+
+    /// That the log of `size` leaves begins with that of `old`.
+    ///
+    /// # Errors
+    /// The database; it has fewer leaves.
+    pub fn consistency(&self, old: u64, size: u64) -> Result<Vec<Digest>, LedgerError> {
+        self.transaction(|tx| log::consistency(tx, old, size).map_err(database(tx)))
+    }
+
+    /// The root of the first `size` leaves, if there are as many.
+    pub(crate) fn root_at(&self, size: u64) -> Result<Option<Digest>, LedgerError> {
+        self.transaction(|tx| match log::size(tx) {
+            Ok(have) if have < size => Ok(None),
+            _ => log::root_at(tx, size).map(Some).map_err(database(tx)),
+        })
+    }
+
+    /// How many leaves a witness cosigned last, as far as is known here; and that it is so many from now on.
+    pub(crate) fn seen_by(&self, witness: &str, now: Option<u64>) -> Result<u64, LedgerError> {
+        self.transaction(|tx| {
+            if let Some(now) = now {
+                let sql = "INSERT INTO log_witness(name, size) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET size = ?2";
+                tx.execute(sql, params![witness, whole(now)]).map_err(database(tx))?;
+            }
+            let sql = "SELECT size FROM log_witness WHERE name = ?1";
+            let size: Option<i64> = tx.query_row(sql, [witness], |row| row.get(0)).optional().map_err(database(tx))?;
+            Ok(size.map_or(0, i64::unsigned_abs))
+        })
+    }
+
+    /// Keeps a cosigned checkpoint.
+    pub(crate) fn keep(&self, size: u64, note: &str) -> Result<(), LedgerError> {
+        self.transaction(|tx| {
+            let sql = "INSERT INTO log_checkpoint(size, note) VALUES(?1, ?2) ON CONFLICT(size) DO UPDATE SET note = ?2";
+            tx.execute(sql, params![whole(size), note]).map_err(database(tx)).map(|_| ())
+        })
+    }
+
+    /// The largest checkpoint that was kept.
+    pub(crate) fn kept(&self) -> Result<Option<String>, LedgerError> {
+        self.transaction(|tx| {
+            let sql = "SELECT note FROM log_checkpoint ORDER BY size DESC LIMIT 1";
+            tx.query_row(sql, [], |row| row.get(0)).optional().map_err(database(tx))
+        })
+    }
+
+    /// That a leaf is in the tree of a checkpoint of `size` leaves.
+    pub(crate) fn receipt(&self, leaf: u64, size: u64, checkpoint: &str) -> Result<Receipt, LedgerError> {
+        self.transaction(|tx| {
+            let body = log::leaf(tx, leaf).map_err(database(tx))?;
+            let hashes = log::inclusion(tx, leaf, size).map_err(database(tx))?;
+            let proof = LeafProof { index: leaf, hashes, checkpoint: checkpoint.to_owned() }.text();
+            Ok(Receipt { leaf: String::from_utf8_lossy(&body).into_owned(), proof })
+        })
+    }
+
     /// All accounts, by population.
     ///
     /// # Errors
@@ -425,6 +494,11 @@ impl Ledger {
 fn append(tx: &Transaction<'_>, at_ms: i64, event: Event, details: Option<&serde_json::Value>) -> Result<i64, LedgerError> {
     let number = log::append(tx, at_ms, event, details).map_err(database(tx))?;
     Ok(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// SQLite's integers are signed; sizes are far below 2^63.
+fn whole(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
 }
 
 fn milliseconds(since: Duration) -> i64 {

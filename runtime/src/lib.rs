@@ -3,7 +3,8 @@
 //! In the order of one job's path: [`link`] dials the coordinator and hears an offer; [`admission`] verifies whose it is;
 //! [`policy`] decides whether this site takes part; [`component`] fetches the analysis and [`guests`] loads it into worker processes; [`ledger`] reserves and
 //! charges its budget; [`dataset`] reads partitions and [`round`] has them run; [`reduce`] clamps and sums; [`noise`] is drawn;
-//! [`airlock`] looks at what is about to leave; [`release`] is stored, and sent when its [`delay`] is over; each step is a leaf of the [`log`]. [`site`] calls them in that order; [`trial`]
+//! [`airlock`] looks at what is about to leave; [`release`] is stored, and sent when its [`delay`] is over; each step is a leaf of the [`log`], which other
+//! sites [`witness`]. [`site`] calls them in that order; [`trial`]
 //! runs the same steps on a researcher's own data, without a ledger, for a dry run. [`home`] is the site's folder.
 //!
 //! Each step takes the type that only the step before can make: `Verified`, `Admitted`, `Charged`, `Sums`, `Noised`. Only a
@@ -27,3 +28,4 @@ pub mod release;
 pub mod round;
 pub mod site;
 pub mod trial;
+pub mod witness;

@@ -5,6 +5,7 @@
 
 mod join;
 mod serve;
+mod witnessing;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -13,7 +14,7 @@ use vestibule_link::LinkError;
 use vestibule_protocol::key::{PublicKey, SecretKey};
 use vestibule_protocol::tls::Pins;
 
-pub use join::{JoinError, join};
+pub use join::{JoinError, Whose, join};
 pub(crate) use serve::serve;
 
 /// Dials `address` (`host:port`), proving `key`, accepting `coordinator` alone.

@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
@@ -15,9 +16,11 @@ use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::{JobId, Limits};
 use vestibule_protocol::log::leaf::Event;
+use vestibule_protocol::log::note::Verifier;
 use vestibule_protocol::manifest::Manifest;
 use vestibule_protocol::message::{Answer, Offer};
 use vestibule_protocol::name::Name;
+use vestibule_protocol::trust::{Role, Trust};
 use vestibule_sandbox::CodeCache;
 use vestibule_worker::{Launch, WorkerError};
 
@@ -30,6 +33,7 @@ use crate::home::{Coordinator, Home, HomeError};
 use crate::ledger::{Admission, Charged, Ledger, LedgerError, Purse, Settled};
 use crate::partitions::Partitions;
 use crate::policy::{self, Admitted};
+use crate::witness::Witness;
 use crate::{airlock, dataset, link, noise, release, round};
 
 /// A site that is running.
@@ -37,13 +41,24 @@ use crate::{airlock, dataset, link, noise, release, round};
 pub struct Site {
     pub(crate) home: Home,
     pub(crate) name: Name,
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
+    pub(crate) witness: Witness,
+    /// Held by whoever has the log witnessed.
+    pub(crate) witnessing: tokio::sync::Mutex<()>,
+    /// That the witnesses have agreed to the log since this daemon started.
+    pub(crate) shown: tokio::sync::OnceCell<()>,
+    consortium: Digest,
+    trust: RwLock<Option<Arc<Trust>>>,
+    frozen: AtomicBool,
     guests: Guests,
     components: Components,
     threads: usize,
     running: Arc<Semaphore>,
     turns: Mutex<HashMap<(JobId, u32), Turn>>,
 }
+
+const FROZEN: &str = "FROZEN: a witness has seen more of this site's log than there is, or other leaves. The site was restored from a copy, or runs \
+                      twice. No job is considered; frozen.note holds what the witness showed. See docs/OPERATING.md, \"A frozen site\"";
 
 /// Held by whoever runs a round.
 type Turn = Arc<tokio::sync::Mutex<()>>;
@@ -151,8 +166,68 @@ impl Site {
         let components = Components::new(home.folder("blobs")?);
         started(&home)?;
         let (ledger, running) = (home.ledger()?, Arc::new(Semaphore::new(rounds)));
-        let name = coordinator.site.clone();
-        Ok(Self { home, name, ledger, guests, components, threads, running, turns: Mutex::default() })
+        let (name, consortium) = (coordinator.site.clone(), coordinator.consortium);
+        let (witness, witnessing) = (home.witness()?, tokio::sync::Mutex::default());
+        let trust = RwLock::new(home.trust()?.map(Arc::new));
+        let frozen = AtomicBool::new(home.frozen()?.is_some());
+        if frozen.load(Ordering::Relaxed) {
+            tracing::error!("{FROZEN}");
+        }
+        let turns = Mutex::default();
+        Ok(Self {
+            home, name, ledger, witness, witnessing, shown: tokio::sync::OnceCell::new(), consortium, trust, frozen, guests, components, threads, running, turns,
+        })
+    }
+
+    /// The trust bundle that is believed.
+    pub(crate) fn trust(&self) -> Option<Arc<Trust>> {
+        self.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Believes a trust bundle that was delivered, if there is reason to; keeps and logs it.
+    pub(crate) fn believe(&self, envelope: &[u8], clock: Duration) -> Result<(), SiteError> {
+        let mut trust = self.trust.write().unwrap_or_else(PoisonError::into_inner);
+        let new = match trust.as_ref() {
+            Some(known) => known.next(envelope),
+            None => Trust::first(envelope, self.consortium),
+        };
+        let new = match new {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::error!(%error, "a trust bundle is not believed");
+                self.ledger.rejected(error.code(), clock).map_err(HomeError::from)?;
+                return Ok(());
+            }
+        };
+        if trust.as_ref().is_some_and(|known| known.digest() == new.digest()) {
+            return Ok(());
+        }
+        self.home.set_trust(envelope)?;
+        let event = Event::Trust { version: new.bundle().version, bundle: new.digest() };
+        self.ledger.record(event, None, clock).map_err(HomeError::from)?;
+        tracing::info!(version = new.bundle().version, expires = new.bundle().expires, "a new trust bundle is believed");
+        *trust = Some(Arc::new(new));
+        Ok(())
+    }
+
+    /// How this site's log is verified.
+    pub(crate) fn log_verifier(&self) -> Result<Verifier, LedgerError> {
+        let (checkpoint, _) = self.ledger.checkpoint(self.home.log_key())?;
+        Ok(crate::log::verifier(&checkpoint.origin, self.home.log_key().public()))
+    }
+
+    /// Whether the site considers no offers, since its log is not what its witnesses know.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Relaxed)
+    }
+
+    /// A witness showed a checkpoint of this log that this log does not have.
+    pub(crate) fn freeze(&self, witness: &Name, shown: &str) {
+        self.frozen.store(true, Ordering::Relaxed);
+        tracing::error!(%witness, shown, "{FROZEN}");
+        if let Err(error) = self.home.freeze(shown) {
+            tracing::error!(%error, "that the site is frozen could not be written down");
+        }
     }
 
     /// Steps 5 and 6, at `clock` (1970). `Err(_)` is the answer to an offer that is refused.
@@ -175,8 +250,29 @@ impl Site {
     }
 
     fn verify(&self, offer: Offer, now: i64) -> Result<Verified, Refused> {
-        let researchers = self.home.researchers().map_err(|error| own("researchers", &error))?;
-        admission::verify(offer, &researchers, &self.name, now).map_err(|error| Refused::from((error.code(), error)))
+        if self.is_frozen() {
+            return Err(("site-frozen", "the site's log is not what its witnesses know: its operator can see why").into());
+        }
+        let trust = self.trust().ok_or(("trust-missing", "the site has no trust bundle of its consortium yet"))?;
+        if !trust.is_current(now) {
+            return Err(("trust-expired", "the consortium's trust bundle has expired: its roots must sign a new one").into());
+        }
+        let ours = |site: &vestibule_protocol::trust::Site| {
+            let keys = [self.home.link_key().public(), self.home.log_key().public()];
+            [site.link, site.log] == keys && !keys.iter().any(|key| trust.is_revoked(key))
+        };
+        if !trust.site(&self.name).is_some_and(ours) {
+            return Err(("site-not-member", "the consortium's trust bundle does not name this site, with the keys it has").into());
+        }
+        // Whom this site has accepted, as far as the consortium still believes them to be researchers.
+        let mut researchers = self.home.researchers().map_err(|error| own("researchers", &error))?;
+        researchers.retain(|(_, key)| trust.person(key, Role::Researcher).is_some());
+        let verified = admission::verify(offer, &researchers, &self.name, now);
+        let verified = verified.map_err(|error| Refused::from((error.code(), error)))?;
+        if trust.bundle().revoked.components.contains(&verified.signed().manifest().component.sha256) {
+            return Err(("component-revoked", "the consortium has revoked the component").into());
+        }
+        Ok(verified)
     }
 
     fn decide(&self, verified: Verified) -> Result<Admitted, Refused> {

@@ -74,6 +74,13 @@ impl World {
         let mut world =
             Self { temp: tempfile::tempdir().unwrap(), coordinator: None, sites: vec![], api: String::new(), log: "info" };
         world.ok(&["coordinator", "init", "coordinator"]);
+        for root in ["root-1.pem", "root-2.pem"] {
+            world.ok(&["key", "new", root]);
+        }
+        let witnesses = usize::from(sites.len() > 1).to_string();
+        let roots = ["--root", "root-1.pem.pub", "--root", "root-2.pem.pub", "--threshold", "2", "--witnesses", &witnesses];
+        let made = world.ok(&[&["consortium", "new", "consortium", "--name", "test"], roots.as_slice()].concat());
+        world.ok(&["coordinator", "pin", "coordinator", made["fingerprint"].as_str().unwrap()]);
         world.settings("127.0.0.1:0", "127.0.0.1:0");
         world.start_coordinator();
         // From now on the same ports: a coordinator that comes back is found where it was.
@@ -83,12 +90,23 @@ impl World {
         world.api = api.to_owned();
         world.ok(&["key", "new", "ada.pem"]);
         let token = world.ok(&["coordinator", "invite", "coordinator", "researcher", "ada"]);
-        world.ok(&["researcher", "join", token["token"].as_str().unwrap(), "--key", "ada.pem"]);
+        world.ok(&["researcher", "join", token["token"].as_str().unwrap(), "--key", "ada.pem", "--organisation", "test", "--country", "NL"]);
         for site in sites {
             world.add_site(site);
         }
+        world.issue();
         world.all_connected();
         world
+    }
+
+    /// Whoever has joined is in the consortium from now on.
+    pub(crate) fn issue(&self) {
+        let requests = self.ok(&["coordinator", "requests", "coordinator"]);
+        std::fs::write(self.dir().join("requests.json"), requests.to_string()).unwrap();
+        self.ok(&["consortium", "add", "consortium", "requests.json"]);
+        self.ok(&["consortium", "issue", "consortium", "--key", "root-1.pem"]);
+        self.ok(&["consortium", "sign", "consortium", "--key", "root-2.pem"]);
+        self.ok(&["coordinator", "publish", "coordinator", "consortium/bundle.json"]);
     }
 
     pub(crate) fn add_site(&mut self, site: &str) {
@@ -106,7 +124,7 @@ impl World {
         self.ok(&["site", "ingest", site, &format!("{site}-source/DATASET.toml")]);
         self.ok(&["site", "researcher", "add", site, "ada", "ada.pem.pub"]);
         let token = self.ok(&["coordinator", "invite", "coordinator", "site", site]);
-        self.ok(&["site", "join", site, token["token"].as_str().unwrap()]);
+        self.ok(&["site", "join", site, token["token"].as_str().unwrap(), "--organisation", "test", "--country", "NL"]);
         self.sites.push((site.to_owned(), None));
         self.start_site(site);
     }

@@ -4,8 +4,10 @@
 //! smallest epsilon under which that is no wonder. A site must never show more than it charged.
 
 use anyhow::Result;
-use vestibule_protocol::job::{Budget, Limits, Noise};
-use vestibule_protocol::message::Answer;
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::job::{Budget, JobId, Limits, Noise};
+use vestibule_protocol::log::leaf::{Event, Leaf};
+use vestibule_protocol::message::{Answer, Receipt};
 use vestibule_protocol::release::{NoisedStatistic, Release};
 use vestibule_protocol::round::Partitioning;
 use vestibule_runtime::delay::{Costs, Delay, Load};
@@ -216,13 +218,17 @@ fn length(lab: &Lab) -> Result<Row> {
             noise: seen.calibrated.noise,
             steps: vec![steps; 1_000],
         };
-        let job = vestibule_protocol::job::JobId::from_bytes([0; 16]);
+        let job = JobId::from_bytes([0; 16]);
         let release = Release { job, round: 0, site: "s".parse()?, charged_rho_pico: 1, statistics: vec![statistic] };
         Ok(serde_json::to_vec(&release)?)
     };
-    let bytes = |release: Option<&[u8]>| match Answer::settled(release, round.request()) {
-        Answer::Settled { padded } => padded.len(),
-        _ => 0,
+    let bytes = |release: Option<&[u8]>| {
+        let event = Event::Settled { job: JobId::from_bytes([0; 16]), round: 0, release: Digest::of(release.unwrap_or_default()) };
+        let leaf = String::from_utf8_lossy(&Leaf { at_ms: 1, event, details: None }.to_bytes()).into_owned();
+        match Answer::settled(release, round.request(), Receipt { leaf, proof: String::new() }) {
+            Answer::Settled { padded, receipt } => padded.len().saturating_add(receipt.leaf.len()),
+            _ => 0,
+        }
     };
     let (short, long) = (release(0)?, release(i64::MIN)?);
     let lengths = [bytes(None), bytes(Some(&short)), bytes(Some(&long))];

@@ -42,7 +42,7 @@ impl World {
     fn start(lab: &Lab) -> Result<Self> {
         let dir = lab.path().join("federation");
         std::fs::create_dir(&dir)?;
-        let mut federation = Federation::start(&dir)?.logging(
+        let mut federation = Federation::start(&dir, 1)?.logging(
             "trace,cranelift=off,cranelift_codegen=off,cranelift_frontend=off,regalloc2=off,wasmtime_internal_cranelift=off",
         );
         std::fs::write(dir.join("hostile.wasm"), &lab.component)?;

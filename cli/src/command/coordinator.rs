@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use vestibule_coordinator::{Home, HomeError, RunError};
+use vestibule_protocol::digest::Digest;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::token::Role;
 
 use super::daemon;
 use crate::failure::coded;
-use crate::files::{now, passphrase, with_passphrase};
+use crate::files::{now, passphrase, read_bytes, with_passphrase};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Coordinator {
@@ -18,6 +19,25 @@ pub(crate) enum Coordinator {
     Init {
         /// A new folder.
         dir: PathBuf,
+    },
+    /// Pin the consortium that it serves, by the fingerprint of its roots. Compare it by phone or on paper first.
+    Pin {
+        /// Its folder.
+        dir: PathBuf,
+        /// What `vestibule consortium new` printed.
+        fingerprint: Digest,
+    },
+    /// Whoever joined, with the keys they ask to be known by: for `vestibule consortium add`.
+    Requests {
+        /// Its folder.
+        dir: PathBuf,
+    },
+    /// Publish a trust bundle to all members, once enough roots have signed it.
+    Publish {
+        /// Its folder.
+        dir: PathBuf,
+        /// The bundle.
+        bundle: PathBuf,
     },
     /// Run it until Ctrl-C or SIGTERM.
     Run {
@@ -56,6 +76,31 @@ impl Coordinator {
                 } else {
                     println!("{key}");
                     eprintln!("made a coordinator in {}; its settings are in coordinator.toml", dir.display());
+                }
+                Ok(())
+            }
+            Self::Pin { dir, fingerprint } => {
+                open(&dir)?.pin(fingerprint).map_err(|error| coded(error.code(), error))?;
+                if json {
+                    println!("{}", serde_json::json!({ "consortium": fingerprint }));
+                } else {
+                    println!("serves the consortium {fingerprint}");
+                }
+                Ok(())
+            }
+            Self::Requests { dir } => {
+                let store = open(&dir)?.store().map_err(|error| coded(error.code(), error))?;
+                let requests = store.requests().map_err(|error| coded(error.code(), error))?;
+                println!("{}", if json { serde_json::to_string(&requests)? } else { serde_json::to_string_pretty(&requests)? });
+                Ok(())
+            }
+            Self::Publish { dir, bundle } => {
+                let trust = open(&dir)?.publish(&read_bytes(&bundle)?).map_err(|error| coded(error.code(), error))?;
+                let (version, expires) = (trust.bundle().version, &trust.bundle().expires);
+                if json {
+                    println!("{}", serde_json::json!({ "version": version, "expires": expires }));
+                } else {
+                    println!("version {version} is published; it expires {expires}");
                 }
                 Ok(())
             }

@@ -11,7 +11,7 @@ use vestibule_coordinator::api::types::{JobResult, JobStatus};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, coded};
 use crate::files::{secret_key, write};
-use crate::{html, jobfile, show};
+use crate::{html, jobfile, show, trust};
 
 /// Who calls whom.
 #[derive(Debug, Args)]
@@ -93,7 +93,7 @@ impl Job {
                 if wait {
                     eprintln!("job {id}");
                     let status = follow(&client, &id)?;
-                    return finish(&client, &status, json);
+                    return finish(&client, &caller, &status, json);
                 }
                 print_json_or(json, &serde_json::json!({ "job": id }), || id.clone())
             }
@@ -110,12 +110,14 @@ impl Job {
                 print_json_or(json, &status, || show::status(&status))
             }
             Self::Result { id, caller, html } => {
-                let result = caller.client()?.result(&id)?;
+                let client = caller.client()?;
+                let result = client.result(&id)?;
+                let proven = prove(&client, &caller, &id)?;
                 if let Some(path) = html {
                     write(&path, html::page(&result))?;
                     eprintln!("wrote {}", path.display());
                 }
-                print_result(&result, json)
+                print_result(&result, &proven, json)
             }
             Self::Cancel { id, caller } => {
                 let status = caller.client()?.cancel(&id)?;
@@ -134,14 +136,37 @@ fn print_json_or<T: serde::Serialize>(json: bool, document: &T, text: impl FnOnc
     Ok(())
 }
 
-fn print_result(result: &JobResult, json: bool) -> Result<()> {
-    print_json_or(json, result, || format!("{}\n\n{}", show::status(&result.status), show::report(&result.report)))
+/// What was proven of a result.
+#[derive(Debug, serde::Serialize)]
+struct Proven {
+    /// Releases, each of which is in its site's log.
+    releases: usize,
+    /// The version of the trust bundle that says whose logs and witnesses those are.
+    bundle: u64,
+}
+
+/// Fetches the sites' releases of a job with their receipts. One that is not in its site's witnessed log is an error.
+fn prove(client: &Client, caller: &Caller, job: &str) -> Result<Proven> {
+    let trust = trust::newest(client, &caller.key)?;
+    let receipts = client.receipts(job)?;
+    trust::proven(&trust, job, &receipts)?;
+    Ok(Proven { releases: receipts.len(), bundle: trust.bundle().version })
+}
+
+fn print_result(result: &JobResult, proven: &Proven, json: bool) -> Result<()> {
+    let document = serde_json::json!({ "status": result.status, "report": result.report, "proven": proven });
+    let Proven { releases, bundle } = proven;
+    print_json_or(json, &document, || {
+        let proof = format!("{releases} releases, each proven to be in its site's witnessed log (trust bundle {bundle})");
+        format!("{}\n\n{}\n{proof}", show::status(&result.status), show::report(&result.report))
+    })
 }
 
 /// What `submit --wait` ends with.
-fn finish(client: &Client, status: &JobStatus, json: bool) -> Result<()> {
+fn finish(client: &Client, caller: &Caller, status: &JobStatus, json: bool) -> Result<()> {
     if status.state == "finished" {
-        return print_result(&client.result(&status.job)?, json);
+        let proven = prove(client, caller, &status.job)?;
+        return print_result(&client.result(&status.job)?, &proven, json);
     }
     let (code, why) = status
         .error

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde_json::json;
 use vestibule_protocol::key::PublicKey;
+use vestibule_protocol::log::leaf::nothing;
 use vestibule_runtime::home::{LEDGER, LOG_KEY};
 use vestibule_runtime::log::{self, Verified};
 
@@ -64,8 +65,8 @@ fn show(dir: &Path, last: Option<u64>, json: bool) -> Result<()> {
 fn verify(dir: &Path, key: PublicKey, json: bool) -> Result<()> {
     let Verified { origin, root, replay, checkpoints, witnessed, erased, found } =
         log::verify(&dir.join(LEDGER), key, None).map_err(|error| coded(error.code(), error))?;
-    let releases = replay.jobs.values().flat_map(|job| &job.rounds).filter(|round| matches!(round.settled, Some((_, Some(_)))));
-    let releases = releases.count();
+    let rounds = replay.jobs.values().flat_map(|job| &job.rounds);
+    let releases = rounds.filter(|round| round.settled.is_some_and(|(_, release)| release != nothing())).count();
     if json {
         let accounts = replay.accounts.iter().map(|(name, account)| {
             json!({ "population": name, "spent_rho_pico": account.spent_rho_pico, "committed_rho_pico": account.committed_rho_pico,

@@ -9,6 +9,7 @@ use vestibule_protocol::token::{Invitation, Role};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::files::{now, secret_key};
+use crate::trust;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Researcher {
@@ -19,12 +20,18 @@ pub(crate) enum Researcher {
         /// Your secret key's file.
         #[arg(long)]
         key: PathBuf,
+        /// Whom you work for.
+        #[arg(long)]
+        organisation: String,
+        /// Where: an ISO 3166 code of two capital letters.
+        #[arg(long)]
+        country: String,
     },
 }
 
 impl Researcher {
     pub(crate) fn run(self, json: bool) -> Result<()> {
-        let Self::Join { token, key } = self;
+        let Self::Join { token, key, organisation, country } = self;
         let (invitation, invitation_key) =
             Invitation::from_token(&token).map_err(|error| Failure::input("token-malformed", error))?;
         if invitation.role != Role::Researcher {
@@ -33,11 +40,16 @@ impl Researcher {
         if now() > invitation.expires {
             return Err(Failure::input("token-expired", "the invitation has expired: ask the coordinator for a new one"));
         }
-        let joined = Client::new(&invitation.api, secret_key(&key)?).join(&invitation_key)?;
+        let client = Client::new(&invitation.api, secret_key(&key)?);
+        let joined = client.join(&invitation_key, organisation, country)?;
+        let consortium = invitation.consortium;
+        trust::pin(&key, consortium)?;
         if json {
-            println!("{}", serde_json::json!({ "name": joined.name, "coordinator": invitation.api }));
+            let document = serde_json::json!({ "name": joined.name, "coordinator": invitation.api, "consortium": consortium });
+            println!("{document}");
         } else {
-            println!("joined {} as {}", invitation.api, joined.name);
+            println!("joined {} as {}; the consortium's roots have the fingerprint\n{consortium}", invitation.api, joined.name);
+            println!("compare it by phone with one of their holders, who will compare your key with you");
         }
         Ok(())
     }

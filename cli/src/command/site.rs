@@ -12,6 +12,7 @@ use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::name::Name;
 use vestibule_runtime::dataset::{self, Dataset, ingest};
 use vestibule_runtime::home::{Home, HomeError};
+use vestibule_runtime::link::Whose;
 use vestibule_runtime::site::SiteError;
 
 use super::daemon;
@@ -32,6 +33,12 @@ pub(crate) enum Site {
         dir: PathBuf,
         /// The token.
         token: String,
+        /// Whose the site is.
+        #[arg(long)]
+        organisation: String,
+        /// Where: an ISO 3166 code of two capital letters.
+        #[arg(long)]
+        country: String,
     },
     /// Run it until Ctrl-C or SIGTERM. It dials out; nothing listens.
     Run {
@@ -123,12 +130,16 @@ impl Site {
                 );
                 Ok(())
             }
-            Self::Join { dir, token } => {
+            Self::Join { dir, token, organisation, country } => {
                 let site = recorded(&dir, "join", json!({}))?;
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                let joined = runtime.block_on(vestibule_runtime::link::join(&site, &token, now()));
-                let name = joined.map_err(|error| coded(error.code(), error))?;
-                print(json, &json!({ "name": name }), &format!("joined as {name}"));
+                let joined = runtime.block_on(vestibule_runtime::link::join(&site, &token, Whose { organisation, country }, now()));
+                let (name, consortium) = joined.map_err(|error| coded(error.code(), error))?;
+                let text = format!(
+                    "joined as {name}; the consortium's roots have the fingerprint\n{consortium}\ncompare it by phone with one of \
+                     their holders, who will compare your site's keys with you"
+                );
+                print(json, &json!({ "name": name, "consortium": consortium }), &text);
                 Ok(())
             }
             Self::Run { dir } => {

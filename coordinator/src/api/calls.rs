@@ -10,15 +10,15 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::message::DatasetCard;
-use vestibule_protocol::token::Role;
+use vestibule_protocol::name::Name;
 
 use super::types::{
-    ApiError, Catalogue, Dataset, JobResult, JobSite, JobStatus, JoinAnswer, JoinRequest, Site, Stored, Submitted,
+    ApiError, Catalogue, Dataset, JobResult, JobSite, JobStatus, JoinAnswer, JoinRequest, Receipt, Site, Stored, Submitted,
     researcher_join_message, text,
 };
 use super::{App, Refusal, caller};
 use crate::run::now;
-use crate::store::{Job, JobState};
+use crate::store::{Job, JobState, PersonRequest, Request};
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -40,7 +40,8 @@ pub(crate) async fn join(State(app): State<App>, Json(request): Json<JoinRequest
     if !signed(&invitation, &request.by_invitation) || !signed(&key, &request.by_key) {
         return Err(bad());
     }
-    let name = app.store.join(invitation, Role::Researcher, key, now())?;
+    let person = PersonRequest { organisation: request.organisation, country: request.country, key };
+    let name = app.store.join(invitation, key, &Request::Researcher(person), now())?;
     tracing::info!(researcher = %name, "a researcher joined");
     Ok(Json(JoinAnswer { name: text(&name) }))
 }
@@ -180,6 +181,34 @@ pub(crate) async fn result(
     };
     let fault = |error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "coordinator-database", error);
     Ok(Json(JobResult { status, report: serde_json::from_slice(&report).map_err(fault)? }))
+}
+
+/// The sites' releases of a job, each with the proof that it is in the site's witnessed log.
+#[utoipa::path(get, path = "/v1/jobs/{job}/receipts", params(("job" = String, Path)),
+    responses((status = 200, body = Vec<Receipt>), (status = 404, body = ApiError)))]
+pub(crate) async fn receipts(
+    State(app): State<App>,
+    Path(job): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Answer<Vec<Receipt>> {
+    let job = owned(&app, &job, &method, &uri, &headers, &Bytes::new())?;
+    let receipt = |(round, site, release, receipt): (u32, Name, Vec<u8>, vestibule_protocol::message::Receipt)| Receipt {
+        round,
+        site: text(&site),
+        release: String::from_utf8_lossy(&release).into_owned(),
+        leaf: receipt.leaf,
+        proof: receipt.proof,
+    };
+    Ok(Json(app.store.receipts(job.id)?.into_iter().map(receipt).collect()))
+}
+
+/// The consortium's trust bundle: a DSSE envelope, to be believed for who signed it.
+#[utoipa::path(get, path = "/v1/trust",
+    responses((status = 200, description = "The envelope"), (status = 404, body = ApiError)))]
+pub(crate) async fn trust(State(app): State<App>) -> Result<Vec<u8>, Refusal> {
+    app.store.bundle()?.ok_or_else(|| Refusal::missing("trust bundle"))
 }
 
 /// Cancels a job. What its rounds were charged at the sites stays charged.

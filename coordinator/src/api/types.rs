@@ -25,6 +25,10 @@ pub struct JoinRequest {
     pub by_invitation: String,
     /// Base64: the same, signed by the researcher's key.
     pub by_key: String,
+    /// Whom the researcher works for.
+    pub organisation: String,
+    /// Where: an ISO 3166 code of two letters.
+    pub country: String,
 }
 
 /// What both keys sign when a researcher joins.
@@ -83,6 +87,21 @@ pub struct Catalogue {
     pub build: String,
     /// How many variants.
     pub variants: u32,
+}
+
+/// A site's release of one round, with the proof that it is in the site's log and that log witnessed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Receipt {
+    /// The round, from 0.
+    pub round: u32,
+    /// The site.
+    pub site: String,
+    /// The release, as the site wrote it.
+    pub release: String,
+    /// The log's leaf.
+    pub leaf: String,
+    /// A tlog-proof of it.
+    pub proof: String,
 }
 
 /// A component was stored.

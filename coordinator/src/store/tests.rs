@@ -3,6 +3,14 @@
 use super::*;
 use vestibule_protocol::key::SecretKey;
 
+fn request(role: Role, key: PublicKey) -> Request {
+    let (organisation, country) = ("o".to_owned(), "NL".to_owned());
+    match role {
+        Role::Researcher => Request::Researcher(PersonRequest { organisation, country, key }),
+        Role::Site => Request::Site(SiteRequest { organisation, country, link: key, log_origin: "l".into(), log: key, witness: key }),
+    }
+}
+
 fn key(seed: u8) -> PublicKey {
     SecretKey::from_seed([seed; 32]).unwrap().public()
 }
@@ -13,7 +21,7 @@ fn open(temp: &tempfile::TempDir) -> Store {
 
 fn invitation(name: &str, role: Role) -> Invitation {
     let (quic, api) = (String::new(), String::new());
-    Invitation { role, name: name.parse().unwrap(), quic, api, coordinator: key(9), expires: 100 }
+    Invitation { role, name: name.parse().unwrap(), quic, api, coordinator: key(9), consortium: Digest::of(b"roots"), expires: 100 }
 }
 
 fn job(seed: u8) -> Job {
@@ -28,12 +36,12 @@ fn an_invitation_is_for_one_role_one_key_and_one_day() {
     store.invite(&invitation("a", Role::Site), key(1)).unwrap();
     assert_eq!(store.open_invitations(100).unwrap(), [key(1)]);
     assert_eq!(store.open_invitations(101).unwrap(), []);
-    assert_eq!(store.join(key(1), Role::Researcher, key(2), 50).unwrap_err().code(), "invitation-unknown");
-    assert_eq!(store.join(key(1), Role::Site, key(2), 101).unwrap_err().code(), "invitation-unknown");
-    assert_eq!(store.join(key(1), Role::Site, key(2), 50).unwrap().as_str(), "a");
+    assert_eq!(store.join(key(1), key(2), &request(Role::Researcher, key(2)), 50).unwrap_err().code(), "invitation-unknown");
+    assert_eq!(store.join(key(1), key(2), &request(Role::Site, key(2)), 101).unwrap_err().code(), "invitation-unknown");
+    assert_eq!(store.join(key(1), key(2), &request(Role::Site, key(2)), 50).unwrap().as_str(), "a");
     // The same newcomer again: the first answer may have been lost.
-    assert_eq!(store.join(key(1), Role::Site, key(2), 60).unwrap().as_str(), "a");
-    assert_eq!(store.join(key(1), Role::Site, key(3), 60).unwrap_err().code(), "invitation-unknown");
+    assert_eq!(store.join(key(1), key(2), &request(Role::Site, key(2)), 60).unwrap().as_str(), "a");
+    assert_eq!(store.join(key(1), key(3), &request(Role::Site, key(3)), 60).unwrap_err().code(), "invitation-unknown");
     assert_eq!(store.invite(&invitation("a", Role::Site), key(4)).unwrap_err().code(), "name-taken");
     assert_eq!(store.members(Role::Site).unwrap(), [("a".parse().unwrap(), key(2))]);
     assert_eq!(store.members(Role::Researcher).unwrap(), []);
@@ -50,8 +58,8 @@ fn a_job_survives_a_restart_and_is_submitted_once() {
     assert_eq!(store.submit(&job(1), two, &[]).unwrap_err().code(), "job-differs");
     store.begin_round(job(1).id, 0, b"request", 60).unwrap();
     store.begin_round(job(1).id, 0, b"another", 99).unwrap();
-    store.release(job(1).id, 0, &site, b"first").unwrap();
-    store.release(job(1).id, 0, &site, b"second").unwrap();
+    store.release(job(1).id, 0, &site, b"first", &Receipt { leaf: "l".into(), proof: "p".into() }).unwrap();
+    store.release(job(1).id, 0, &site, b"second", &Receipt { leaf: "m".into(), proof: "q".into() }).unwrap();
     drop(store);
     let store = open(&temp);
     assert_eq!(store.rounds(job(1).id).unwrap()[0].request, b"request");

@@ -48,6 +48,13 @@ pub enum Event {
         /// Which command.
         command: String,
     },
+    /// Another trust bundle is believed from now on.
+    Trust {
+        /// Its version.
+        version: u64,
+        /// SHA-256 of its signed bytes.
+        bundle: Digest,
+    },
     /// A dataset was taken in, anew or for the first time. Details: its version's name.
     Dataset {
         /// Which.
@@ -118,8 +125,8 @@ pub enum Event {
         job: JobId,
         /// The round.
         round: u32,
-        /// The release.
-        release: Option<Digest>,
+        /// SHA-256 of the release; of no bytes where there is none, so that a leaf is as long then.
+        release: Digest,
     },
     /// A job ended: what no round was charged for is free again.
     Ended {
@@ -144,6 +151,12 @@ impl Leaf {
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(bytes).map_err(|error| error.to_string())
     }
+}
+
+/// What [`Event::Settled`] says where nothing was released.
+#[must_use]
+pub fn nothing() -> Digest {
+    Digest::of(b"")
 }
 
 /// What a leaf holds of its details.

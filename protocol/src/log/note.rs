@@ -163,9 +163,17 @@ fn parts(note: &str) -> Result<(&str, Vec<(&str, Vec<u8>)>), NoteError> {
     if found.len() > MAX_SIGNATURES { Err(NoteError::Malformed) } else { Ok((text, found)) }
 }
 
-/// The bytes of a note's own signature lines, to be put under a proof or beside others.
+/// The note with the signatures of the `known` alone.
 #[must_use]
-pub fn signature_lines(note: &str) -> Option<&str> {
-    let at = note.rfind("\n\n")?;
-    note.get(at + 2..)
+pub fn keep_known(note: &str, known: &[Verifier]) -> Option<String> {
+    let (text, _) = open(note, known).ok()?;
+    let lines = note.get(text.len() + 1..)?;
+    let ours = |line: &&str| {
+        let mut words = line.split(' ').skip(1);
+        let name = words.next().unwrap_or_default();
+        let id = words.next().and_then(|signature| STANDARD.decode(signature).ok()).unwrap_or_default();
+        known.iter().any(|verifier| verifier.name == name && id.starts_with(&verifier.id()))
+    };
+    let kept: String = lines.split_inclusive('\n').filter(|line| ours(&line.trim_end())).collect();
+    Some(format!("{text}\n{kept}"))
 }

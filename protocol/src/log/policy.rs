@@ -60,6 +60,9 @@ pub enum NotProven {
     /// Too few cosignatures.
     #[error("the checkpoint is not cosigned by a quorum of witnesses")]
     Quorum,
+    /// The leaf says something else.
+    #[error("the leaf says something else")]
+    Other,
     /// The leaf is not in the tree.
     #[error("the leaf is not in the tree of the checkpoint")]
     Inclusion,
@@ -74,6 +77,7 @@ impl NotProven {
             Self::Signature => "proof-signature",
             Self::Log => "proof-log",
             Self::Quorum => "proof-quorum",
+            Self::Other => "proof-other",
             Self::Inclusion => "proof-inclusion",
         }
     }

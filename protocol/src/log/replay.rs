@@ -76,8 +76,8 @@ pub struct Round {
     pub rho_pico: u64,
     /// What its moment cost.
     pub moment_femto: u64,
-    /// The leaf of its answer, and the release if it was one.
-    pub settled: Option<(u64, Option<Digest>)>,
+    /// The leaf of its answer, and the release's digest: of no bytes where there was none.
+    pub settled: Option<(u64, Digest)>,
 }
 
 impl Replay {

@@ -188,7 +188,7 @@ fn a_leaf_is_proven_by_log_and_quorum_and_nothing_less() {
     let named = Verifier { name: "vestibule.example/other".into(), ..log.clone() };
     assert_eq!(policy.prove(&leaves[3], &good, &named, "c"), Err(NotProven::Log));
     // Signed by the witnesses, not by the log.
-    let unsigned = text.clone() + "\n" + note::signature_lines(&cosigned(&[1, 2, 4])).unwrap().split_once('\n').unwrap().1;
+    let unsigned = note::keep_known(&cosigned(&[1, 2, 4]), &[witness(1), witness(2), witness(4)]).unwrap();
     assert_eq!(policy.check(&unsigned, &log, "c"), Err(NotProven::Log));
     for at in 0..good.len() {
         let mut changed = good.clone().into_bytes();
@@ -212,7 +212,7 @@ fn what_is_asked_of_a_witness_is_read_back() {
 #[test]
 fn leaves_have_one_form() {
     let job = crate::job::JobId::from_bytes([3; 16]);
-    let event = Event::Settled { job, round: 1, release: Some(Digest::of(b"release")) };
+    let event = Event::Settled { job, round: 1, release: Digest::of(b"release") };
     let leaf = Leaf { at_ms: 1_795_000_000_123, event, details: Some(super::leaf::commitment(&[1; 16], "{}")) };
     let golden = format!(
         "{{\"at_ms\":1795000000123,\"event\":{{\"kind\":\"settled\",\"job\":\"{job}\",\"round\":1,\"release\":\"{}\"}},\"details\":\"{}\"}}",

@@ -72,12 +72,25 @@ fn golden_bytes() {
     golden(&Answer::Need { from: 5 }, "00000002000700010005");
     golden(&Answer::Accepted, "000000010007000101");
     golden(&Answer::Refused { code: "c".into(), why: "w".into() }, "00000005000700010201630177");
-    golden(&Answer::Settled { padded: vec![0x7b] }, "000000030007000103017b");
+    let receipt = Receipt { leaf: "l".into(), proof: "p".into() };
+    golden(&Answer::Settled { padded: vec![0x7b], receipt }, "000000070007000103017b016c0170");
     golden(&Close { job: JobId::from_bytes([7; 16]) }, &format!("0000001000080001{}", "07".repeat(16)));
     golden(&Done, "0000000000090001");
     let spki = key.to_spki();
     let raw = hex(&spki[12..]);
-    golden(&Join { key, proof: vec![5; 2] }, &format!("00000023000a0001{raw}020505"));
+    let request = SiteRequest {
+        organisation: "o".into(),
+        country: "NL".into(),
+        link: key,
+        log_origin: "l".into(),
+        log: key,
+        witness: key,
+    };
+    golden(&Join { request, proofs: vec![5; 2] }, &format!("0000006a000a0001016f024e4c{raw}016c{raw}{raw}020505"));
+    golden(&TrustUpdate { envelope: vec![0x7b] }, "00000002000c0001017b");
+    golden(&AddCheckpoint { request: "old 0".into() }, "00000006000d0001056f6c642030");
+    golden(&Relay { to: name("a"), request: "old 0".into() }, "00000008000e00010161056f6c642030");
+    golden(&Cosigned { status: 409, body: "7".into() }, "00000004000f000199030137");
     golden(&Joined::Welcome { name: name("a") }, "00000003000b0001000161");
     golden(&Joined::Refused { why: "w".into() }, "00000003000b0001010177");
 }
@@ -120,7 +133,8 @@ fn the_last_answer_has_one_length_whatever_is_in_it() {
         serde_json::to_vec(&release).unwrap()
     };
     let length = |release: Option<&[u8]>| {
-        let Answer::Settled { padded } = Answer::settled(release, &round) else { panic!("settled") };
+        let receipt = Receipt { leaf: String::new(), proof: String::new() };
+        let Answer::Settled { padded, .. } = Answer::settled(release, &round, receipt) else { panic!("settled") };
         assert_eq!(Answer::release(&padded), release);
         padded.len()
     };

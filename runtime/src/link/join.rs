@@ -1,10 +1,11 @@
 //! Joining: a new site presents its invitation once, and is known by its own key from then on.
 //!
-//! *In*: an invitation's text. *Out*: the site's name, and the coordinator remembered in the site's folder. *Refuses*: tokens
+//! *In*: an invitation's text, and whose the site is. *Out*: the site's name, and the coordinator and its consortium's roots remembered in the site's folder. *Refuses*: tokens
 //! that are cut, expired, or for a researcher; a coordinator with another key than the token names.
 
 use vestibule_link::{Framed, LinkError};
-use vestibule_protocol::message::{Join, Joined, join_message};
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::message::{Join, Joined, SiteRequest, join_message};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::token::{Invitation, Role, TokenError};
 
@@ -50,11 +51,21 @@ impl JoinError {
     }
 }
 
-/// Joins the coordinator that the token names.
+/// Whose a site is, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whose {
+    /// The organisation.
+    pub organisation: String,
+    /// An ISO 3166 code of two letters.
+    pub country: String,
+}
+
+/// Joins the coordinator that the token names. Returns the site's name, and the fingerprint of the consortium's roots that is pinned from
+/// now on.
 ///
 /// # Errors
 /// See [`JoinError`].
-pub async fn join(home: &Home, token: &str, now: i64) -> Result<Name, JoinError> {
+pub async fn join(home: &Home, token: &str, whose: Whose, now: i64) -> Result<(Name, Digest), JoinError> {
     let (invitation, invitation_key) = Invitation::from_token(token)?;
     if invitation.role != Role::Site {
         return Err(JoinError::Role);
@@ -62,19 +73,29 @@ pub async fn join(home: &Home, token: &str, now: i64) -> Result<Name, JoinError>
     if now > invitation.expires {
         return Err(JoinError::Expired);
     }
-    let key = home.link_key().public();
-    let proof = home.link_key().sign(&join_message(&invitation_key.public(), &key)).to_vec();
+    let (checkpoint, _) = home.ledger()?.checkpoint(home.log_key()).map_err(HomeError::from)?;
+    let request = SiteRequest {
+        organisation: whose.organisation,
+        country: whose.country,
+        link: home.link_key().public(),
+        log_origin: checkpoint.origin,
+        log: home.log_key().public(),
+        witness: home.witness_key().public(),
+    };
+    let message = join_message(&invitation_key.public(), &request);
+    let proofs = [home.link_key(), home.log_key(), home.witness_key()].map(|key| key.sign(&message)).concat();
     let (endpoint, connection) = dial(&invitation.quic, &invitation_key, invitation.coordinator).await?;
     let mut stream = Framed::open(&connection).await?;
-    stream.send(&Join { key, proof }).await?;
+    stream.send(&Join { request, proofs }).await?;
     let answer: Joined = stream.receive().await?;
     connection.close(0_u32.into(), b"");
     endpoint.wait_idle().await;
     match answer {
         Joined::Welcome { name } => {
-            let coordinator = Coordinator { site: name.clone(), quic: invitation.quic, key: invitation.coordinator };
+            let consortium = invitation.consortium;
+            let coordinator = Coordinator { site: name.clone(), quic: invitation.quic, key: invitation.coordinator, consortium };
             home.set_coordinator(&coordinator)?;
-            Ok(name)
+            Ok((name, consortium))
         }
         Joined::Refused { why } => Err(JoinError::Refused(why)),
     }

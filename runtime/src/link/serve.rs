@@ -13,10 +13,11 @@ use vestibule_link::{CLOSE_SHUTDOWN, Framed, LinkError};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::frame::Message as _;
 use vestibule_protocol::message::{
-    Answer, CHUNK_BYTES, CatalogueCard, Chunk, Close, DatasetCard, Document, Done, Fetch, Hello, Offer, SiteCard,
+    AddCheckpoint, Answer, CHUNK_BYTES, CatalogueCard, Chunk, Close, DatasetCard, Document, Done, Fetch, Hello, Offer, SiteCard,
+    TrustUpdate,
 };
 
-use super::dial;
+use super::{dial, witnessing};
 use crate::component::ComponentError;
 use crate::dataset::{Dataset, DatasetInfo};
 use crate::home::Coordinator;
@@ -79,14 +80,14 @@ async fn converse(site: &Arc<Site>, connection: &quinn::Connection, stop: &Cance
                 }
             }
             accepted = Framed::accept(connection), if streams.len() < MAX_STREAMS => match accepted {
-                Ok(stream) => { streams.spawn(answer(Arc::clone(site), stream)); }
+                Ok(stream) => { streams.spawn(answer(Arc::clone(site), connection.clone(), stream)); }
                 Err(error) => return error,
             },
         }
     }
 }
 
-async fn answer(site: Arc<Site>, mut stream: Framed) -> Result<(), LinkError> {
+async fn answer(site: Arc<Site>, connection: quinn::Connection, mut stream: Framed) -> Result<(), LinkError> {
     let header = stream.header().await?;
     match header.kind {
         Hello::KIND => {
@@ -109,9 +110,22 @@ async fn answer(site: Arc<Site>, mut stream: Framed) -> Result<(), LinkError> {
                 Err(error) => tracing::error!(%job, %error, "a job's end could not be booked"),
             }
         }
+        TrustUpdate::KIND => {
+            let TrustUpdate { envelope } = stream.payload(header).await?;
+            match blocking(move || site.believe(&envelope, since_1970())).await? {
+                Ok(()) => stream.send(&Done).await?,
+                Err(error) => tracing::error!(%error, "a trust bundle could not be kept"),
+            }
+        }
+        AddCheckpoint::KIND => {
+            let AddCheckpoint { request } = stream.payload(header).await?;
+            if let Some(answer) = blocking(move || witnessing::witness(&site, &request)).await? {
+                stream.send(&answer).await?;
+            }
+        }
         _ => {
             let offer: Offer = stream.payload(header).await?;
-            let last = offered(&site, offer, &mut stream).await?;
+            let last = offered(&site, &connection, offer, &mut stream).await?;
             stream.send(&last).await?;
         }
     }
@@ -119,7 +133,14 @@ async fn answer(site: Arc<Site>, mut stream: Framed) -> Result<(), LinkError> {
 }
 
 /// From an offer to its last answer. `Need` and `Accepted` are sent on the way.
-async fn offered(site: &Arc<Site>, offer: Offer, stream: &mut Framed) -> Result<Answer, LinkError> {
+async fn offered(
+    site: &Arc<Site>,
+    connection: &quinn::Connection,
+    offer: Offer,
+    stream: &mut Framed,
+) -> Result<Answer, LinkError> {
+    // Nothing is charged before the witnesses have agreed once that this log is the one they know.
+    witnessing::ready(site, connection).await?;
     let at = Arc::clone(site);
     let admitted = match blocking(move || at.admit(offer, since_1970())).await? {
         Ok(admitted) => admitted,
@@ -163,7 +184,10 @@ async fn offered(site: &Arc<Site>, offer: Offer, stream: &mut Framed) -> Result<
     };
     let at = Arc::clone(site);
     match blocking(move || at.depart(job, index, since_1970())).await? {
-        Ok(_) => Ok(Answer::settled(settled.release.as_deref(), &request)),
+        Ok(leaf) => {
+            let receipt = witnessing::receipt(site, connection, leaf).await?;
+            Ok(Answer::settled(settled.release.as_deref(), &request, receipt))
+        }
         Err(error) => {
             tracing::error!(%job, %error, "an answer could not be logged, and does not leave");
             Err(LinkError::Closed("the log cannot be written".to_owned()))
@@ -249,10 +273,10 @@ fn document(site: &Site, digest: Digest) -> Option<Vec<u8>> {
 }
 
 /// Disk and computation, off the threads that keep the link alive.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LinkError> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LinkError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| LinkError::Closed("a task failed".to_owned()))
 }
 
-fn since_1970() -> Duration {
+pub(super) fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

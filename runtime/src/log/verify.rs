@@ -288,7 +288,7 @@ impl Check<'_> {
             let round = job.parse().ok().and_then(|job: JobId| jobs.get(&job)).and_then(|job| job.rounds.get(number as usize));
             match round.map(|round| round.settled) {
                 None => self.wrong(&place, "no leaf says that its round was charged"),
-                Some(Some((leaf, release))) if release != (!bytes.is_empty()).then_some(digest) => {
+                Some(Some((leaf, release))) if release != digest => {
                     self.wrong(&place, format!("leaf {leaf} says that something else left"));
                 }
                 _ => {}

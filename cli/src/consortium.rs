@@ -1,0 +1,193 @@
+//! A consortium's own file, as its roots' holders write it, and the bundle that is made of it.
+//!
+//! *In*: `consortium.toml`; requests of those who joined a coordinator. *Out*: a [`Bundle`] to sign. *Trusts*: whoever edits the file, with the
+//! other roots' holders looking before they sign. *Refuses*: unknown fields, a quorum that could never be had.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+use vestibule_coordinator::store::Request;
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::key::PublicKey;
+use vestibule_protocol::name::Name;
+use vestibule_protocol::trust::{Bundle, Person, Revoked, Role, Roots, Site};
+
+use crate::failure::Failure;
+
+/// `consortium.toml`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Consortium {
+    name: Name,
+    threshold: u32,
+    roots: Vec<PublicKey>,
+    days: i64,
+    /// How many of the other sites must cosign a site's log.
+    witnesses: u32,
+    /// How many of the overseers' sites must, besides.
+    overseers: u32,
+    #[serde(default)]
+    site: Vec<Member>,
+    #[serde(default)]
+    person: Vec<Person>,
+    #[serde(default)]
+    revoked: Vec<Word>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Member {
+    name: Name,
+    organisation: String,
+    country: String,
+    link: PublicKey,
+    log_origin: String,
+    log: PublicKey,
+    witness: PublicKey,
+    #[serde(default)]
+    overseer: bool,
+}
+
+/// What is revoked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Word {
+    key: Option<PublicKey>,
+    component: Option<Digest>,
+    why: String,
+}
+
+/// A new file.
+pub(crate) fn template(name: &Name, threshold: u32, roots: &[PublicKey], witnesses: u32) -> String {
+    let roots: String = roots.iter().map(|root| format!("    \"{root}\",\n")).collect();
+    format!(
+        "# Who belongs to the consortium `{name}`. Whatever changes here holds once `vestibule consortium issue` made a bundle of it, enough\n\
+         # roots have signed that, and a coordinator has published it.\n\
+         name = \"{name}\"\n\
+         threshold = {threshold}      # how many of the roots must sign\n\
+         roots = [\n{roots}]\n\
+         days = 7           # how long a bundle is believed: a withheld revocation is withheld for no longer. At most 90\n\
+         witnesses = {witnesses}      # how many other sites must cosign a site's log before its results are believed\n\
+         overseers = 0      # how many of the sites with `overseer = true` must, besides\n"
+    )
+}
+
+fn error(why: impl std::fmt::Display) -> anyhow::Error {
+    Failure::input("consortium-malformed", format!("consortium.toml: {why}"))
+}
+
+impl Consortium {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        toml::from_str(text).map_err(error)
+    }
+
+    pub(crate) fn roots(&self) -> Roots {
+        Roots { threshold: self.threshold, keys: self.roots.clone() }
+    }
+
+    /// What is to be appended to the file so that it names whoever is not in it yet, and who they are.
+    pub(crate) fn added(&self, requests: Vec<(Name, Request)>) -> Result<(String, Vec<(Name, Vec<PublicKey>)>)> {
+        #[derive(Serialize)]
+        struct Sites {
+            site: [Member; 1],
+        }
+        #[derive(Serialize)]
+        struct Persons {
+            person: [Person; 1],
+        }
+        let known: BTreeSet<&Name> =
+            self.site.iter().map(|site| &site.name).chain(self.person.iter().map(|person| &person.name)).collect();
+        let (mut text, mut names) = (String::new(), Vec::new());
+        for (name, request) in requests.into_iter().filter(|(name, _)| !known.contains(name)) {
+            let entry = match request {
+                Request::Site(site) => {
+                    names.push((name.clone(), vec![site.link, site.log, site.witness]));
+                    let (organisation, country, log_origin) = (site.organisation, site.country, site.log_origin);
+                    let (link, log, witness) = (site.link, site.log, site.witness);
+                    toml::to_string(&Sites {
+                        site: [Member { name, organisation, country, link, log_origin, log, witness, overseer: false }],
+                    })
+                }
+                Request::Researcher(person) => {
+                    names.push((name.clone(), vec![person.key]));
+                    let roles = BTreeSet::from([Role::Researcher]);
+                    let (organisation, country, key) = (person.organisation, person.country, person.key);
+                    toml::to_string(&Persons { person: [Person { name, organisation, country, roles, key }] })
+                }
+            };
+            text.push('\n');
+            text.push_str(&entry.context("writing an entry")?);
+        }
+        Ok((text, names))
+    }
+
+    /// The bundle of that version, issued at `now` (1970).
+    pub(crate) fn bundle(self, version: u64, now: i64) -> Result<Bundle> {
+        let issued = OffsetDateTime::from_unix_timestamp(now)?;
+        let expires = issued + Duration::days(self.days.clamp(0, 10_000));
+        let witnesses = self.quorum()?;
+        let mut revoked = Revoked::default();
+        for word in &self.revoked {
+            match (word.key, word.component) {
+                (Some(key), None) => revoked.keys.insert(key),
+                (None, Some(component)) => revoked.components.insert(component),
+                _ => return Err(error("an entry of `revoked` names a key or a component")),
+            };
+        }
+        let roots = self.roots();
+        let site = |member: Member| {
+            let Member { name, organisation, country, link, log_origin, log, .. } = member;
+            Site { name, organisation, country, link, log_origin, log }
+        };
+        Ok(Bundle {
+            consortium: self.name,
+            version,
+            issued: issued.format(&Rfc3339)?,
+            expires: expires.format(&Rfc3339)?,
+            roots,
+            sites: self.site.into_iter().map(site).collect(),
+            persons: self.person,
+            witnesses,
+            revoked,
+        })
+    }
+
+    /// The witnesses' policy.
+    fn quorum(&self) -> Result<String> {
+        let revoked = |key: PublicKey| self.revoked.iter().any(|word| word.key == Some(key));
+        let usable: Vec<&Member> = self.site.iter().filter(|site| !revoked(site.witness)).collect();
+        let names = |overseer: bool| {
+            let names: Vec<&str> = usable.iter().filter(|site| site.overseer == overseer).map(|site| site.name.as_str()).collect();
+            names
+        };
+        let mut text: String = usable
+            .iter()
+            .map(|site| format!("witness {} {}\n", site.name, vestibule_runtime::witness::verifier(site.witness).vkey()))
+            .collect();
+        let mut groups = Vec::new();
+        for (group, needed, members) in [("sites", self.witnesses, names(false)), ("overseers", self.overseers, names(true))] {
+            if needed == 0 {
+                continue;
+            }
+            // A site never witnesses itself.
+            let others = if group == "sites" { members.len().saturating_sub(1) } else { members.len() };
+            if needed as usize > others {
+                return Err(error(format!("{needed} {group} must cosign each log, and there are {others} that could: lower `{}`", match group {
+                    "sites" => "witnesses",
+                    _ => "overseers",
+                })));
+            }
+            text.push_str(&format!("group {group} {needed} {}\n", members.join(" ")));
+            groups.push(group);
+        }
+        match groups.as_slice() {
+            [] => text.push_str("quorum none\n"),
+            [group] => text.push_str(&format!("quorum {group}\n")),
+            groups => text.push_str(&format!("group both all {}\nquorum both\n", groups.join(" "))),
+        }
+        Ok(text)
+    }
+}

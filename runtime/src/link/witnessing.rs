@@ -1,0 +1,185 @@
+//! Having the log witnessed: no answer leaves before a quorum of other organisations has cosigned the log that it is in.
+//!
+//! *In*: the log, the trust bundle's policy, a connection to the coordinator, which carries requests to the witnesses and their answers back.
+//! *Out*: cosigned checkpoints; receipts. *Trusts*: the witnesses' signatures; nothing that the coordinator says. *Refuses*: to go on where a
+//! witness shows a checkpoint of this very log that this log does not have: then it was restored from a copy, or cloned, and is frozen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use vestibule_link::{Framed, LinkError};
+use vestibule_protocol::log::checkpoint::Checkpoint;
+use vestibule_protocol::log::note::{self, Verifier};
+use vestibule_protocol::log::proof::AddCheckpoint;
+use vestibule_protocol::message::{Cosigned, Receipt, Relay};
+use vestibule_protocol::name::Name;
+use vestibule_protocol::trust::Trust;
+
+use super::serve::{blocking, since_1970};
+use crate::ledger::LedgerError;
+use crate::site::Site;
+
+/// How long one witness may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A witness is asked again with the size that it showed, so often.
+const ATTEMPTS: usize = 3;
+
+/// The proof that leaf `index` is in a checkpoint that a quorum cosigned, from one that was kept or from one that is made now.
+pub(super) async fn receipt(site: &Arc<Site>, connection: &quinn::Connection, index: u64) -> Result<Receipt, LinkError> {
+    // One at a time: whoever waited may find that what it needs was cosigned meanwhile.
+    let _turn = site.witnessing.lock().await;
+    let trust = site.trust().ok_or_else(|| closed(&"there is no trust bundle"))?;
+    let log = site.log_verifier().map_err(|error| closed(&error))?;
+    let kept = site.ledger.kept().map_err(|error| closed(&error))?;
+    let good = |note: &String| trust.policy().check(note, &log, site.name.as_str()).ok().filter(|found| found.size > index);
+    let found = kept.as_ref().and_then(|note| good(note).map(|checkpoint| (checkpoint, note.clone())));
+    let (checkpoint, note) = match found {
+        Some(found) => found,
+        None => cosigned(site, connection, &trust, &log).await?,
+    };
+    let at = Arc::clone(site);
+    let receipt = blocking(move || at.ledger.receipt(index, checkpoint.size, &note)).await?;
+    receipt.map_err(|error| closed(&error))
+}
+
+/// Has the log witnessed once since the daemon started, before anything is charged. Where that shows that the site is frozen, or where there
+/// is no trust bundle that knows its log, there is no error: such a site refuses every offer.
+pub(super) async fn ready(site: &Arc<Site>, connection: &quinn::Connection) -> Result<(), LinkError> {
+    if site.is_frozen() || site.trust().is_none_or(|trust| trust.log(&site.name).is_none()) {
+        return Ok(());
+    }
+    match site.shown.get_or_try_init(|| show(site, connection)).await {
+        Err(error) if !site.is_frozen() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Has the log witnessed as it is now: whether it is the one that the witnesses know, and to show that it goes on.
+pub(super) async fn show(site: &Arc<Site>, connection: &quinn::Connection) -> Result<(), LinkError> {
+    let _turn = site.witnessing.lock().await;
+    let trust = site.trust().ok_or_else(|| closed(&"there is no trust bundle"))?;
+    let log = site.log_verifier().map_err(|error| closed(&error))?;
+    cosigned(site, connection, &trust, &log).await.map(|_| ())
+}
+
+fn closed(error: &dyn std::fmt::Display) -> LinkError {
+    LinkError::Closed(error.to_string())
+}
+
+/// A checkpoint of the log as it is now, with a quorum's cosignatures; it is kept.
+async fn cosigned(
+    site: &Arc<Site>,
+    connection: &quinn::Connection,
+    trust: &Arc<Trust>,
+    log: &Verifier,
+) -> Result<(Checkpoint, String), LinkError> {
+    let (checkpoint, mut note) = site.ledger.checkpoint(site.home.log_key()).map_err(|error| closed(&error))?;
+    let mut asked = JoinSet::new();
+    for (name, verifier) in trust.policy().witnesses() {
+        let Ok(to) = name.parse::<Name>() else { continue };
+        if to == site.name || trust.is_revoked(&verifier.key) {
+            continue;
+        }
+        let (site, connection, checkpoint) = (Arc::clone(site), connection.clone(), checkpoint.clone());
+        let (note, log, verifier) = (note.clone(), log.clone(), verifier.clone());
+        asked.spawn(async move {
+            let asking = ask(&site, &connection, to.clone(), &checkpoint, &note, &log, &verifier);
+            let answer = tokio::time::timeout(PATIENCE, asking).await;
+            (to, answer.unwrap_or_else(|_| Err(Refused::Link("it does not answer".to_owned()))))
+        });
+    }
+    loop {
+        if let Ok(checkpoint) = trust.policy().check(&note, log, site.name.as_str()) {
+            let (at, kept) = (Arc::clone(site), note.clone());
+            blocking(move || at.ledger.keep(checkpoint.size, &kept)).await?.map_err(|error| closed(&error))?;
+            return Ok((checkpoint, note));
+        }
+        match asked.join_next().await {
+            Some(Ok((_, Ok(line)))) => note.push_str(&line),
+            Some(Ok((witness, Err(Refused::Ahead(shown))))) => {
+                site.freeze(&witness, &shown);
+                return Err(closed(&"a witness has seen more of this log than there is: the site is frozen"));
+            }
+            Some(Ok((witness, Err(Refused::Link(why))))) => tracing::info!(%witness, why, "a witness did not cosign"),
+            Some(Err(_)) => {}
+            None => return Err(closed(&"the log was not cosigned by a quorum of witnesses")),
+        }
+    }
+}
+
+enum Refused {
+    /// The witness, or the way to it.
+    Link(String),
+    /// It showed a checkpoint of this log, signed by it and by the witness, that this log does not have.
+    Ahead(String),
+}
+
+impl From<LedgerError> for Refused {
+    fn from(error: LedgerError) -> Self {
+        Self::Link(error.to_string())
+    }
+}
+
+/// A witness' signature line under the checkpoint.
+async fn ask(
+    site: &Arc<Site>,
+    connection: &quinn::Connection,
+    to: Name,
+    checkpoint: &Checkpoint,
+    note: &str,
+    log: &Verifier,
+    witness: &Verifier,
+) -> Result<String, Refused> {
+    let mut old = site.ledger.seen_by(&witness.name, None)?;
+    for _ in 0..ATTEMPTS {
+        let hashes = site.ledger.consistency(old.min(checkpoint.size), checkpoint.size)?;
+        let request = AddCheckpoint { old: old.min(checkpoint.size), hashes, checkpoint: note.to_owned() }.text();
+        let answer = relayed(connection, to.clone(), request).await.map_err(|error| Refused::Link(error.to_string()))?;
+        let known = [log.clone(), witness.clone()];
+        if answer.status == 200 {
+            let whole = format!("{note}{}", answer.body);
+            let cosigned = note::open(&whole, &known).is_ok_and(|(_, by)| by.iter().any(|by| by.verifier == witness));
+            if !cosigned {
+                return Err(Refused::Link("its cosignature does not hold".to_owned()));
+            }
+            site.ledger.seen_by(&witness.name, Some(checkpoint.size))?;
+            return Ok(answer.body);
+        }
+        // It shows what it cosigned last. Only what this log and the witness signed counts: the coordinator could say anything.
+        let shown = note::open(&answer.body, &known).ok().filter(|(_, by)| known.iter().all(|key| by.iter().any(|by| by.verifier == key)));
+        let shown = shown.and_then(|(text, _)| Checkpoint::parse(text));
+        let Some(shown) = shown else {
+            if answer.status == 409 && answer.body.is_empty() && old > 0 {
+                // It has never seen this log: it lost its memory, or it is new.
+                old = 0;
+                continue;
+            }
+            return Err(Refused::Link(format!("it answered {}", answer.status)));
+        };
+        if site.ledger.root_at(shown.size)? != Some(shown.root) {
+            return Err(Refused::Ahead(answer.body));
+        }
+        if shown.size > checkpoint.size {
+            return Err(Refused::Link("it has cosigned a later checkpoint meanwhile".to_owned()));
+        }
+        old = shown.size;
+    }
+    Err(Refused::Link("it answers for other sizes again and again".to_owned()))
+}
+
+async fn relayed(connection: &quinn::Connection, to: Name, request: String) -> Result<Cosigned, LinkError> {
+    let mut stream = Framed::open(connection).await?;
+    stream.send(&Relay { to, request }).await?;
+    stream.receive().await
+}
+
+/// Answers another site's request, as a witness.
+pub(super) fn witness(site: &Site, request: &str) -> Option<Cosigned> {
+    let trust = site.trust()?;
+    let log = |origin: &str| {
+        let found = trust.bundle().sites.iter().find(|found| found.log_origin == origin && found.name != site.name)?;
+        trust.log(&found.name)
+    };
+    site.witness.add(request, log, since_1970().as_secs()).map_err(|error| tracing::error!(%error, "a checkpoint could not be kept")).ok()
+}

@@ -60,6 +60,9 @@ struct Word {
     why: String,
 }
 
+/// Who is new, and the keys to compare.
+pub(crate) type Newcomer = (Name, Vec<PublicKey>);
+
 /// A new file.
 pub(crate) fn template(name: &Name, threshold: u32, roots: &[PublicKey], witnesses: u32) -> String {
     let roots: String = roots.iter().map(|root| format!("    \"{root}\",\n")).collect();
@@ -89,7 +92,7 @@ impl Consortium {
     }
 
     /// What is to be appended to the file so that it names whoever is not in it yet, and who they are.
-    pub(crate) fn added(&self, requests: Vec<(Name, Request)>) -> Result<(String, Vec<(Name, Vec<PublicKey>)>)> {
+    pub(crate) fn added(&self, requests: Vec<(Name, Request)>) -> Result<(String, Vec<Newcomer>)> {
         #[derive(Serialize)]
         struct Sites {
             site: [Member; 1],
@@ -160,7 +163,8 @@ impl Consortium {
         let revoked = |key: PublicKey| self.revoked.iter().any(|word| word.key == Some(key));
         let usable: Vec<&Member> = self.site.iter().filter(|site| !revoked(site.witness)).collect();
         let names = |overseer: bool| {
-            let names: Vec<&str> = usable.iter().filter(|site| site.overseer == overseer).map(|site| site.name.as_str()).collect();
+            let names: Vec<&str> =
+                usable.iter().filter(|site| site.overseer == overseer).map(|site| site.name.as_str()).collect();
             names
         };
         let mut text: String = usable
@@ -175,10 +179,13 @@ impl Consortium {
             // A site never witnesses itself.
             let others = if group == "sites" { members.len().saturating_sub(1) } else { members.len() };
             if needed as usize > others {
-                return Err(error(format!("{needed} {group} must cosign each log, and there are {others} that could: lower `{}`", match group {
-                    "sites" => "witnesses",
-                    _ => "overseers",
-                })));
+                return Err(error(format!(
+                    "{needed} {group} must cosign each log, and there are {others} that could: lower `{}`",
+                    match group {
+                        "sites" => "witnesses",
+                        _ => "overseers",
+                    }
+                )));
             }
             text.push_str(&format!("group {group} {needed} {}\n", members.join(" ")));
             groups.push(group);

@@ -88,7 +88,9 @@ pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
         Some(failure) => (failure.exit, failure.code.as_str(), failure.message.clone()),
         None => (Exit::Input, "failed", format!("{error:#}")),
     };
-    if json {
+    if json && message.is_empty() {
+        // The document was printed already, and says it.
+    } else if json {
         println!("{}", serde_json::json!({ "error": { "code": code, "message": message } }));
     } else {
         eprintln!("error[{code}]: {message}");

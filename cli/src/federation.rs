@@ -60,8 +60,10 @@ impl Federation {
         for root in ["root-1.pem", "root-2.pem"] {
             federation.vestibule(&["key", "new", root])?;
         }
-        let roots = ["--root", "root-1.pem.pub", "--root", "root-2.pem.pub", "--threshold", "2", "--witnesses", &witnesses.to_string()];
-        let made = federation.vestibule(&[&["consortium", "new", "consortium", "--name", "demo"], roots.as_slice()].concat())?;
+        let roots =
+            ["--root", "root-1.pem.pub", "--root", "root-2.pem.pub", "--threshold", "2", "--witnesses", &witnesses.to_string()];
+        let made =
+            federation.vestibule(&[&["consortium", "new", "consortium", "--name", "demo"], roots.as_slice()].concat())?;
         let fingerprint = made.get("fingerprint").and_then(Value::as_str).context("a consortium without a fingerprint")?;
         federation.vestibule(&["coordinator", "pin", "coordinator", fingerprint])?;
         let settings = federation.dir.join("coordinator/coordinator.toml");

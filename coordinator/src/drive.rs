@@ -373,7 +373,8 @@ impl Ask {
     /// Whether a site's answer is in its log, and that log witnessed. Nothing else is passed on to researchers.
     fn proven(&self, site: &Name, release: Option<&[u8]>, receipt: &Receipt) -> Result<(), NotProven> {
         let trust = self.shared.trust().ok_or(NotProven::Log)?;
-        let settled = Logged::Settled { job: self.manifest().job, round: self.index, release: Digest::of(release.unwrap_or_default()) };
+        let settled =
+            Logged::Settled { job: self.manifest().job, round: self.index, release: Digest::of(release.unwrap_or_default()) };
         trust.proven(site, &settled, &receipt.leaf, &receipt.proof)
     }
 

@@ -136,6 +136,19 @@ pub struct JobSite {
     pub reason: Option<(String, String)>,
 }
 
+/// A release, as stored, with the proof that it is in its site's witnessed log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proven {
+    /// The round.
+    pub round: u32,
+    /// The site.
+    pub site: Name,
+    /// What it released: JSON.
+    pub release: Vec<u8>,
+    /// The proof.
+    pub receipt: Receipt,
+}
+
 /// A round, as stored.
 #[derive(Debug, Clone)]
 pub struct StoredRound {
@@ -255,7 +268,10 @@ impl Store {
     pub fn publish(&self, version: u64, envelope: &[u8]) -> Result<()> {
         self.with(|tx| {
             let version = i64::try_from(version).unwrap_or(i64::MAX);
-            tx.execute("INSERT INTO bundle(version, envelope) VALUES(?1, ?2) ON CONFLICT DO NOTHING", params![version, envelope])?;
+            tx.execute(
+                "INSERT INTO bundle(version, envelope) VALUES(?1, ?2) ON CONFLICT DO NOTHING",
+                params![version, envelope],
+            )?;
             Ok(())
         })
     }
@@ -435,16 +451,17 @@ impl Store {
         })
     }
 
-    /// All releases of a job, with their receipts: round, site, release, receipt.
+    /// All releases of a job, with their receipts.
     ///
     /// # Errors
     /// The database.
-    pub fn receipts(&self, job: JobId) -> Result<Vec<(u32, Name, Vec<u8>, Receipt)>> {
+    pub fn receipts(&self, job: JobId) -> Result<Vec<Proven>> {
         self.with(|tx| {
             let sql = "SELECT round, site, json, leaf, proof FROM release WHERE job = ?1 ORDER BY round, site";
             let mut query = tx.prepare_cached(sql)?;
             let rows = query.query_map([job.to_string()], |row| {
-                Ok((row.get(0)?, parsed(row, 1)?, row.get(2)?, Receipt { leaf: row.get(3)?, proof: row.get(4)? }))
+                let receipt = Receipt { leaf: row.get(3)?, proof: row.get(4)? };
+                Ok(Proven { round: row.get(0)?, site: parsed(row, 1)?, release: row.get(2)?, receipt })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })

@@ -181,7 +181,9 @@ pub enum TrustError {
         known: u64,
     },
     /// Another one under the same number.
-    #[error("another trust bundle of version {version} was believed before: somebody shows different bundles to different members")]
+    #[error(
+        "another trust bundle of version {version} was believed before: somebody shows different bundles to different members"
+    )]
     Forked {
         /// The version.
         version: u64,

@@ -361,9 +361,15 @@ impl Home {
         }
     }
 
+    /// No longer frozen: what the witness showed is kept under another name.
+    pub(crate) fn thaw(&self) -> Result<(), HomeError> {
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        let io = |source| HomeError::Io { path: self.path.join(FROZEN), source };
+        self.dir.rename(FROZEN, &self.dir, format!("recovered-{now}.note")).map_err(io)
+    }
+
     pub(crate) fn freeze(&self, shown: &str) -> Result<(), HomeError> {
-        replace(&self.dir, FROZEN, shown.as_bytes())
-            .map_err(|source| HomeError::Io { path: self.path.join(FROZEN), source })
+        replace(&self.dir, FROZEN, shown.as_bytes()).map_err(|source| HomeError::Io { path: self.path.join(FROZEN), source })
     }
 
     /// Opens what this site remembers as a witness.

@@ -16,6 +16,7 @@
 //! noise that was drawn the first time, for whoever asks and at no cost: averaging needs other draws, and those are paid for.
 
 mod booking;
+mod recovery;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 
 use self::booking::Asked;
+pub use self::recovery::Recovered;
 use crate::admission::Verified;
 use crate::policy::Admitted;
 use crate::{delay, log};

@@ -21,7 +21,7 @@ pub use verify::{Found, LogCheckError, Verified, verify};
 
 /// The log's tables. `log_node` holds the hashes of complete subtrees: every root and proof takes a few of them. `log_detail` may be erased.
 pub(crate) const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS log_origin(one INTEGER PRIMARY KEY CHECK(one = 1), origin TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS log_origin(number INTEGER PRIMARY KEY, origin TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE IF NOT EXISTS log_leaf(number INTEGER PRIMARY KEY, body BLOB NOT NULL CHECK(length(body) <= 65535)) STRICT;
 CREATE TABLE IF NOT EXISTS log_node(
   level INTEGER NOT NULL, number INTEGER NOT NULL, hash BLOB NOT NULL CHECK(length(hash) = 32),
@@ -58,12 +58,18 @@ pub(crate) fn found(connection: &Connection) -> rusqlite::Result<()> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.to_string().into()))?;
     let origin = format!("vestibule/log/{}", vestibule_protocol::digest::hex(&bytes));
-    connection.execute("INSERT INTO log_origin(one, origin) VALUES(1, ?1) ON CONFLICT DO NOTHING", [origin]).map(|_| ())
+    connection.execute("INSERT INTO log_origin(origin) VALUES(?1)", [origin]).map(|_| ())
 }
 
 /// Which log this is.
 pub(crate) fn origin(connection: &Connection) -> rusqlite::Result<String> {
-    connection.query_row("SELECT origin FROM log_origin", [], |row| row.get(0))
+    connection.query_row("SELECT origin FROM log_origin ORDER BY number DESC LIMIT 1", [], |row| row.get(0))
+}
+
+/// All the names that the log has had, the present one last: it gets another when it goes on after a loss.
+pub(crate) fn origins(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT origin FROM log_origin ORDER BY number")?;
+    statement.query_map([], |row| row.get(0))?.collect()
 }
 
 /// How many leaves there are.

@@ -15,22 +15,25 @@ use tokio_util::sync::CancellationToken;
 use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::{JobId, Limits};
+use vestibule_protocol::log::checkpoint::Checkpoint;
 use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::log::note::Verifier;
 use vestibule_protocol::manifest::Manifest;
 use vestibule_protocol::message::{Answer, Offer};
 use vestibule_protocol::name::Name;
+use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::trust::{Role, Trust};
 use vestibule_sandbox::CodeCache;
 use vestibule_worker::{Launch, WorkerError};
 
 use crate::admission::{self, Verified};
 use crate::component::{CodeFolder, ComponentError, Components};
+use crate::dataset::DatasetInfo;
 use crate::dataset::{Dataset, DatasetError, Selection};
 use crate::delay::{self, Delay, Load};
 use crate::guests::{Guests, GuestsError, Prepared};
 use crate::home::{Coordinator, Home, HomeError};
-use crate::ledger::{Admission, Charged, Ledger, LedgerError, Purse, Settled};
+use crate::ledger::{Admission, Charged, Ledger, LedgerError, Purse, Recovered, Settled};
 use crate::partitions::Partitions;
 use crate::policy::{self, Admitted};
 use crate::witness::Witness;
@@ -175,7 +178,20 @@ impl Site {
         }
         let turns = Mutex::default();
         Ok(Self {
-            home, name, ledger, witness, witnessing, shown: tokio::sync::OnceCell::new(), consortium, trust, frozen, guests, components, threads, running, turns,
+            home,
+            name,
+            ledger,
+            witness,
+            witnessing,
+            shown: tokio::sync::OnceCell::new(),
+            consortium,
+            trust,
+            frozen,
+            guests,
+            components,
+            threads,
+            running,
+            turns,
         })
     }
 
@@ -249,7 +265,8 @@ impl Site {
         }
     }
 
-    fn verify(&self, offer: Offer, now: i64) -> Result<Verified, Refused> {
+    /// The trust bundle, if jobs may be begun on its word at `now` and it knows this site with the keys and the log that it has.
+    fn member(&self, now: i64) -> Result<Arc<Trust>, Refused> {
         if self.is_frozen() {
             return Err(("site-frozen", "the site's log is not what its witnesses know: its operator can see why").into());
         }
@@ -257,13 +274,23 @@ impl Site {
         if !trust.is_current(now) {
             return Err(("trust-expired", "the consortium's trust bundle has expired: its roots must sign a new one").into());
         }
-        let ours = |site: &vestibule_protocol::trust::Site| {
-            let keys = [self.home.link_key().public(), self.home.log_key().public()];
-            [site.link, site.log] == keys && !keys.iter().any(|key| trust.is_revoked(key))
-        };
-        if !trust.site(&self.name).is_some_and(ours) {
-            return Err(("site-not-member", "the consortium's trust bundle does not name this site, with the keys it has").into());
+        let link = self.home.link_key().public();
+        let log = self.log_verifier().map_err(|error| own("ledger", &error))?;
+        let ours = trust.site(&self.name).is_some_and(|site| site.link == link) && trust.log(&self.name) == Some(log);
+        if !ours || trust.is_revoked(&link) {
+            let why = "the consortium's trust bundle does not name this site, with the keys and the log that it has";
+            return Err(("site-not-member", why).into());
         }
+        Ok(trust)
+    }
+
+    /// Whether the site could consider an offer at all.
+    pub(crate) fn is_member(&self, clock: Duration) -> bool {
+        self.member(i64::try_from(clock.as_secs()).unwrap_or(i64::MAX)).is_ok()
+    }
+
+    fn verify(&self, offer: Offer, now: i64) -> Result<Verified, Refused> {
+        let trust = self.member(now)?;
         // Whom this site has accepted, as far as the consortium still believes them to be researchers.
         let mut researchers = self.home.researchers().map_err(|error| own("researchers", &error))?;
         researchers.retain(|(_, key)| trust.person(key, Role::Researcher).is_some());
@@ -341,7 +368,7 @@ impl Site {
         if delay.latest() > Duration::from_secs(manifest.round_deadline_seconds.into()) {
             return Err(("release-too-late", late(&delay, &manifest)).into());
         }
-        let purse = self.purse(&dataset).map_err(|error| own("dataset", &error))?;
+        let purse = purse(&self.home, dataset.info(), dataset.version()).map_err(|error| own("dataset", &error))?;
         let ledger = |error: LedgerError| match error {
             LedgerError::Database { .. } => own("ledger", &error),
             // What is left of a budget is for the site to tell, not for every refusal.
@@ -357,28 +384,6 @@ impl Site {
             }
             Admission::Settled(settled) => Ok(Outcome::Settled(settled)),
         }
-    }
-
-    /// What a dataset's jobs are paid from. Of several datasets about the same people, the smallest caps hold.
-    fn purse(&self, dataset: &Dataset) -> Result<Purse, DatasetError> {
-        let own = dataset.info();
-        let data = self.home.folder("data").map_err(|error| DatasetError::Io(std::io::Error::other(error)))?;
-        let mut purse = Purse {
-            population: own.population.clone(),
-            cap: own.budget.rho(),
-            delta: own.budget.delta,
-            moments_femto: own.budget.moments_femto(),
-            researcher_cap: own.budget.researcher_rho(),
-            version: dataset.version().to_owned(),
-        };
-        for name in dataset::list(&data)? {
-            let Some(info) = Dataset::info_of(&data, &name)?.filter(|info| info.population == own.population) else { continue };
-            purse.cap = purse.cap.min(info.budget.rho());
-            purse.delta = purse.delta.min(info.budget.delta);
-            purse.moments_femto = purse.moments_femto.min(info.budget.moments_femto());
-            purse.researcher_cap = purse.researcher_cap.into_iter().chain(info.budget.researcher_rho()).min();
-        }
-        Ok(purse)
     }
 
     /// Steps 9 to 13. Blocks. From here on data is touched: whatever happens, there is a release or there is none, and a moment before
@@ -442,6 +447,54 @@ impl Site {
         turns.retain(|(of, _), turn| *of != job || Arc::strong_count(turn) > 1);
         Ok(())
     }
+}
+
+/// What a dataset's jobs are paid from. Of several datasets about the same people, the smallest caps hold.
+fn purse(home: &Home, own: &DatasetInfo, version: &str) -> Result<Purse, DatasetError> {
+    let data = home.folder("data").map_err(|error| DatasetError::Io(std::io::Error::other(error)))?;
+    let mut purse = Purse {
+        population: own.population.clone(),
+        cap: own.budget.rho(),
+        delta: own.budget.delta,
+        moments_femto: own.budget.moments_femto(),
+        researcher_cap: own.budget.researcher_rho(),
+        version: version.to_owned(),
+    };
+    for name in dataset::list(&data)? {
+        let Some(info) = Dataset::info_of(&data, &name)?.filter(|info| info.population == own.population) else { continue };
+        purse.cap = purse.cap.min(info.budget.rho());
+        purse.delta = purse.delta.min(info.budget.delta);
+        purse.moments_femto = purse.moments_femto.min(info.budget.moments_femto());
+        purse.researcher_cap = purse.researcher_cap.into_iter().chain(info.budget.researcher_rho()).min();
+    }
+    Ok(purse)
+}
+
+/// Lets a frozen site go on: books what the lost leaves can have spent, and gives its log a new name, which the consortium must accept.
+///
+/// # Errors
+/// The site is not frozen, or its folder cannot be read or written.
+pub fn recover(home: &Home, since: Duration) -> Result<Recovered, SiteError> {
+    let _lock = home.lock()?;
+    let settings = |why: &str| HomeError::Settings { path: home.path().to_owned(), why: why.to_owned() };
+    let shown = home.frozen()?.ok_or_else(|| settings("the site is not frozen: there is nothing to recover"))?;
+    let text = shown.split("\n\n").next().map(|text| format!("{text}\n")).unwrap_or_default();
+    let shown = Checkpoint::parse(&text).ok_or_else(|| settings("frozen.note is not a checkpoint"))?;
+    let data = home.folder("data")?;
+    let mut purses = Vec::new();
+    let unreadable = |error: DatasetError| settings(&error.to_string());
+    for name in dataset::list(&data).map_err(unreadable)? {
+        if let Some(info) = Dataset::info_of(&data, &name).map_err(unreadable)? {
+            purses.push((name, purse(home, &info, "").map_err(unreadable)?));
+        }
+    }
+    let most = Rho::budget(home.settings().max_epsilon_per_job, home.settings().max_delta_per_job);
+    let pure = Rho::of_pure(home.settings().max_epsilon_per_job);
+    let ledger = home.ledger()?;
+    let common = ledger.common().map_err(HomeError::from)?;
+    let recovered = ledger.recover(&shown, common, &purses, most.max(pure), since).map_err(HomeError::from)?;
+    home.thaw()?;
+    Ok(recovered)
 }
 
 /// Logs the start of the daemon: which program it is, with which settings.

@@ -25,7 +25,13 @@ fn errors_name_what_is_wrong() {
     assert!(run(dir, &["site", "init", "site"]).status.success());
     fails(dir, &["site", "init", "site"], 2, "site-exists", "another folder");
     fails(dir, &["site", "run", "site"], 2, "site-not-joined", "site join");
-    fails(dir, &["site", "join", "site", "rubbish"], 2, "token-malformed", "vestibule-invitation-1");
+    fails(
+        dir,
+        &["site", "join", "site", "rubbish", "--organisation", "o", "--country", "NL"],
+        2,
+        "token-malformed",
+        "vestibule-invitation-1",
+    );
     fails(dir, &["site", "ingest", "site", "DATASET.toml"], 2, "file-unreadable", "DATASET.toml");
     std::fs::write(dir.join("DATASET.toml"), "name = \"c\"\nsize = 1\n").unwrap();
     fails(dir, &["site", "ingest", "site", "DATASET.toml"], 2, "dataset-config", "line 2");

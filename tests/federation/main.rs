@@ -10,6 +10,8 @@
 //! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
 //! | `simulated` | every coding of simulated sites is read; their planted effects are found; whoever withdraws is left out |
 //! | `time` | a release leaves when its delay is over, whoever asks |
+//! | `trust` | edited terms, old bundles, silent witnesses, restored backups, rewritten logs, forged proofs: nobody is believed for who they are |
+//! | `liar` | a coordinator that lies |
 //! | `commands` | exit codes, JSON, and what errors say |
 //! | `world` | the fixture |
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
@@ -29,8 +31,10 @@ mod crashes;
 mod hostile;
 mod https;
 mod jobs;
+mod liar;
 mod real;
 mod simulated;
 mod time;
+mod trust;
 mod walls;
 mod world;

@@ -90,7 +90,17 @@ impl World {
         world.api = api.to_owned();
         world.ok(&["key", "new", "ada.pem"]);
         let token = world.ok(&["coordinator", "invite", "coordinator", "researcher", "ada"]);
-        world.ok(&["researcher", "join", token["token"].as_str().unwrap(), "--key", "ada.pem", "--organisation", "test", "--country", "NL"]);
+        world.ok(&[
+            "researcher",
+            "join",
+            token["token"].as_str().unwrap(),
+            "--key",
+            "ada.pem",
+            "--organisation",
+            "test",
+            "--country",
+            "NL",
+        ]);
         for site in sites {
             world.add_site(site);
         }
@@ -233,6 +243,11 @@ impl World {
     /// Where the API listens.
     pub(crate) fn api_address(&self) -> std::net::SocketAddr {
         self.api.trim_start_matches("http://").parse().unwrap()
+    }
+
+    /// Where sites dial.
+    pub(crate) fn quic(&self) -> std::net::SocketAddr {
+        self.addresses().unwrap()["quic"].as_str().unwrap().parse().unwrap()
     }
 
     /// A call of the API that the command line would not make: its status and document.

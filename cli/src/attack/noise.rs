@@ -223,7 +223,8 @@ fn length(lab: &Lab) -> Result<Row> {
         Ok(serde_json::to_vec(&release)?)
     };
     let bytes = |release: Option<&[u8]>| {
-        let event = Event::Settled { job: JobId::from_bytes([0; 16]), round: 0, release: Digest::of(release.unwrap_or_default()) };
+        let event =
+            Event::Settled { job: JobId::from_bytes([0; 16]), round: 0, release: Digest::of(release.unwrap_or_default()) };
         let leaf = String::from_utf8_lossy(&Leaf { at_ms: 1, event, details: None }.to_bytes()).into_owned();
         match Answer::settled(release, round.request(), Receipt { leaf, proof: String::new() }) {
             Answer::Settled { padded, receipt } => padded.len().saturating_add(receipt.leaf.len()),

@@ -186,6 +186,7 @@ impl World {
     /// A second researcher, first not accepted by the site, then accepted.
     fn colluding(&self) -> Result<Vec<Row>> {
         self.federation.researcher("eve")?;
+        self.federation.issue()?;
         let (status, _) = self.shown("eve", SITES[0], 0.5, "how = \"infinite\"")?;
         let code = status.pointer("/sites/0/reason/code").and_then(Value::as_str).unwrap_or_default().to_owned();
         let stranger = (code == "signature-refused", format!("the site's answer: {code}"));

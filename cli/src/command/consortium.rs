@@ -95,11 +95,16 @@ impl Consortium {
                 };
                 let text = format!("\n[[revoked]]\n{field} = {what:?}\nwhy = {}\n", toml::Value::from(why));
                 append(&dir, &text)?;
-                print(json, &json!({ "revoked": what }), "written down: it holds once a new bundle is issued, signed and published")
+                print(
+                    json,
+                    &json!({ "revoked": what }),
+                    "written down: it holds once a new bundle is issued, signed and published",
+                )
             }
             Self::Issue { dir, key } => {
                 let (path, last) = (dir.join(BUNDLE), read_bytes(&dir.join(BUNDLE)).ok());
-                let last = last.map(|envelope| Trust::stored(&envelope)).transpose().map_err(|error| coded(error.code(), error))?;
+                let last =
+                    last.map(|envelope| Trust::stored(&envelope)).transpose().map_err(|error| coded(error.code(), error))?;
                 let version = last.map_or(1, |last| last.bundle().version.saturating_add(1));
                 let bundle = File::parse(&read(&dir.join(FILE))?)?.bundle(version, now())?;
                 let envelope = bundle.sign(&secret_key(&key)?).map_err(|error| coded(error.code(), error))?;
@@ -148,7 +153,8 @@ fn new(dir: &Path, name: &Name, roots: &[PathBuf], threshold: u32, witnesses: u3
     std::fs::create_dir_all(dir).map_err(|error| Failure::input("file-unwritable", format!("{}: {error}", dir.display())))?;
     write(&path, consortium::template(name, threshold, &keys, witnesses))?;
     let fingerprint = Roots { threshold, keys }.fingerprint();
-    let text = format!("{fingerprint}\nis the fingerprint of the roots of `{name}`: tell it to every member by phone or on paper");
+    let text =
+        format!("{fingerprint}\nis the fingerprint of the roots of `{name}`: tell it to every member by phone or on paper");
     print(json, &json!({ "fingerprint": fingerprint }), &text)
 }
 
@@ -158,7 +164,9 @@ fn add(dir: &Path, requests: &Path, json: bool) -> Result<()> {
     let (text, names) = File::parse(&read(&dir.join(FILE))?)?.added(requests)?;
     append(dir, &text)?;
     let rows = names.iter().flat_map(|(name, keys)| {
-        keys.iter().zip(["link or own", "log", "witness"]).map(move |(key, what)| vec![name.to_string(), what.to_owned(), key.to_string()])
+        keys.iter()
+            .zip(["link or own", "log", "witness"])
+            .map(move |(key, what)| vec![name.to_string(), what.to_owned(), key.to_string()])
     });
     let table = show::grid(&["who", "which key", "compare by phone"], rows);
     let document: Vec<_> = names.iter().map(|(name, keys)| json!({ "name": name, "keys": keys })).collect();
@@ -178,11 +186,20 @@ fn show(file: &Path, json: bool) -> Result<()> {
     println!("{}, version {}, issued {}, expires {}", bundle.consortium, bundle.version, bundle.issued, bundle.expires);
     println!("roots {}", bundle.roots.fingerprint());
     println!("signed by {} of {} roots; {} must", signers.len(), bundle.roots.keys.len(), bundle.roots.threshold);
-    let sites = bundle.sites.iter().map(|site| vec![site.name.to_string(), site.organisation.clone(), site.country.clone(), site.log.to_string()]);
+    let sites = bundle
+        .sites
+        .iter()
+        .map(|site| vec![site.name.to_string(), site.organisation.clone(), site.country.clone(), site.log.to_string()]);
     println!("\n{}", show::grid(&["site", "organisation", "country", "log key"], sites));
     let persons = bundle.persons.iter().map(|person| {
         let roles: Vec<String> = person.roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
-        vec![person.name.to_string(), person.organisation.clone(), person.country.clone(), roles.join(", "), person.key.to_string()]
+        vec![
+            person.name.to_string(),
+            person.organisation.clone(),
+            person.country.clone(),
+            roles.join(", "),
+            person.key.to_string(),
+        ]
     });
     println!("\n{}", show::grid(&["person", "organisation", "country", "roles", "key"], persons));
     println!("\n{}", bundle.witnesses);

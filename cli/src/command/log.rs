@@ -98,6 +98,7 @@ fn verify(dir: &Path, key: PublicKey, json: bool) -> Result<()> {
     if found.is_empty() {
         Ok(())
     } else {
-        Err(Failure::of(Exit::Refused, "log-not-whole", format!("{} things are wrong with the log", found.len())))
+        let text = if json { String::new() } else { format!("{} things are wrong with the log", found.len()) };
+        Err(Failure::of(Exit::Refused, "log-not-whole", text))
     }
 }

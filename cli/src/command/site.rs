@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::name::Name;
+use vestibule_protocol::privacy::Rho;
 use vestibule_runtime::dataset::{self, Dataset, ingest};
 use vestibule_runtime::home::{Home, HomeError};
 use vestibule_runtime::link::Whose;
@@ -77,6 +78,12 @@ pub(crate) enum Site {
         /// The site's folder.
         dir: PathBuf,
     },
+    /// Let a frozen site go on, after it was restored from a copy or ran twice: books all that its lost leaves can have spent, and gives its
+    /// log a new name, which the consortium's roots must put in place of the old one.
+    Recover {
+        /// The site's folder.
+        dir: PathBuf,
+    },
     /// Whose jobs this site considers.
     #[command(subcommand)]
     Researcher(Researcher),
@@ -133,7 +140,8 @@ impl Site {
             Self::Join { dir, token, organisation, country } => {
                 let site = recorded(&dir, "join", json!({}))?;
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                let joined = runtime.block_on(vestibule_runtime::link::join(&site, &token, Whose { organisation, country }, now()));
+                let joined =
+                    runtime.block_on(vestibule_runtime::link::join(&site, &token, Whose { organisation, country }, now()));
                 let (name, consortium) = joined.map_err(|error| coded(error.code(), error))?;
                 let text = format!(
                     "joined as {name}; the consortium's roots have the fingerprint\n{consortium}\ncompare it by phone with one of \
@@ -152,6 +160,18 @@ impl Site {
                 withdraw(&site, &dataset, ids, file.as_deref(), undo, json)
             }
             Self::Datasets { dir } => datasets(&open(&dir)?, json),
+            Self::Recover { dir } => {
+                let site = recorded(&dir, "recover", json!({}))?;
+                let done = vestibule_runtime::site::recover(&site, since_1970()).map_err(|error| coded(error.code(), error))?;
+                let booked = |(name, rho): &(Name, Rho)| json!({ "population": name, "rho": rho.value() });
+                let list: Vec<_> = done.booked.iter().map(booked).collect();
+                let mut text = vec![format!("{} leaves are lost; what they can have spent is booked as spent:", done.missing)];
+                text.extend(done.booked.iter().map(|(name, rho)| format!("  {name}: {:.6} rho", rho.value())));
+                text.push(format!("the log goes on as\n{}", done.origin));
+                text.push("tell the consortium's roots: jobs are considered again once their trust bundle names it".to_owned());
+                print(json, &json!({ "missing": done.missing, "booked": list, "log_origin": done.origin }), &text.join("\n"));
+                Ok(())
+            }
             Self::Budget { dir } => budget(&recorded(&dir, "budget", json!({}))?, json),
             Self::Researcher(Researcher::Add { dir, name, key }) => {
                 let key = public_key(&key)?;

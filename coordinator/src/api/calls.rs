@@ -10,7 +10,6 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::message::DatasetCard;
-use vestibule_protocol::name::Name;
 
 use super::types::{
     ApiError, Catalogue, Dataset, JobResult, JobSite, JobStatus, JoinAnswer, JoinRequest, Receipt, Site, Stored, Submitted,
@@ -18,7 +17,7 @@ use super::types::{
 };
 use super::{App, Refusal, caller};
 use crate::run::now;
-use crate::store::{Job, JobState, PersonRequest, Request};
+use crate::store::{Job, JobState, PersonRequest, Proven, Request};
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -194,7 +193,7 @@ pub(crate) async fn receipts(
     headers: HeaderMap,
 ) -> Answer<Vec<Receipt>> {
     let job = owned(&app, &job, &method, &uri, &headers, &Bytes::new())?;
-    let receipt = |(round, site, release, receipt): (u32, Name, Vec<u8>, vestibule_protocol::message::Receipt)| Receipt {
+    let receipt = |Proven { round, site, release, receipt }: Proven| Receipt {
         round,
         site: text(&site),
         release: String::from_utf8_lossy(&release).into_owned(),

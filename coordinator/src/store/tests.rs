@@ -7,7 +7,9 @@ fn request(role: Role, key: PublicKey) -> Request {
     let (organisation, country) = ("o".to_owned(), "NL".to_owned());
     match role {
         Role::Researcher => Request::Researcher(PersonRequest { organisation, country, key }),
-        Role::Site => Request::Site(SiteRequest { organisation, country, link: key, log_origin: "l".into(), log: key, witness: key }),
+        Role::Site => {
+            Request::Site(SiteRequest { organisation, country, link: key, log_origin: "l".into(), log: key, witness: key })
+        }
     }
 }
 
@@ -21,7 +23,15 @@ fn open(temp: &tempfile::TempDir) -> Store {
 
 fn invitation(name: &str, role: Role) -> Invitation {
     let (quic, api) = (String::new(), String::new());
-    Invitation { role, name: name.parse().unwrap(), quic, api, coordinator: key(9), consortium: Digest::of(b"roots"), expires: 100 }
+    Invitation {
+        role,
+        name: name.parse().unwrap(),
+        quic,
+        api,
+        coordinator: key(9),
+        consortium: Digest::of(b"roots"),
+        expires: 100,
+    }
 }
 
 fn job(seed: u8) -> Job {

@@ -133,6 +133,17 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
+    /// The log goes on under another name, after leaves were lost that a witness had seen. What they can have spent is charged next.
+    Recovered {
+        /// Its former name.
+        log: String,
+        /// How many leaves the witness had seen.
+        size: u64,
+        /// Their root.
+        root: Digest,
+        /// How many of them are still here.
+        common: u64,
+    },
     /// Nothing happened for a while: the log goes on.
     Heartbeat,
 }

@@ -140,8 +140,11 @@ pub fn open<'a, 'b>(note: &'a str, known: &'b [Verifier]) -> Result<(&'a str, Ve
     Ok((text, by))
 }
 
-/// The text, and each signature's name and bytes.
-fn parts(note: &str) -> Result<(&str, Vec<(&str, Vec<u8>)>), NoteError> {
+/// A signature's name and bytes.
+type Line<'a> = (&'a str, Vec<u8>);
+
+/// The text, and each signature.
+fn parts(note: &str) -> Result<(&str, Vec<Line<'_>>), NoteError> {
     if note.len() > MAX_NOTE_BYTES || note.chars().any(|c| c < ' ' && c != '\n') {
         return Err(NoteError::Malformed);
     }

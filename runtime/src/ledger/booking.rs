@@ -41,20 +41,8 @@ impl<'a> Asked<'a> {
     /// Enters the account's terms and the job.
     pub(super) fn open(&self, tx: &Transaction<'_>) -> Result<(), LedgerError> {
         let (purse, signed) = (self.purse, self.verified.signed());
-        let (dataset, population) = (signed.manifest().dataset.as_str(), purse.population.as_str());
-        self.terms(tx)?;
-        let sql = "INSERT INTO account(population, cap_rho, cap_delta, cap_moments) VALUES(?1, ?2, ?3, ?4)
-                   ON CONFLICT(population) DO UPDATE SET cap_rho = ?2, cap_delta = ?3, cap_moments = ?4";
-        let row = params![population, stored(purse.cap), purse.delta, femto(purse.moments_femto)];
-        tx.execute(sql, row).map_err(database(tx))?;
-        tx.execute("INSERT OR IGNORE INTO dataset(dataset, population) VALUES(?1, ?2)", [dataset, population])
-            .map_err(database(tx))?;
-        let was: String = tx
-            .query_row("SELECT population FROM dataset WHERE dataset = ?1", [dataset], |row| row.get(0))
-            .map_err(database(tx))?;
-        if was != population {
-            return Err(LedgerError::OtherPopulation { dataset: signed.manifest().dataset.clone(), was });
-        }
+        let dataset = signed.manifest().dataset.as_str();
+        terms(tx, &signed.manifest().dataset, purse, self.now_ms())?;
         let event = Event::Job {
             job: self.job(),
             manifest: signed.digest(),
@@ -75,24 +63,6 @@ impl<'a> Asked<'a> {
             leaf
         ];
         tx.execute(sql, row).map_err(database(tx)).map(|_| ())
-    }
-
-    /// Logs the account's terms, where they are new or have changed.
-    fn terms(&self, tx: &Transaction<'_>) -> Result<(), LedgerError> {
-        let Purse { population, cap, delta, moments_femto, .. } = self.purse;
-        let sql = "SELECT cap_rho, cap_delta, cap_moments FROM account WHERE population = ?1";
-        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, f64>(1)?, row.get::<_, i64>(2)?));
-        let known = tx.query_row(sql, [population.as_str()], read).optional().map_err(database(tx))?;
-        if known.is_some_and(|known| known == (stored(*cap), *delta, femto(*moments_femto))) {
-            return Ok(());
-        }
-        let event = Event::Account {
-            population: population.clone(),
-            cap_rho_pico: stored(*cap).unsigned_abs(),
-            cap_delta_femto: delta_femto(*delta),
-            cap_moments_femto: *moments_femto,
-        };
-        self.log(tx, event, None).map(|_| ())
     }
 
     /// Appends a leaf at the moment of the booking.
@@ -182,6 +152,34 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// Enters a dataset and the terms of the account that it is paid from; logs them where they are new or have changed.
+pub(super) fn terms(tx: &Transaction<'_>, dataset: &Name, purse: &Purse, at_ms: i64) -> Result<(), LedgerError> {
+    let Purse { population, cap, delta, moments_femto, .. } = purse;
+    let sql = "SELECT cap_rho, cap_delta, cap_moments FROM account WHERE population = ?1";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, f64>(1)?, row.get::<_, i64>(2)?));
+    let known = tx.query_row(sql, [population.as_str()], read).optional().map_err(database(tx))?;
+    if known != Some((stored(*cap), *delta, femto(*moments_femto))) {
+        let event = Event::Account {
+            population: population.clone(),
+            cap_rho_pico: stored(*cap).unsigned_abs(),
+            cap_delta_femto: delta_femto(*delta),
+            cap_moments_femto: *moments_femto,
+        };
+        super::append(tx, at_ms, event, None)?;
+        let sql = "INSERT INTO account(population, cap_rho, cap_delta, cap_moments) VALUES(?1, ?2, ?3, ?4)
+                   ON CONFLICT(population) DO UPDATE SET cap_rho = ?2, cap_delta = ?3, cap_moments = ?4";
+        let row = params![population.as_str(), stored(*cap), delta, femto(*moments_femto)];
+        tx.execute(sql, row).map_err(database(tx))?;
+    }
+    let (dataset_name, population) = (dataset.as_str(), population.as_str());
+    tx.execute("INSERT OR IGNORE INTO dataset(dataset, population) VALUES(?1, ?2)", [dataset_name, population])
+        .map_err(database(tx))?;
+    let was: String = tx
+        .query_row("SELECT population FROM dataset WHERE dataset = ?1", [dataset_name], |row| row.get(0))
+        .map_err(database(tx))?;
+    if was == population { Ok(()) } else { Err(LedgerError::OtherPopulation { dataset: dataset.clone(), was }) }
+}
+
 /// Digest of all that decides what a round's exact sums and its noise are.
 fn request(admitted: &Admitted, purse: &Purse) -> Digest {
     let verified = admitted.verified();
@@ -192,14 +190,14 @@ fn request(admitted: &Admitted, purse: &Purse) -> Digest {
     Digest::of(&serde_json::to_vec(&all).expect("names, texts and numbers are always JSON"))
 }
 
-fn left(tx: &Transaction<'_>, population: &Name) -> Result<Rho, LedgerError> {
+pub(super) fn left(tx: &Transaction<'_>, population: &Name) -> Result<Rho, LedgerError> {
     let sql = "SELECT MAX(cap_rho - committed_rho, 0) FROM account WHERE population = ?1";
     let found = tx.query_row(sql, [population.as_str()], |row| schema::rho(row, 0)).optional().map_err(database(tx))?;
     Ok(found.unwrap_or(Rho::ZERO))
 }
 
 /// What is left for the moments of releases, in 10^-15 of delta.
-fn moments_left(tx: &Transaction<'_>, population: &Name) -> Result<u64, LedgerError> {
+pub(super) fn moments_left(tx: &Transaction<'_>, population: &Name) -> Result<u64, LedgerError> {
     let sql = "SELECT MAX(cap_moments - spent_moments, 0) FROM account WHERE population = ?1";
     let found: i64 = tx.query_row(sql, [population.as_str()], |row| row.get(0)).map_err(database(tx))?;
     Ok(found.unsigned_abs())
@@ -214,10 +212,10 @@ fn committed(tx: &Transaction<'_>, population: &Name, researcher: &Name) -> Resu
 
 /// A delta in 10^-15.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a delta is between 0 and 1")]
-pub(crate) fn delta_femto(delta: f64) -> u64 {
+fn delta_femto(delta: f64) -> u64 {
     (delta * 1e15).round() as u64
 }
 
-fn femto(amount: u64) -> i64 {
+pub(super) fn femto(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }

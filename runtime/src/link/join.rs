@@ -93,7 +93,8 @@ pub async fn join(home: &Home, token: &str, whose: Whose, now: i64) -> Result<(N
     match answer {
         Joined::Welcome { name } => {
             let consortium = invitation.consortium;
-            let coordinator = Coordinator { site: name.clone(), quic: invitation.quic, key: invitation.coordinator, consortium };
+            let coordinator =
+                Coordinator { site: name.clone(), quic: invitation.quic, key: invitation.coordinator, consortium };
             home.set_coordinator(&coordinator)?;
             Ok((name, consortium))
         }

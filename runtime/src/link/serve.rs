@@ -13,8 +13,8 @@ use vestibule_link::{CLOSE_SHUTDOWN, Framed, LinkError};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::frame::Message as _;
 use vestibule_protocol::message::{
-    AddCheckpoint, Answer, CHUNK_BYTES, CatalogueCard, Chunk, Close, DatasetCard, Document, Done, Fetch, Hello, Offer, SiteCard,
-    TrustUpdate,
+    AddCheckpoint, Answer, CHUNK_BYTES, CatalogueCard, Chunk, Close, DatasetCard, Document, Done, Fetch, Hello, Offer,
+    SiteCard, TrustUpdate,
 };
 
 use super::{dial, witnessing};

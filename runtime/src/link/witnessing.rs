@@ -43,10 +43,10 @@ pub(super) async fn receipt(site: &Arc<Site>, connection: &quinn::Connection, in
     receipt.map_err(|error| closed(&error))
 }
 
-/// Has the log witnessed once since the daemon started, before anything is charged. Where that shows that the site is frozen, or where there
-/// is no trust bundle that knows its log, there is no error: such a site refuses every offer.
+/// Has the log witnessed once since the daemon started, before anything is charged. There is no error where the site refuses every offer anyway:
+/// because that has shown that it is frozen, or for another reason.
 pub(super) async fn ready(site: &Arc<Site>, connection: &quinn::Connection) -> Result<(), LinkError> {
-    if site.is_frozen() || site.trust().is_none_or(|trust| trust.log(&site.name).is_none()) {
+    if !site.is_member(since_1970()) {
         return Ok(());
     }
     match site.shown.get_or_try_init(|| show(site, connection)).await {
@@ -147,7 +147,9 @@ async fn ask(
             return Ok(answer.body);
         }
         // It shows what it cosigned last. Only what this log and the witness signed counts: the coordinator could say anything.
-        let shown = note::open(&answer.body, &known).ok().filter(|(_, by)| known.iter().all(|key| by.iter().any(|by| by.verifier == key)));
+        let shown = note::open(&answer.body, &known)
+            .ok()
+            .filter(|(_, by)| known.iter().all(|key| by.iter().any(|by| by.verifier == key)));
         let shown = shown.and_then(|(text, _)| Checkpoint::parse(text));
         let Some(shown) = shown else {
             if answer.status == 409 && answer.body.is_empty() && old > 0 {
@@ -181,5 +183,8 @@ pub(super) fn witness(site: &Site, request: &str) -> Option<Cosigned> {
         let found = trust.bundle().sites.iter().find(|found| found.log_origin == origin && found.name != site.name)?;
         trust.log(&found.name)
     };
-    site.witness.add(request, log, since_1970().as_secs()).map_err(|error| tracing::error!(%error, "a checkpoint could not be kept")).ok()
+    site.witness
+        .add(request, log, since_1970().as_secs())
+        .map_err(|error| tracing::error!(%error, "a checkpoint could not be kept"))
+        .ok()
 }

@@ -120,7 +120,7 @@ impl Check<'_> {
     }
 
     fn whole(mut self, origin: String, key: PublicKey, policy: Option<(&Policy, &str)>) -> rusqlite::Result<Verified> {
-        let notes = self.notes(&origin, key, policy)?;
+        let notes = self.notes(key, policy)?;
         let (mut replay, mut growing, mut computed) = (Replay::default(), Growing::default(), Computed(HashMap::new()));
         let mut promised = HashMap::new();
         let mut statement = self.connection.prepare("SELECT number, body FROM log_leaf ORDER BY number")?;
@@ -172,10 +172,11 @@ impl Check<'_> {
     }
 
     /// The checkpoints that were kept, in the order of their sizes.
-    fn notes(&mut self, origin: &str, key: PublicKey, policy: Option<(&Policy, &str)>) -> rusqlite::Result<Vec<Checkpoint>> {
-        let mut known = vec![super::verifier(origin, key)];
+    fn notes(&mut self, key: PublicKey, policy: Option<(&Policy, &str)>) -> rusqlite::Result<Vec<Checkpoint>> {
+        let origins = super::origins(self.connection)?;
+        let logs: Vec<_> = origins.iter().map(|origin| super::verifier(origin, key)).collect();
+        let mut known = logs.clone();
         known.extend(policy.iter().flat_map(|(policy, _)| policy.witnesses()).map(|(_, verifier)| verifier.clone()));
-        let log = known.first().cloned();
         let mut statement = self.connection.prepare("SELECT size, note FROM log_checkpoint ORDER BY size")?;
         let notes = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
         let mut found = Vec::new();
@@ -183,10 +184,10 @@ impl Check<'_> {
             let place = format!("checkpoint of {} leaves", note.0);
             match note::open(&note.1, &known) {
                 Ok((text, by)) => match Checkpoint::parse(text) {
-                    Some(checkpoint) if checkpoint.size != note.0.unsigned_abs() || checkpoint.origin != origin => {
+                    Some(checkpoint) if checkpoint.size != note.0.unsigned_abs() || !origins.contains(&checkpoint.origin) => {
                         self.wrong(place, "it is of another size, or of another log");
                     }
-                    Some(_) if !by.iter().any(|by| Some(by.verifier) == log.as_ref()) => {
+                    Some(_) if !by.iter().any(|by| logs.contains(by.verifier)) => {
                         self.wrong(place, "it is not signed by the log's key");
                     }
                     Some(checkpoint) => found.push(checkpoint),

@@ -1,0 +1,475 @@
+//! Nobody is believed for being the coordinator, the site's administrator or a backup: see `docs/THREAT_MODEL.md` for the table of cases.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::dsse;
+use vestibule_protocol::job::JobId;
+use vestibule_protocol::log::leaf::Event;
+use vestibule_protocol::log::note;
+use vestibule_protocol::log::proof::AddCheckpoint;
+use vestibule_protocol::manifest::{MANIFEST_TYPE, Manifest};
+use vestibule_protocol::message::{Answer, Cosigned, Offer, Relay};
+use vestibule_protocol::round::RoundRequest;
+use vestibule_protocol::trust::{BUNDLE_TYPE, Bundle, Trust};
+
+use crate::liar::{Liar, nobody, secret};
+use crate::world::{World, component, wait};
+
+const SUMMARY: &str =
+    "epsilon = 0.5\ndelta = 1e-6\nsites = [\"leiden\"]\nmin_sites = 1\n[params]\ncolumns = [\"age\", \"sex\"]\n";
+
+/// What the real coordinator offered in the first round of a job.
+fn captured(world: &World, job: &str) -> Offer {
+    let store = rusqlite::Connection::open(world.dir().join("coordinator/coordinator.sqlite")).unwrap();
+    let sql = "SELECT envelope, request FROM job JOIN round USING(job) WHERE job = ?1 AND round = 0";
+    let (manifest, request): (Vec<u8>, Vec<u8>) = store.query_row(sql, [job], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let request: RoundRequest = serde_json::from_slice(&request).unwrap();
+    Offer { manifest, round: 0, request }
+}
+
+/// The same offer under other terms, signed by the researcher.
+fn resigned(world: &World, offer: &Offer, change: impl FnOnce(&mut Manifest)) -> Offer {
+    let payload = dsse::payload(&offer.manifest, MANIFEST_TYPE).unwrap();
+    let mut manifest: Manifest = serde_json::from_slice(&payload).unwrap();
+    change(&mut manifest);
+    Offer { manifest: manifest.sign(&secret(world, "ada.pem")).unwrap(), ..offer.clone() }
+}
+
+fn new_job(manifest: &mut Manifest, number: u8) {
+    manifest.job = JobId::from_bytes([number; 16]);
+    // Otherwise it would be answered with the noise of the first.
+    manifest.params = manifest.params.replacen('{', &format!("{{{}", " ".repeat(number.into())), 1);
+}
+
+fn refusal(answer: Result<Answer, String>) -> String {
+    match answer {
+        Ok(Answer::Refused { code, .. }) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn charges(world: &World, site: &str) -> u64 {
+    let log = world.ok(&["log", "verify", site]);
+    log["accounts"].as_array().unwrap().iter().map(|account| account["spent_rho_pico"].as_u64().unwrap()).sum()
+}
+
+fn leaves(world: &World, site: &str, kind: &str) -> Vec<Value> {
+    let lines = world.ok(&["log", "show", site]);
+    let of_kind = |line: &&Value| line["leaf"]["event"]["kind"] == kind;
+    lines.as_array().unwrap().iter().filter(of_kind).map(|line| line["leaf"]["event"].clone()).collect()
+}
+
+#[test]
+fn a_coordinator_that_edits_replays_or_swaps_gets_nothing() {
+    let mut world = World::new(&["kyoto", "leiden"]);
+    let job = world.submitted("cohort-summary", SUMMARY);
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    wait("the job's end at the site", || (leaves(&world, "leiden", "ended").len() == 1).then_some(()));
+    let offer = captured(&world, &job);
+    let analysis = std::fs::read(component("cohort-summary")).unwrap();
+    let spent = charges(&world, "leiden");
+    let liar = Liar::instead(&mut world, &["leiden"]);
+    let ask = |offer: &Offer| liar.offer("leiden", offer, &analysis, &nobody);
+
+    // Case 1: terms that were edited under the researcher's signature.
+    let envelope: Value = serde_json::from_slice(&offer.manifest).unwrap();
+    let payload = String::from_utf8(dsse::payload(&offer.manifest, MANIFEST_TYPE).unwrap()).unwrap();
+    for (from, to) in [
+        ("\"epsilon_micro\":500000", "\"epsilon_micro\":4000000"),
+        ("\"dataset\":\"cohort\"", "\"dataset\":\"others\""),
+        ("[\"leiden\"]", "[\"leiden\",\"kyoto\"]"),
+        ("age", "sex"),
+        (job.as_str(), "00112233445566778899aabbccddeeff"),
+    ] {
+        assert!(payload.contains(from), "{payload}");
+        let mut edited = envelope.clone();
+        edited["payload"] =
+            base64::Engine::encode(&base64::engine::general_purpose::STANDARD, payload.replacen(from, to, 1)).into();
+        let edited = Offer { manifest: serde_json::to_vec(&edited).unwrap(), ..offer.clone() };
+        assert_eq!(refusal(ask(&edited)), "signature-refused", "{to}");
+    }
+    // A round that the signed analysis would never ask for, under the number of one that was run.
+    let mut another = offer.clone();
+    another.request.budget_share /= 2.0;
+    assert_eq!(refusal(ask(&another)), "round-differs");
+
+    // Case 2: the same job again, at a site that it does not name, after its time, under its id with other terms.
+    let Ok(Answer::Settled { padded, .. }) = ask(&offer) else { panic!("the same bytes") };
+    let ledger = rusqlite::Connection::open(world.dir().join("leiden/ledger.sqlite")).unwrap();
+    let kept: Vec<u8> = ledger.query_row("SELECT bytes FROM release", [], |row| row.get(0)).unwrap();
+    assert_eq!(Answer::release(&padded), Some(kept.as_slice()));
+    let mut beyond = offer.clone();
+    beyond.round = 1;
+    assert_eq!(refusal(ask(&beyond)), "round-beyond-plan");
+    let elsewhere = resigned(&world, &offer, |manifest| manifest.sites = vec!["kyoto".parse().unwrap()]);
+    assert_eq!(refusal(ask(&elsewhere)), "site-not-named");
+    let late = resigned(&world, &offer, |manifest| {
+        manifest.not_before = "2020-01-01T00:00:00Z".into();
+        manifest.not_after = "2020-01-02T00:00:00Z".into();
+    });
+    assert_eq!(refusal(ask(&late)), "manifest-expired");
+    let other = resigned(&world, &offer, |manifest| manifest.title = "other".into());
+    assert_eq!(refusal(ask(&other)), "job-differs");
+
+    // Case 4: another component than was signed for, and one that was compiled before it came.
+    for bytes in [b"\0asm\x0d\0\x01\0 another".to_vec(), std::fs::read("/proc/self/exe").unwrap()[..1 << 20].to_vec()] {
+        let swapped = resigned(&world, &offer, |manifest| {
+            new_job(manifest, 1);
+            manifest.component.sha256 = Digest::of(b"what the researcher signed for");
+            manifest.component.bytes = bytes.len() as u64;
+        });
+        let code = refusal(liar.offer("leiden", &swapped, &bytes, &nobody));
+        assert!(code.starts_with("component-"), "{code}");
+    }
+    assert_eq!(charges(&world, "leiden"), spent, "nothing of this cost anything");
+    // Everything that an accepted researcher had signed, and every kind of what nobody had, is in the log.
+    let codes = |kind: &str| -> BTreeSet<String> {
+        leaves(&world, "leiden", kind).iter().map(|event| event["code"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(
+        codes("refused").is_superset(&["round-beyond-plan", "job-differs", "round-differs"].map(str::to_owned).into()),
+        "{:?}",
+        codes("refused")
+    );
+    let rejected = ["signature-refused", "site-not-named", "manifest-expired"].map(str::to_owned);
+    assert!(codes("rejected").is_superset(&rejected.into()), "{:?}", codes("rejected"));
+    liar.leave(&mut world);
+}
+
+/// The bundle that was issued last, changed, signed by these roots.
+fn bundle(world: &World, roots: &[&str], change: impl FnOnce(&mut Bundle)) -> Vec<u8> {
+    let envelope = std::fs::read(world.dir().join("consortium/bundle.json")).unwrap();
+    let mut bundle = Trust::stored(&envelope).unwrap().bundle().clone();
+    change(&mut bundle);
+    let first = bundle.sign(&secret(world, roots[0])).unwrap();
+    roots[1..].iter().fold(first, |envelope, root| dsse::add_signature(&envelope, BUNDLE_TYPE, &secret(world, root)).unwrap())
+}
+
+#[test]
+fn a_bundle_is_believed_for_who_signed_it() {
+    let mut world = World::new(&["kyoto", "leiden"]);
+    let job = world.submitted("cohort-summary", SUMMARY);
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    let offer = captured(&world, &job);
+    let analysis = std::fs::read(component("cohort-summary")).unwrap();
+    let liar = Liar::instead(&mut world, &["leiden"]);
+    let both = ["root-1.pem", "root-2.pem"];
+    let version = |version: u64| move |bundle: &mut Bundle| bundle.version = version;
+    let rejected = |world: &World, code: &str| leaves(world, "leiden", "rejected").iter().any(|event| event["code"] == code);
+    let refused = |world: &World, number: u8| {
+        let offer = resigned(world, &offer, |manifest| new_job(manifest, number));
+        refusal(liar.offer("leiden", &offer, &analysis, &nobody))
+    };
+    // Case 3: too few roots; the one after next, the one before, and another of the same version.
+    liar.trust("leiden", bundle(&world, &both[..1], version(5)));
+    assert!(rejected(&world, "trust-signatures"), "{}", world.log());
+    liar.trust("leiden", bundle(&world, &both, version(3)));
+    liar.trust("leiden", bundle(&world, &both, version(2)));
+    assert!(rejected(&world, "trust-old"));
+    liar.trust(
+        "leiden",
+        bundle(&world, &both, |bundle| {
+            bundle.version = 3;
+            bundle.sites.retain(|site| site.name.as_str() == "leiden");
+        }),
+    );
+    assert!(rejected(&world, "trust-forked"));
+    assert_eq!(leaves(&world, "leiden", "trust").last().unwrap()["version"], 3);
+    // Case 12: a researcher's key, a component, this site's own key are revoked: it holds at once.
+    let researcher = secret(&world, "ada.pem").public();
+    liar.trust(
+        "leiden",
+        bundle(&world, &both, |bundle| {
+            bundle.version = 4;
+            bundle.revoked.keys.insert(researcher);
+        }),
+    );
+    assert_eq!(refused(&world, 1), "signature-refused");
+    liar.trust(
+        "leiden",
+        bundle(&world, &both, |bundle| {
+            bundle.version = 5;
+            bundle.revoked.components.insert(Digest::of(&analysis));
+        }),
+    );
+    assert_eq!(refused(&world, 2), "component-revoked");
+    let link = secret(&world, "leiden/keys/link.pem").public();
+    liar.trust(
+        "leiden",
+        bundle(&world, &both, |bundle| {
+            bundle.version = 6;
+            bundle.revoked.keys.insert(link);
+        }),
+    );
+    assert_eq!(refused(&world, 3), "site-not-member");
+    // A coordinator that withholds every further bundle is of no use once the last has expired.
+    liar.trust(
+        "leiden",
+        bundle(&world, &both, |bundle| {
+            bundle.version = 7;
+            bundle.issued = "2026-01-01T00:00:00Z".into();
+            bundle.expires = "2026-01-08T00:00:00Z".into();
+        }),
+    );
+    assert_eq!(refused(&world, 4), "trust-expired");
+    // All of this survives a restart.
+    drop(liar);
+    world.kill_site("leiden");
+    world.start_site("leiden");
+    let liar = Liar::instead(&mut world, &["leiden"]);
+    liar.trust("leiden", bundle(&world, &both, version(6)));
+    let offer = resigned(&world, &offer, |manifest| new_job(manifest, 5));
+    assert_eq!(refusal(liar.offer("leiden", &offer, &analysis, &nobody)), "trust-expired");
+    assert_eq!(world.ok(&["log", "verify", "leiden"])["whole"], true);
+}
+
+/// Kyoto's cosignature, as it would be.
+fn honest(world: &World) -> impl Fn(Relay) -> Cosigned + use<> {
+    let key = secret(world, "kyoto/keys/witness.pem");
+    move |relay| {
+        let asked = AddCheckpoint::parse(&relay.request).unwrap();
+        let text = note::open(&asked.checkpoint, &[]).unwrap().0;
+        let line = note::cosign(text, &vestibule_runtime::witness::name_of(&key.public()), &key, 1_800_000_000);
+        Cosigned { status: 200, body: line }
+    }
+}
+
+#[test]
+fn no_answer_leaves_without_a_quorum_of_witnesses() {
+    let mut world = World::new(&["kyoto", "leiden"]);
+    let job = world.submitted("cohort-summary", SUMMARY);
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    let offer = captured(&world, &job);
+    let offer = resigned(&world, &offer, |manifest| new_job(manifest, 1));
+    let analysis = std::fs::read(component("cohort-summary")).unwrap();
+    let liar = Liar::instead(&mut world, &["leiden"]);
+    // Case 10: witnesses that are not asked, answer nonsense, sign with another key, or sign something else.
+    let other = secret(&world, "root-1.pem");
+    let forged = move |relay: Relay| {
+        let asked = AddCheckpoint::parse(&relay.request).unwrap();
+        let text = note::open(&asked.checkpoint, &[]).unwrap().0.to_owned();
+        let line = note::cosign(&text, &vestibule_runtime::witness::name_of(&other.public()), &other, 1);
+        Cosigned { status: 200, body: line }
+    };
+    let honest = honest(&world);
+    let for_something_else = |relay: Relay| {
+        let mut asked = AddCheckpoint::parse(&relay.request).unwrap();
+        asked.checkpoint = asked.checkpoint.replacen("vestibule/log/", "vestibule/lag/", 1);
+        honest(Relay { request: asked.text(), ..relay })
+    };
+    // A larger checkpoint that this log never signed freezes nobody.
+    let made_up = |_: Relay| Cosigned {
+        status: 409,
+        body: "vestibule/log/00\n9999\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n\u{2014} vestibule/log/00 AAAAAAAA\n"
+            .into(),
+    };
+    let nonsense = |_: Relay| Cosigned { status: 200, body: "\u{2014} nobody AAAAAAAA\n".into() };
+    let liars: [(&str, crate::liar::Witness<'_>); 5] = [
+        ("silent", &nobody),
+        ("nonsense", &nonsense),
+        ("forged", &forged),
+        ("else", &for_something_else),
+        ("made up", &made_up),
+    ];
+    for (what, witness) in liars {
+        let answer = liar.offer("leiden", &offer, &analysis, witness);
+        assert!(answer.is_err(), "{what}: {answer:?}");
+    }
+    let spent = charges(&world, "leiden");
+    // The round was run once, and its answer leaves as soon as it is witnessed.
+    let Ok(Answer::Settled { padded, receipt }) = liar.offer("leiden", &offer, &analysis, &honest) else { panic!("settled") };
+    assert_eq!(charges(&world, "leiden"), spent);
+    let trust = Trust::stored(&std::fs::read(world.dir().join("consortium/bundle.json")).unwrap()).unwrap();
+    let release = Digest::of(Answer::release(&padded).unwrap());
+    let event = Event::Settled { job: JobId::from_bytes([1; 16]), round: 0, release };
+    assert_eq!(trust.proven(&"leiden".parse().unwrap(), &event, &receipt.leaf, &receipt.proof), Ok(()));
+    assert!(!world.dir().join("leiden/frozen.note").exists());
+    // Also before it begins anything, a site that was started anew must have been seen.
+    drop(liar);
+    world.kill_site("leiden");
+    world.start_site("leiden");
+    let liar = Liar::instead(&mut world, &["leiden"]);
+    let next = resigned(&world, &offer, |manifest| new_job(manifest, 2));
+    assert!(liar.offer("leiden", &next, &analysis, &nobody).is_err());
+    assert_eq!(charges(&world, "leiden"), spent, "it was not even charged");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if from.is_dir() { copy(&from, &to) } else { std::fs::copy(&from, &to).map(|_| ()).unwrap() }
+    }
+}
+
+#[test]
+fn a_restored_backup_spends_nothing_again() {
+    let mut world = World::new(&["kyoto", "leiden"]);
+    // What lost leaves can have spent follows from the most that a job may ask for.
+    world.set_site("leiden", "max_epsilon_per_job = 0.5\n");
+    world.stop_site("leiden");
+    world.start_site("leiden");
+    let job = world.submitted("cohort-summary", SUMMARY);
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    // Case 8: the site's folder is restored from a copy that was made before the last job.
+    world.stop_site("leiden");
+    let (now, backup) = (world.dir().join("leiden"), world.dir().join("backup"));
+    copy(&now, &backup);
+    world.start_site("leiden");
+    world.all_connected();
+    let second = SUMMARY.replace("\"age\", \"sex\"", "\"sex\"");
+    let job = world.submitted("cohort-summary", &second);
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    world.stop_site("leiden");
+    let lost = charges(&world, "leiden");
+    std::fs::rename(&now, world.dir().join("lost")).unwrap();
+    copy(&backup, &now);
+    assert!(charges(&world, "leiden") < lost, "the copy has forgotten a charge");
+    world.start_site("leiden");
+    world.all_connected();
+    // The same question would be answered with fresh noise, at no cost that anybody remembers.
+    let job = world.submitted("cohort-summary", &second);
+    let status = world.ended(&job);
+    assert_eq!(status["sites"][0]["reason"]["code"], "site-frozen", "{status}\n{}", world.log());
+    let shown = std::fs::read_to_string(now.join("frozen.note")).unwrap();
+    assert!(shown.starts_with("vestibule/log/"), "{shown}");
+    // It stays so.
+    world.stop_site("leiden");
+    world.start_site("leiden");
+    world.all_connected();
+    let job = world.submitted("cohort-summary", &second);
+    assert_eq!(world.ended(&job)["sites"][0]["reason"]["code"], "site-frozen");
+    assert_eq!(charges(&world, "leiden"), charges(&world, "backup"));
+    // The ceremony: all that the lost leaves can have spent is spent, and the roots put the log's new name in place of the old.
+    world.stop_site("leiden");
+    let origin = shown.split('\n').next().unwrap().to_owned();
+    let done = world.ok(&["site", "recover", "leiden"]);
+    assert!(charges(&world, "leiden") >= lost, "{done}");
+    assert_eq!(world.ok(&["log", "verify", "leiden"])["whole"], true);
+    assert_eq!(world.json(&["site", "recover", "leiden"]).0, 2, "once");
+    world.start_site("leiden");
+    world.all_connected();
+    let third = SUMMARY.replace("\"age\", \"sex\"", "\"age\"");
+    let job = world.submitted("cohort-summary", &third);
+    assert_ne!(world.ended(&job)["state"], "finished", "its log is nobody's that the consortium knows");
+    let file = world.dir().join("consortium/consortium.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&origin, done["log_origin"].as_str().unwrap())).unwrap();
+    world.issue();
+    let job = world.submitted("cohort-summary", &third);
+    let status = world.ended(&job);
+    assert_eq!(status["state"], "finished", "{status} {done}");
+    assert_eq!(world.job(&["result", &job]).1["proven"]["releases"], 1);
+    assert_eq!(world.ok(&["log", "verify", "leiden"])["whole"], true);
+}
+
+#[test]
+fn a_log_that_was_rewritten_is_known_to_its_witnesses() {
+    use vestibule_protocol::log::tree::{self, Nodes};
+    struct Memory(std::collections::HashMap<(u32, u64), Digest>);
+    impl Nodes for Memory {
+        type Error = ();
+        fn node(&self, level: u32, number: u64) -> Result<Digest, ()> {
+            self.0.get(&(level, number)).copied().ok_or(())
+        }
+    }
+    let mut world = World::new(&["kyoto", "leiden"]);
+    let job = world.submitted("cohort-summary", SUMMARY);
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    world.stop_site("leiden");
+    // Case 9: the administrator changes one line of the log, and all hashes after it, so that the log is whole in itself.
+    let database = rusqlite::Connection::open(world.dir().join("leiden/ledger.sqlite")).unwrap();
+    database.execute_batch("DROP TRIGGER log_leaf_fixed; DROP TRIGGER log_node_fixed; DROP TRIGGER log_node_kept").unwrap();
+    let changed = database.execute(
+        "UPDATE log_leaf SET body = CAST(replace(CAST(body AS TEXT), 'researcher-add', 'researcher-ADD') AS BLOB)
+         WHERE CAST(body AS TEXT) LIKE '%researcher-add%'",
+        [],
+    );
+    assert_eq!(changed, Ok(1));
+    let bodies: Vec<Vec<u8>> = database
+        .prepare("SELECT body FROM log_leaf ORDER BY number")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    database.execute_batch("DELETE FROM log_node").unwrap();
+    let mut memory = Memory(std::collections::HashMap::new());
+    for (index, body) in (0..).zip(&bodies) {
+        for (level, number, hash) in tree::completed(index, tree::leaf_hash(body), &memory).unwrap() {
+            let row = (level, i64::try_from(number).unwrap(), hash.as_bytes());
+            database.execute("INSERT INTO log_node VALUES(?1, ?2, ?3)", row).unwrap();
+            memory.0.insert((level, number), hash);
+        }
+    }
+    drop(database);
+    // Offline, the checkpoints that were kept give it away; with those gone, only the witnesses remember.
+    let (code, found) = world.json(&["log", "verify", "leiden"]);
+    assert!(code == 1 && found.to_string().contains("its root is not that of the leaves"), "{found}");
+    let database = rusqlite::Connection::open(world.dir().join("leiden/ledger.sqlite")).unwrap();
+    database.execute_batch("DELETE FROM log_checkpoint").unwrap();
+    drop(database);
+    assert_eq!(world.ok(&["log", "verify", "leiden"])["whole"], true);
+    world.start_site("leiden");
+    world.all_connected();
+    let job = world.submitted("cohort-summary", &SUMMARY.replace("\"age\", \"sex\"", "\"sex\""));
+    let status = world.ended(&job);
+    assert_eq!(status["sites"][0]["reason"]["code"], "site-frozen", "{status}\n{}", world.log());
+    let witness = rusqlite::Connection::open(world.dir().join("kyoto/witness.sqlite")).unwrap();
+    let evidence: i64 = witness.query_row("SELECT COUNT(*) FROM evidence", [], |row| row.get(0)).unwrap();
+    assert!(evidence > 0, "what leiden signed is kept as evidence");
+}
+
+#[test]
+fn a_researcher_takes_no_release_without_its_proof() {
+    let world = World::new(&["kyoto", "leiden"]);
+    let job = world.submitted("cohort-summary", SUMMARY);
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    let (code, result) = world.job(&["result", &job]);
+    assert_eq!((code, &result["proven"]["releases"]), (0, &1.into()), "{result}");
+    // The coordinator changes a number that a site released, or passes off another site's or another time's proof for it.
+    let store = rusqlite::Connection::open(world.dir().join("coordinator/coordinator.sqlite")).unwrap();
+    let (json, leaf, proof): (String, String, String) = store
+        .query_row("SELECT CAST(json AS TEXT), leaf, proof FROM release", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .unwrap();
+    let set = |json: &str, leaf: &str, proof: &str| {
+        store.execute("UPDATE release SET json = CAST(?1 AS BLOB), leaf = ?2, proof = ?3", (json, leaf, proof)).unwrap();
+    };
+    let refused = |json: &str, leaf: &str, proof: &str, code: &str| {
+        set(json, leaf, proof);
+        let (exit, document) = world.job(&["result", &job]);
+        assert_eq!((exit, &document["error"]["code"]), (1, &code.into()), "{document}");
+    };
+    let at = json.find("\"steps\":[").unwrap() + 9;
+    let changed = format!("{}9{}", &json[..at], &json[at..]);
+    refused(&changed, &leaf, &proof, "proof-other");
+    let leaf_of_change = leaf.replace(&Digest::of(json.as_bytes()).to_string(), &Digest::of(changed.as_bytes()).to_string());
+    refused(&changed, &leaf_of_change, &proof, "proof-inclusion");
+    let unwitnessed = proof.rsplit_once("\u{2014} vestibule/witness").unwrap().0;
+    refused(&json, &leaf, unwitnessed, "proof-quorum");
+    refused(&json, &leaf, &proof.replacen("index ", "index 1", 1), "proof-inclusion");
+    refused(&json, &leaf, "", "proof-malformed");
+    set(&json, &leaf, &proof);
+    assert_eq!(world.job(&["result", &job]).0, 0);
+    // An older bundle than the researcher has believed, or none.
+    world.issue();
+    assert_eq!(world.job(&["result", &job]).0, 0);
+    store.execute("DELETE FROM bundle WHERE version = 2", []).unwrap();
+    assert_eq!(world.job(&["result", &job]).1["error"]["code"], "trust-old");
+}
+
+#[test]
+fn a_revoked_site_is_cut_off_at_once() {
+    let world = World::new(&["kyoto", "leiden", "accra"]);
+    let link = secret(&world, "leiden/keys/link.pem").public().to_string();
+    world.ok(&["consortium", "revoke", "consortium", &link, "--why", "stolen"]);
+    world.issue();
+    // Case 12: its connection is closed, and it cannot come back.
+    world.connected(2);
+    let job = world.submitted("cohort-summary", &SUMMARY.replace("leiden", "kyoto"));
+    assert_eq!(world.ended(&job)["sites"][0]["state"], "released", "{}", world.log());
+    world.connected(2);
+}

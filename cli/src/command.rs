@@ -2,6 +2,7 @@
 
 mod analysis;
 mod attack;
+mod charter;
 mod consortium;
 mod coordinator;
 mod demo;
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     /// Say who belongs to a consortium, as one of its roots.
     #[command(subcommand)]
     Consortium(consortium::Consortium),
+    /// Write and sign a project's charter.
+    #[command(subcommand)]
+    Charter(charter::Charter),
     /// Run a coordinator.
     #[command(subcommand)]
     Coordinator(coordinator::Coordinator),
@@ -63,6 +67,7 @@ impl Command {
             Self::Attack(command) => command.run(json),
             Self::Analysis(command) => command.run(json),
             Self::Key(command) => command.run(json),
+            Self::Charter(command) => command.run(json),
             Self::Consortium(command) => command.run(json),
             Self::Coordinator(command) => command.run(json),
             Self::Site(command) => command.run(json),

@@ -119,14 +119,30 @@ impl Federation {
         Ok(source)
     }
 
-    /// A site that accepts `ada`, with what lies in its [`Self::source`].
+    /// A charter of these researchers for these sites, signed by `ada`: `NAME.json`.
+    pub(crate) fn charter(&self, name: &str, researchers: &[&str], sites: &[&str]) -> Result<()> {
+        let key = |name: &str| Ok(crate::files::public_key(&self.dir.join(format!("{name}.pem.pub")))?.to_string());
+        let members = researchers.iter().map(|name| key(name)).collect::<Result<Vec<String>>>()?;
+        let text = format!(
+            "project = {name:?}\ntitle = \"A demonstration\"\nsummary = \"What a federation on one machine can show.\"\n\
+             lead = {:?}\nmembers = {members:?}\nsites = {sites:?}\ndatasets = [\"cohort\"]\ncolumns = [\"*\"]\ncatalogues = [\"*\"]\n\
+             components = [\"*\"]\nepsilon = 50.0\ndelta = 1e-6\nfrom = \"2020-01-01\"\nuntil = \"2100-01-01\"\noutputs = \"tables\"\n\
+             funding = \"none\"\n[purpose]\nresearch = \"DUO:0000037\"\n",
+            key("ada")?
+        );
+        std::fs::write(self.dir.join(format!("{name}.toml")), text)?;
+        self.vestibule(&["charter", "sign", &format!("{name}.toml"), "--key", "ada.pem"])?;
+        Ok(())
+    }
+
+    /// A site that takes part in the charter `project`, with what lies in its [`Self::source`].
     pub(crate) fn site(&mut self, site: &str, settings: Option<&str>) -> Result<()> {
         self.vestibule(&["site", "init", site])?;
         if let Some(settings) = settings {
             std::fs::write(self.dir.join(site).join("site.toml"), settings)?;
         }
         self.vestibule(&["site", "ingest", site, &format!("{site}-source/DATASET.toml")])?;
-        self.vestibule(&["site", "researcher", "add", site, "ada", "ada.pem.pub"])?;
+        self.vestibule(&["site", "charter", "accept", site, "project.json"])?;
         let token = self.token("site", site)?;
         self.vestibule(&[&["site", "join", site, &token], WHOSE.as_slice()].concat())?;
         self.run_site(site)
@@ -215,7 +231,10 @@ impl Federation {
     /// Submits `ada`'s job, waits for its end, writes its page; its result.
     pub(crate) fn report(&self, name: &str, file: &str, sites: usize) -> Result<Value> {
         let toml = format!("{name}.toml");
-        std::fs::write(self.dir.join(&toml), file.replace("MIN", &sites.to_string()))?;
+        std::fs::write(
+            self.dir.join(&toml),
+            format!("charter = \"project.json\"\n{}", file.replace("MIN", &sites.to_string())),
+        )?;
         let done = |(success, document): (bool, Value)| {
             if success { Ok(document) } else { bail!("the job failed: {document}; see {}", self.dir.join("log.txt").display()) }
         };

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use vestibule_coordinator::api::types::{Dataset, Site};
+use vestibule_protocol::charter::SignedCharter;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::{JobId, Limits, Noise};
 use vestibule_protocol::manifest::{CatalogueRef, ComponentRef, Manifest};
@@ -26,6 +27,7 @@ use crate::files::{random, read, read_bytes};
 #[serde(deny_unknown_fields)]
 pub(crate) struct JobFile {
     analysis: PathBuf,
+    charter: PathBuf,
     #[serde(default)]
     title: String,
     dataset: Name,
@@ -53,6 +55,7 @@ const fn ten_minutes() -> u32 {
 pub(crate) struct Job {
     file: JobFile,
     pub(crate) component: Vec<u8>,
+    charter: Digest,
     params: String,
 }
 
@@ -62,9 +65,13 @@ impl Job {
         let text = read(path)?;
         let file: JobFile =
             toml::from_str(&text).map_err(|error| Failure::input("job-file", format!("{}: {error}", path.display())))?;
-        let component = read_bytes(&path.parent().unwrap_or(Path::new(".")).join(&file.analysis))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let component = read_bytes(&folder.join(&file.analysis))?;
+        let charter = SignedCharter::verify(&read_bytes(&folder.join(&file.charter))?)
+            .map_err(|error| coded(error.code(), format!("{}: {error}", file.charter.display())))?
+            .digest();
         let params = serde_json::to_string(&file.params)?;
-        Ok(Self { file, component, params })
+        Ok(Self { file, component, charter, params })
     }
 
     /// The terms to sign, for the sites as they are now.
@@ -77,6 +84,7 @@ impl Job {
         let digest = Digest::of(&self.component);
         Ok(Manifest {
             job: JobId::from_bytes(random()?),
+            charter: self.charter,
             title: self.file.title.clone(),
             component: ComponentRef { sha256: digest, bytes: self.component.len() as u64 },
             params: self.params.clone(),

@@ -6,6 +6,7 @@
 
 mod analysis;
 mod attack;
+mod charter;
 mod client;
 mod command;
 mod compiled;

@@ -3,7 +3,7 @@
 //! No I/O, no tokio, no clock: bytes and times come in, values and errors go out, so that the researcher's machine, the
 //! coordinator and every site compute the same thing from the same bytes.
 //!
-//! In the order of the data's path: a [`manifest`] is signed as a [`dsse`] envelope with a [`key`]; it names a component by
+//! In the order of the data's path: a project's [`charter`] says why, a [`manifest`] what; both are signed as [`dsse`] envelopes with a [`key`]. A manifest names a component by
 //! [`digest`], a dataset by its [`dictionary`] and its [`catalogue`]s; the analysis asks for [`round`]s, whose
 //! names mean what [`shape`] finds, some of them with [`scores`] for genotypes; [`privacy`] turns the
 //! job's epsilon into a budget and [`calibration`] each statistic's bound into noise; a [`release`] comes back; [`report`] is
@@ -12,6 +12,7 @@
 
 pub mod calibration;
 pub mod catalogue;
+pub mod charter;
 pub mod dictionary;
 pub mod digest;
 pub mod dsse;

@@ -53,6 +53,8 @@ pub struct CatalogueRef {
 pub struct Manifest {
     /// Drawn by the researcher.
     pub job: JobId,
+    /// The project that it belongs to: SHA-256 of its signed [`crate::charter`].
+    pub charter: Digest,
     /// What it is about, for people: at most 200 characters.
     pub title: String,
     /// What runs.
@@ -249,6 +251,7 @@ mod tests {
     fn good() -> Manifest {
         Manifest {
             job: JobId::from_bytes([3; 16]),
+            charter: Digest::of(b"charter"),
             title: "frequencies of chromosome 22".into(),
             component: ComponentRef { sha256: Digest::of(b"wasm"), bytes: 4 },
             params: "{}".into(),

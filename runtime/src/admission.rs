@@ -1,7 +1,7 @@
 //! Step 5: whose offer is it, and is it meant for us?
 //!
-//! *In*: an offer as it came over the link, the researchers whose keys this site has accepted, this site's name, and now.
-//! *Out*: [`Verified`]: terms that an accepted researcher signed, valid now, naming this site; and a round within its limits.
+//! *In*: an offer as it came over the link, the consortium's researchers, the charters that this site has accepted, its name, and now.
+//! *Out*: [`Verified`]: terms that a member of an accepted project signed, valid now, naming this site; and a round within its limits.
 //! *Trusts*: the list of accepted keys, the clock. *Refuses*: everything else, with a code that depends on the offer alone.
 
 use vestibule_protocol::digest::Digest;
@@ -10,6 +10,8 @@ use vestibule_protocol::manifest::{ManifestError, Signed};
 use vestibule_protocol::message::Offer;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::round::{Round, RoundError};
+
+use crate::charter::{Accepted, CharterRefusal};
 
 /// An offer whose terms were verified.
 #[derive(Debug, Clone)]
@@ -20,6 +22,7 @@ pub struct Verified {
     index: u32,
     round: Round,
     round_digest: Digest,
+    charter: Accepted,
 }
 
 /// An offer that is not for us.
@@ -32,6 +35,9 @@ pub enum AdmissionError {
     /// It names other sites.
     #[error("the manifest does not name this site")]
     OtherSites,
+    /// The charter.
+    #[error(transparent)]
+    Charter(#[from] CharterRefusal),
     /// The round.
     #[error(transparent)]
     Round(#[from] RoundError),
@@ -44,27 +50,38 @@ impl AdmissionError {
         match self {
             Self::Manifest(error) => error.code(),
             Self::OtherSites => "site-not-named",
+            Self::Charter(error) => error.code(),
             Self::Round(error) => error.code(),
         }
     }
 }
 
-/// Verifies an offer at `now` (seconds since 1970, UTC).
+/// Verifies an offer at `now` (seconds since 1970, UTC): signed by one of the `researchers`, as a member of one of the `charters`.
 ///
 /// # Errors
 /// See [`AdmissionError`].
-pub fn verify(offer: Offer, researchers: &[(Name, PublicKey)], site: &Name, now: i64) -> Result<Verified, AdmissionError> {
+pub fn verify(
+    offer: Offer,
+    researchers: &[(Name, PublicKey)],
+    charters: &[Accepted],
+    site: &Name,
+    now: i64,
+) -> Result<Verified, AdmissionError> {
     let keys: Vec<PublicKey> = researchers.iter().map(|(_, key)| *key).collect();
     let signed = Signed::verify(&offer.manifest, &keys)?;
     signed.valid_at(now)?;
     if !signed.manifest().sites.contains(site) {
         return Err(AdmissionError::OtherSites);
     }
+    let named = signed.manifest().charter;
+    let charter = charters.iter().find(|charter| charter.signed().digest() == named).ok_or(CharterRefusal::Unknown(named))?;
+    charter.admits(&signed, site, now)?;
     let researcher = researchers.iter().find(|(_, key)| *key == signed.signer()).map(|(name, _)| name.clone());
     let researcher = researcher.expect("the signer is one of the keys that came from this list");
     let round_digest = Digest::of(&serde_json::to_vec(&offer.request).unwrap_or_default());
     let round = Round::check(offer.request)?;
-    Ok(Verified { signed, researcher, site: site.clone(), index: offer.round, round, round_digest })
+    let charter = charter.clone();
+    Ok(Verified { signed, researcher, site: site.clone(), index: offer.round, round, round_digest, charter })
 }
 
 impl Verified {
@@ -78,6 +95,12 @@ impl Verified {
     #[must_use]
     pub const fn researcher(&self) -> &Name {
         &self.researcher
+    }
+
+    /// The project's charter, as this site accepted it.
+    #[must_use]
+    pub const fn charter(&self) -> &Accepted {
+        &self.charter
     }
 
     /// This site's name.
@@ -123,6 +146,7 @@ pub(crate) mod tests {
     pub(crate) fn manifest(job: u8) -> Manifest {
         Manifest {
             job: JobId::from_bytes([job; 16]),
+            charter: charters()[0].signed().digest(),
             title: String::new(),
             component: ComponentRef { sha256: Digest::of(b""), bytes: 1 },
             params: "{}".into(),
@@ -141,6 +165,10 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn charters() -> [Accepted; 1] {
+        [crate::charter::tests::accepted(&crate::charter::tests::charter(), crate::charter::Terms::default())]
+    }
+
     pub(crate) fn request() -> RoundRequest {
         let statistic = Statistic { name: "n".into(), length: 1, bound: Bound::OneCell, weight: 1.0, source: Source::Given };
         RoundRequest { statistics: vec![statistic], budget_share: 0.5, state: vec![], dosages: true }
@@ -152,7 +180,7 @@ pub(crate) mod tests {
 
     pub(crate) fn verified(manifest: &Manifest, round: u32) -> Verified {
         let researchers = [("ada".parse().unwrap(), researcher().public())];
-        verify(offer(manifest, round), &researchers, &"here".parse().unwrap(), NOW).unwrap()
+        verify(offer(manifest, round), &researchers, &charters(), &"here".parse().unwrap(), NOW).unwrap()
     }
 
     #[test]
@@ -160,13 +188,14 @@ pub(crate) mod tests {
         let good = manifest(1);
         let accepted = [("ada".parse().unwrap(), researcher().public())];
         let here = "here".parse().unwrap();
-        assert_eq!(verify(offer(&good, 0), &accepted, &here, NOW).unwrap().researcher().as_str(), "ada");
+        assert_eq!(verify(offer(&good, 0), &accepted, &charters(), &here, NOW).unwrap().researcher().as_str(), "ada");
         let code = |result: Result<Verified, AdmissionError>| result.unwrap_err().code();
-        assert_eq!(code(verify(offer(&good, 0), &[], &here, NOW)), "signature-refused");
-        assert_eq!(code(verify(offer(&good, 0), &accepted, &"there".parse().unwrap(), NOW)), "site-not-named");
-        assert_eq!(code(verify(offer(&good, 0), &accepted, &here, NOW + 10_000_000)), "manifest-expired");
+        assert_eq!(code(verify(offer(&good, 0), &[], &charters(), &here, NOW)), "signature-refused");
+        assert_eq!(code(verify(offer(&good, 0), &accepted, &charters(), &"there".parse().unwrap(), NOW)), "site-not-named");
+        assert_eq!(code(verify(offer(&good, 0), &accepted, &charters(), &here, NOW + 10_000_000)), "manifest-expired");
+        assert_eq!(code(verify(offer(&good, 0), &accepted, &[], &here, NOW)), "charter-unknown");
         let mut bad = offer(&good, 0);
         bad.request.statistics.clear();
-        assert_eq!(code(verify(bad, &accepted, &here, NOW)), "round-count");
+        assert_eq!(code(verify(bad, &accepted, &charters(), &here, NOW)), "round-count");
     }
 }

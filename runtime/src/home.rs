@@ -1,7 +1,7 @@
 //! A site's folder: settings, keys, data, ledger.
 //!
 //! ```text
-//! site.toml          settings, written by people            researchers/NAME.pub   keys that this site has accepted itself
+//! site.toml          settings, written by people            charters/              projects that this site takes part in, and its terms
 //! coordinator.json   whom to dial, from the invitation      ledger.sqlite          budgets, charges, releases
 //! keys/link.pem      the site's own key                     data/                  datasets, encrypted
 //! keys/store.pem     what datasets are encrypted with       blobs/, code/          components, and what was compiled of them
@@ -14,17 +14,19 @@
 //! handles to the folders. *Refuses*: a folder that is in use by another daemon, unknown settings, a wrong passphrase.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use serde::{Deserialize, Serialize};
+use vestibule_protocol::charter::CharterError;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::{KeyError, PublicKey, SecretKey};
 use vestibule_protocol::name::{Name, NameError};
 use vestibule_protocol::trust::{Trust, TrustError};
 
+use crate::charter::{Accepted, Terms};
 use crate::dataset::StoreKey;
 use crate::delay::Costs;
 use crate::ledger::{Ledger, LedgerError};
@@ -158,12 +160,12 @@ pub enum HomeError {
     /// The site has not joined a coordinator.
     #[error("{0}: this site has not joined a coordinator: use `vestibule site join` with the token that you were given")]
     NotJoined(PathBuf),
-    /// A researcher of that name is known with another key.
-    #[error("a researcher named `{0}` is accepted with another key: remove that one first")]
-    OtherKey(Name),
-    /// No researcher of that name.
-    #[error("no researcher named `{0}` is accepted here")]
-    Unknown(Name),
+    /// A charter.
+    #[error(transparent)]
+    Charter(#[from] CharterError),
+    /// No such charter.
+    #[error("no charter {0} is accepted here")]
+    Unknown(Digest),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -182,8 +184,8 @@ impl HomeError {
             Self::Name(_) => "site-name",
             Self::InUse(_) => "site-in-use",
             Self::NotJoined(_) => "site-not-joined",
-            Self::OtherKey(_) => "researcher-other-key",
-            Self::Unknown(_) => "researcher-unknown",
+            Self::Charter(error) => error.code(),
+            Self::Unknown(_) => "charter-unknown",
             Self::Ledger(error) => error.code(),
         }
     }
@@ -195,7 +197,7 @@ pub const LEDGER: &str = "ledger.sqlite";
 pub const LOG_KEY: &str = "keys/log.pub";
 const TRUST: &str = "trust.json";
 const FROZEN: &str = "frozen.note";
-const FOLDERS: [&str; 5] = ["keys", "researchers", "data", "blobs", "code"];
+const FOLDERS: [&str; 5] = ["keys", "charters", "data", "blobs", "code"];
 
 impl Home {
     /// Makes a new site in `path`: folders, settings, and keys that are protected by the passphrase, if one is given.
@@ -414,49 +416,53 @@ impl Home {
             .map_err(|source| HomeError::Io { path: self.path.join("coordinator.json"), source })
     }
 
-    /// Accepts a researcher's key: from now on this site considers jobs that it signed.
+    /// Takes part in a project from now on, under terms of its own.
     ///
     /// # Errors
-    /// The name is taken by another key; the file cannot be written.
-    pub fn accept(&self, name: &Name, key: &PublicKey) -> Result<(), HomeError> {
-        if self.researchers()?.iter().any(|(known, other)| known == name && other != key) {
-            return Err(HomeError::OtherKey(name.clone()));
+    /// It is not a charter; the file cannot be written.
+    pub fn accept(&self, envelope: &[u8], terms: Terms) -> Result<Accepted, HomeError> {
+        let accepted = Accepted::new(envelope, terms)?;
+        let stem = accepted.signed().digest().hex();
+        let terms = serde_json::to_vec_pretty(accepted.terms()).expect("names and numbers are always JSON");
+        for (file, bytes) in
+            [(format!("charters/{stem}.terms.json"), terms.as_slice()), (format!("charters/{stem}.json"), envelope)]
+        {
+            replace(&self.dir, &file, bytes).map_err(|source| HomeError::Io { path: self.path.join(&file), source })?;
         }
-        let file = format!("researchers/{name}.pub");
-        replace(&self.dir, &file, key.to_pem().as_bytes())
-            .map_err(|source| HomeError::Io { path: self.path.join(&file), source })
+        Ok(accepted)
     }
 
-    /// No longer accepts a researcher's key.
+    /// No longer takes part in a project.
     ///
     /// # Errors
-    /// There is none of that name.
-    pub fn forget(&self, name: &Name) -> Result<(), HomeError> {
-        let file = format!("researchers/{name}.pub");
+    /// It did not; the file cannot be removed.
+    pub fn leave(&self, charter: Digest) -> Result<(), HomeError> {
+        let file = format!("charters/{}.json", charter.hex());
         self.dir.remove_file(&file).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => HomeError::Unknown(name.clone()),
+            std::io::ErrorKind::NotFound => HomeError::Unknown(charter),
             _ => HomeError::Io { path: self.path.join(&file), source },
         })
     }
 
-    /// The researchers whose keys this site has accepted, by name. Read anew each time, so a removal holds at once.
+    /// The charters that this site has accepted, by project. Read anew each time, so that a withdrawal holds at once.
     ///
     /// # Errors
     /// The folder or a file in it cannot be read.
-    pub fn researchers(&self) -> Result<Vec<(Name, PublicKey)>, HomeError> {
-        let folder = self.path.join("researchers");
+    pub fn charters(&self) -> Result<Vec<Accepted>, HomeError> {
+        let folder = self.path.join("charters");
         let io = |source| HomeError::Io { path: folder.clone(), source };
         let mut found = Vec::new();
-        for entry in self.dir.read_dir("researchers").map_err(io)? {
-            let entry = entry.map_err(io)?;
-            let file = entry.file_name();
-            let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".pub")) else { continue };
-            let mut text = String::new();
-            entry.open().and_then(|mut file| file.read_to_string(&mut text)).map_err(io)?;
-            let key = PublicKey::from_pem(&text).map_err(|source| HomeError::Key { path: folder.join(&file), source })?;
-            found.push((name.parse()?, key));
+        for entry in self.dir.read_dir("charters").map_err(io)? {
+            let file = entry.map_err(io)?.file_name();
+            let stem = file.to_str().and_then(|file| file.strip_suffix(".json")).filter(|stem| !stem.contains('.'));
+            let Some(stem) = stem else { continue };
+            let path = |suffix: &str| format!("charters/{stem}{suffix}");
+            let terms = self.dir.read(path(".terms.json")).map_err(io)?;
+            let terms = serde_json::from_slice(&terms)
+                .map_err(|error| HomeError::Settings { path: self.path.join(path(".terms.json")), why: error.to_string() })?;
+            found.push(Accepted::new(&self.dir.read(path(".json")).map_err(io)?, terms)?);
         }
-        found.sort();
+        found.sort_by(|one, other| one.signed().charter().project.cmp(&other.signed().charter().project));
         Ok(found)
     }
 }
@@ -482,10 +488,6 @@ pub(crate) fn replace(dir: &Dir, name: &str, bytes: &[u8]) -> std::io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn key(seed: u8) -> PublicKey {
-        SecretKey::from_seed([seed; 32]).unwrap().public()
-    }
 
     #[test]
     fn a_site_is_made_once_and_opened_with_its_passphrase() {
@@ -524,17 +526,18 @@ mod tests {
     }
 
     #[test]
-    fn researchers_are_accepted_and_forgotten() {
+    fn charters_are_accepted_and_left() {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::init(temp.path(), None).unwrap();
-        let ada: Name = "ada".parse().unwrap();
-        home.accept(&ada, &key(1)).unwrap();
-        home.accept(&ada, &key(1)).unwrap();
-        assert_eq!(home.accept(&ada, &key(2)).unwrap_err().code(), "researcher-other-key");
-        assert_eq!(home.researchers().unwrap(), [(ada.clone(), key(1))]);
-        home.forget(&ada).unwrap();
-        assert_eq!(home.forget(&ada).unwrap_err().code(), "researcher-unknown");
-        assert!(home.researchers().unwrap().is_empty());
+        let envelope = crate::charter::tests::charter().sign(&crate::admission::tests::researcher()).unwrap();
+        let terms = Terms { epsilon_micro: Some(1_000_000), columns: None };
+        let accepted = home.accept(&envelope, terms).unwrap();
+        assert_eq!(home.accept(b"{}", Terms::default()).unwrap_err().code(), "envelope-malformed");
+        assert_eq!(home.charters().unwrap(), std::slice::from_ref(&accepted));
+        let digest = accepted.signed().digest();
+        home.leave(digest).unwrap();
+        assert_eq!(home.leave(digest).unwrap_err().code(), "charter-unknown");
+        assert!(home.charters().unwrap().is_empty());
     }
 
     #[test]

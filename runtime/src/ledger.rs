@@ -156,6 +156,12 @@ pub enum LedgerError {
         /// What the job would reserve.
         asked: Rho,
     },
+    /// The project's own cap.
+    #[error("the charter's budget at this site does not hold another {asked}")]
+    OverCharter {
+        /// What the job would reserve.
+        asked: Rho,
+    },
     /// The dataset was paid from another account before.
     #[error(
         "dataset `{dataset}` is paid from the account `{was}`: what was spent stays spent, so its population cannot change"
@@ -215,6 +221,7 @@ impl LedgerError {
         match self {
             Self::OverBudget { .. } => "budget-exhausted",
             Self::OverResearcher { .. } => "researcher-budget-exhausted",
+            Self::OverCharter { .. } => "charter-budget-exhausted",
             Self::OtherPopulation { .. } => "population-differs",
             Self::OverJob { .. } => "round-over-job-budget",
             Self::OtherManifest => "job-differs",

@@ -1,6 +1,7 @@
 //! The site: the only process family that sees data.
 //!
-//! In the order of one job's path: [`link`] dials the coordinator and hears an offer; [`admission`] verifies whose it is;
+//! In the order of one job's path: [`link`] dials the coordinator and hears an offer; [`admission`] verifies whose it is, and that it is one
+//! of a project whose [`charter`] this site has accepted;
 //! [`policy`] decides whether this site takes part; [`component`] fetches the analysis and [`guests`] loads it into worker processes; [`ledger`] reserves and
 //! charges its budget; [`dataset`] reads partitions and [`round`] has them run; [`reduce`] clamps and sums; [`noise`] is drawn;
 //! [`airlock`] looks at what is about to leave; [`release`] is stored, and sent when its [`delay`] is over; each step is a leaf of the [`log`], which other
@@ -12,6 +13,7 @@
 
 pub mod admission;
 pub mod airlock;
+pub mod charter;
 pub mod component;
 pub mod dataset;
 pub mod delay;

@@ -291,10 +291,12 @@ impl Site {
 
     fn verify(&self, offer: Offer, now: i64) -> Result<Verified, Refused> {
         let trust = self.member(now)?;
-        // Whom this site has accepted, as far as the consortium still believes them to be researchers.
-        let mut researchers = self.home.researchers().map_err(|error| own("researchers", &error))?;
-        researchers.retain(|(_, key)| trust.person(key, Role::Researcher).is_some());
-        let verified = admission::verify(offer, &researchers, &self.name, now);
+        // The consortium says who a researcher is; whose jobs are considered, this site alone.
+        let persons = trust.bundle().persons.iter().filter(|person| trust.person(&person.key, Role::Researcher).is_some());
+        let researchers: Vec<_> = persons.map(|person| (person.name.clone(), person.key)).collect();
+        let mut charters = self.home.charters().map_err(|error| own("charters", &error))?;
+        charters.retain(|charter| trust.person(&charter.signed().charter().lead, Role::Researcher).is_some());
+        let verified = admission::verify(offer, &researchers, &charters, &self.name, now);
         let verified = verified.map_err(|error| Refused::from((error.code(), error)))?;
         if trust.bundle().revoked.components.contains(&verified.signed().manifest().component.sha256) {
             return Err(("component-revoked", "the consortium has revoked the component").into());
@@ -345,6 +347,7 @@ impl Site {
         if admitted.verified().index() >= plan.max_rounds {
             return Err(("round-beyond-plan", "the analysis' own plan has fewer rounds").into());
         }
+        admitted.verified().charter().reads(&plan.columns).map_err(|error| Refused::from((error.code(), error)))?;
         let named = |name: &str| manifest.catalogues.iter().any(|catalogue| catalogue.name.as_str() == name);
         if let Some(slice) = plan.variants.iter().find(|slice| !named(&slice.catalogue)) {
             let why = format!("the plan reads catalogue `{}`, which the manifest does not name", slice.catalogue);

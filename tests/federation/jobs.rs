@@ -79,13 +79,26 @@ fn two_sites_answer_and_every_refusal_says_why() {
     let over = |site: &Value| site["reason"]["code"] == "epsilon-over-site-cap";
     assert!(status["sites"].as_array().unwrap().iter().any(over), "{status}");
 
-    // A researcher whom a site does not accept, or no longer.
-    world.ok(&["site", "researcher", "remove", "leiden", "ada"]);
+    // A project that a site takes no part in, or no longer.
+    let list = world.ok(&["site", "charter", "list", "leiden"]);
+    world.ok(&["site", "charter", "withdraw", "leiden", list[0]["charter"].as_str().unwrap()]);
     let job = world.submitted("cohort-summary", &SUMMARY.replace("min_sites = 2", "min_sites = 1"));
     let status = world.ended(&job);
     assert_eq!(status["state"], "finished", "{status}");
-    assert_eq!(status["sites"][1]["reason"]["code"], "signature-refused", "{status}");
-    world.ok(&["site", "researcher", "add", "leiden", "ada", "ada.pem.pub"]);
+    assert_eq!(status["sites"][1]["reason"]["code"], "charter-unknown", "{status}");
+    // It may also take part for less: fewer columns, a smaller budget of the project's own.
+    let narrow = |terms: &[&str], epsilon: &str, code: &str| {
+        world.ok(&[&["site", "charter", "accept", "leiden", "project.json"], terms].concat());
+        let job = SUMMARY.replace("min_sites = 2", "min_sites = 1").replace("[\"*\"]", "[\"leiden\"]");
+        let job = world.submitted("cohort-summary", &job.replace("epsilon = 1.0", epsilon));
+        let status = world.ended(&job);
+        assert_eq!(status["sites"][0]["reason"]["code"], code, "{status}");
+    };
+    narrow(&["--column", "age"], "epsilon = 1.0", "charter-column");
+    narrow(&["--epsilon", "1.5"], "epsilon = 1.2", "charter-budget-exhausted");
+    world.ok(&["site", "charter", "accept", "leiden", "project.json"]);
+    let page = String::from_utf8(crate::world::run(world.dir(), &["charter", "show", "project.json"]).stdout).unwrap();
+    assert!(page.contains("Whether it holds.") && page.contains("DUO:0000037") && page.contains("kyoto, leiden"), "{page}");
 
     // What is left of kyoto's epsilon 10 does not hold this many jobs, each of which asks something else: the last are refused, and
     // never run.

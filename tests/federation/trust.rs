@@ -384,8 +384,8 @@ fn a_log_that_was_rewritten_is_known_to_its_witnesses() {
     let database = rusqlite::Connection::open(world.dir().join("leiden/ledger.sqlite")).unwrap();
     database.execute_batch("DROP TRIGGER log_leaf_fixed; DROP TRIGGER log_node_fixed; DROP TRIGGER log_node_kept").unwrap();
     let changed = database.execute(
-        "UPDATE log_leaf SET body = CAST(replace(CAST(body AS TEXT), 'researcher-add', 'researcher-ADD') AS BLOB)
-         WHERE CAST(body AS TEXT) LIKE '%researcher-add%'",
+        "UPDATE log_leaf SET body = CAST(replace(CAST(body AS TEXT), 'charter-accept', 'charter-ACCEPT') AS BLOB)
+         WHERE CAST(body AS TEXT) LIKE '%charter-accept%'",
         [],
     );
     assert_eq!(changed, Ok(1));

@@ -101,12 +101,26 @@ impl World {
             "--country",
             "NL",
         ]);
+        world.charter("project", "epsilon = 50.0", sites);
         for site in sites {
             world.add_site(site);
         }
         world.issue();
         world.all_connected();
         world
+    }
+
+    /// A charter of ada's, `NAME.json`, that leaves everything open but its budget: a line or two of its file.
+    pub(crate) fn charter(&self, name: &str, budget: &str, sites: &[&str]) {
+        let ada = vestibule_key(self.dir()).public().to_string();
+        let text = format!(
+            "project = {name:?}\ntitle = \"A test\"\nsummary = \"Whether it holds.\"\nlead = {ada:?}\nmembers = [{ada:?}]\n\
+             sites = {sites:?}\ndatasets = [\"cohort\"]\ncolumns = [\"*\"]\ncatalogues = [\"*\"]\ncomponents = [\"*\"]\n{budget}\n\
+             delta = 1e-6\nfrom = \"2020-01-01\"\nuntil = \"2100-01-01\"\noutputs = \"tables\"\nfunding = \"none\"\n\
+             [purpose]\nresearch = \"DUO:0000037\"\n"
+        );
+        std::fs::write(self.dir().join(format!("{name}.toml")), text).unwrap();
+        self.ok(&["charter", "sign", &format!("{name}.toml"), "--key", "ada.pem"]);
     }
 
     /// Whoever has joined is in the consortium from now on.
@@ -132,7 +146,7 @@ impl World {
         self.ok(&["site", "init", site]);
         self.set_site(site, "");
         self.ok(&["site", "ingest", site, &format!("{site}-source/DATASET.toml")]);
-        self.ok(&["site", "researcher", "add", site, "ada", "ada.pem.pub"]);
+        self.ok(&["site", "charter", "accept", site, "project.json"]);
         let token = self.ok(&["coordinator", "invite", "coordinator", "site", site]);
         self.ok(&["site", "join", site, token["token"].as_str().unwrap(), "--organisation", "test", "--country", "NL"]);
         self.sites.push((site.to_owned(), None));
@@ -266,14 +280,16 @@ impl World {
     /// Writes a job file beside its component and submits it.
     pub(crate) fn submit(&self, analysis: &str, toml: &str) -> (i32, Value) {
         std::fs::copy(component(analysis), self.dir().join(format!("{analysis}.wasm"))).unwrap();
-        let text = format!("analysis = \"{analysis}.wasm\"\ndataset = \"cohort\"\n{toml}");
+        let charter = if toml.contains("charter =") { "" } else { "charter = \"project.json\"\n" };
+        let text = format!("{charter}analysis = \"{analysis}.wasm\"\ndataset = \"cohort\"\n{toml}");
         std::fs::write(self.dir().join("job.toml"), text).unwrap();
         self.job(&["submit", "job.toml"])
     }
 
     /// Writes a job file beside a component that was submitted before, submits it and waits for its result.
     pub(crate) fn submit_and_wait(&self, analysis: &str, toml: &str) -> (i32, Value) {
-        let text = format!("analysis = \"{analysis}.wasm\"\ndataset = \"cohort\"\n{toml}");
+        let charter = if toml.contains("charter =") { "" } else { "charter = \"project.json\"\n" };
+        let text = format!("{charter}analysis = \"{analysis}.wasm\"\ndataset = \"cohort\"\n{toml}");
         std::fs::write(self.dir().join("job.toml"), text).unwrap();
         self.job(&["submit", "job.toml", "--wait"])
     }

@@ -45,6 +45,7 @@ impl World {
         let mut federation = Federation::start(&dir, 1)?.logging(
             "trace,cranelift=off,cranelift_codegen=off,cranelift_frontend=off,regalloc2=off,wasmtime_internal_cranelift=off",
         );
+        federation.charter("project", &["ada"], &["with", "less", "poor"])?;
         std::fs::write(dir.join("hostile.wasm"), &lab.component)?;
         let people = Lab::people(24);
         let row =
@@ -74,8 +75,9 @@ impl World {
         let file = format!("{researcher}-{site}.toml");
         // As much as a site allows; enough for the walk through memory to begin.
         let fuel = if params.contains("chase") { 100_000_000 } else { 5_000_000 };
+        let charter = if researcher == "eve" && self.dir.join("both.json").exists() { "both" } else { "project" };
         let job = format!(
-            "analysis = \"hostile.wasm\"\ndataset = \"cohort\"\nepsilon = {epsilon:?}\ndelta = 1e-6\nsites = [\"{site}\"]\nmin_sites = 1\n\
+            "charter = \"{charter}.json\"\nanalysis = \"hostile.wasm\"\ndataset = \"cohort\"\nepsilon = {epsilon:?}\ndelta = 1e-6\nsites = [\"{site}\"]\nmin_sites = 1\n\
              [limits]\nfuel_per_partition = {fuel}\nmemory_mib = 64\n[params]\n{params}\n"
         );
         std::fs::write(self.dir.join(&file), job)?;
@@ -183,14 +185,15 @@ impl World {
         numbers.with_context(|| format!("a report without the released numbers: {result}"))
     }
 
-    /// A second researcher, first not accepted by the site, then accepted.
+    /// A second researcher, first of no project that the site takes part in, then of one.
     fn colluding(&self) -> Result<Vec<Row>> {
         self.federation.researcher("eve")?;
         self.federation.issue()?;
         let (status, _) = self.shown("eve", SITES[0], 0.5, "how = \"infinite\"")?;
         let code = status.pointer("/sites/0/reason/code").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let stranger = (code == "signature-refused", format!("the site's answer: {code}"));
-        self.federation.vestibule(&["site", "researcher", "add", SITES[0], "eve", "eve.pem.pub"])?;
+        let stranger = (code == "charter-not-member", format!("the site's answer: {code}"));
+        self.federation.charter("both", &["ada", "eve"], &SITES)?;
+        self.federation.vestibule(&["site", "charter", "accept", SITES[0], "both.json"])?;
         let before = self.spent(SITES[0])?;
         let same = self.numbers("eve", 0.5, "how = \"infinite\"")? == self.numbers("ada", 0.5, "how = \"infinite\"")?;
         let free = (self.spent(SITES[0])? - before).abs() < f64::EPSILON;

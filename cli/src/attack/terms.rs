@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use vestibule_protocol::charter::{Charter, Purpose, Range};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::{JobId, Limits, Noise};
 use vestibule_protocol::key::{PublicKey, SecretKey};
@@ -13,6 +14,7 @@ use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::round::{Bound, RoundRequest, Statistic};
 use vestibule_protocol::scores::Source;
 use vestibule_runtime::admission;
+use vestibule_runtime::charter::{Accepted, Terms};
 use vestibule_runtime::dataset::{DatasetInfo, IngestError};
 use vestibule_runtime::home::Settings;
 use vestibule_runtime::ledger::{Admission, Ledger, LedgerError, Purse};
@@ -82,9 +84,42 @@ fn researcher(seed: u8) -> Result<SecretKey> {
     Ok(SecretKey::from_seed([seed; 32])?)
 }
 
+/// A charter of both researchers.
+fn charter() -> Result<Accepted> {
+    let lead = researcher(1)?;
+    let charter = Charter {
+        project: "registry".parse()?,
+        title: "a registry".to_owned(),
+        summary: "why".to_owned(),
+        purpose: Purpose {
+            research: "DUO:0000037".to_owned(),
+            disease: None,
+            commercial: false,
+            methods_only: false,
+            clinical_care: false,
+        },
+        lead: lead.public(),
+        members: [lead.public(), researcher(2)?.public()].into(),
+        sites: ["here".parse()?].into(),
+        datasets: ["cohort".parse()?].into(),
+        columns: Range::Any,
+        catalogues: Range::Any,
+        components: Range::Any,
+        epsilon_micro: 50_000_000,
+        delta_femto: 1_000_000_000,
+        not_before: "2026-11-01T00:00:00Z".to_owned(),
+        not_after: "2027-11-01T00:00:00Z".to_owned(),
+        outputs: "tables".to_owned(),
+        funding: "none".to_owned(),
+        ethics: None,
+    };
+    Ok(Accepted::new(&charter.sign(&lead)?, Terms::default())?)
+}
+
 fn manifest(lab: &Lab, job: u8, epsilon_micro: u64) -> Result<Manifest> {
     Ok(Manifest {
         job: JobId::from_bytes([job; 16]),
+        charter: charter()?.signed().digest(),
         title: "a job".to_owned(),
         component: ComponentRef { sha256: Digest::of(&lab.component), bytes: lab.component.len() as u64 },
         params: format!("{{\"job\":{job}}}"),
@@ -144,7 +179,7 @@ impl Till<'_> {
         let request = RoundRequest { statistics: vec![statistic], budget_share: share, state, dosages: true };
         let offer = Offer { manifest: manifest.sign(key)?, round, request };
         let known: [(Name, PublicKey); 1] = [(name.parse()?, key.public())];
-        let verified = admission::verify(offer, &known, &"here".parse()?, NOW)?;
+        let verified = admission::verify(offer, &known, &[charter()?], &"here".parse()?, NOW)?;
         let admitted = policy::decide(verified, &Settings::default(), Some(self.info))?;
         Ok(self.ledger.charge(admitted, &self.purse, AT))
     }

@@ -55,6 +55,7 @@ impl Demo {
         say(json, "starting a coordinator and its sites");
         let sites: Vec<&str> = SITES.iter().take(usize::from(self.sites)).map(|(site, _)| *site).collect();
         let mut federation = Federation::start(&dir, 2.min(sites.len().saturating_sub(1).try_into()?))?;
+        federation.charter("project", &["ada"], &sites)?;
         for site in &sites {
             federation.demo_site(site, &root.join("cli/demo-data"), site, None)?;
         }

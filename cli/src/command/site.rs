@@ -8,9 +8,11 @@ use cap_std::fs::Dir;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use vestibule_protocol::digest::Digest;
 use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
+use vestibule_runtime::charter::Terms;
 use vestibule_runtime::dataset::{self, Dataset, ingest};
 use vestibule_runtime::home::{Home, HomeError};
 use vestibule_runtime::link::Whose;
@@ -18,7 +20,7 @@ use vestibule_runtime::site::SiteError;
 
 use super::daemon;
 use crate::failure::{Failure, coded};
-use crate::files::{now, passphrase, public_key, read, with_passphrase};
+use crate::files::{now, passphrase, read, read_bytes, with_passphrase};
 use crate::show;
 
 #[derive(Debug, Subcommand)]
@@ -84,33 +86,37 @@ pub(crate) enum Site {
         /// The site's folder.
         dir: PathBuf,
     },
-    /// Whose jobs this site considers.
+    /// Which projects this site takes part in.
     #[command(subcommand)]
-    Researcher(Researcher),
+    Charter(Charter),
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Researcher {
-    /// Accept a researcher's key: check by phone or in person that it is theirs.
-    Add {
+pub(crate) enum Charter {
+    /// Take part in a project, under its charter and this site's own terms, which can only be narrower. Read it first: `vestibule charter show`.
+    Accept {
         /// The site's folder.
         dir: PathBuf,
-        /// The name that you give them.
-        name: Name,
-        /// Their public key's file.
-        key: PathBuf,
+        /// The signed charter.
+        charter: PathBuf,
+        /// Less than the charter asks for: epsilon for all its jobs here.
+        #[arg(long)]
+        epsilon: Option<f64>,
+        /// The only columns that it may read here.
+        #[arg(long = "column")]
+        columns: Vec<String>,
     },
-    /// The keys that are accepted.
+    /// The projects that this site takes part in.
     List {
         /// The site's folder.
         dir: PathBuf,
     },
-    /// No longer accept a key. Holds at once.
-    Remove {
+    /// No longer take part. Holds at once; what was charged stays charged.
+    Withdraw {
         /// The site's folder.
         dir: PathBuf,
-        /// Whose.
-        name: Name,
+        /// The charter's digest.
+        charter: Digest,
     },
 }
 
@@ -173,25 +179,7 @@ impl Site {
                 Ok(())
             }
             Self::Budget { dir } => budget(&recorded(&dir, "budget", json!({}))?, json),
-            Self::Researcher(Researcher::Add { dir, name, key }) => {
-                let key = public_key(&key)?;
-                let site = recorded(&dir, "researcher-add", json!({ "name": name, "key": key }))?;
-                site.accept(&name, &key).map_err(home)?;
-                print(json, &json!({ "name": name, "key": key.to_string() }), &format!("{name} is accepted, with {key}"));
-                Ok(())
-            }
-            Self::Researcher(Researcher::Remove { dir, name }) => {
-                recorded(&dir, "researcher-remove", json!({ "name": name }))?.forget(&name).map_err(home)?;
-                print(json, &json!({ "name": name }), &format!("{name} is no longer accepted"));
-                Ok(())
-            }
-            Self::Researcher(Researcher::List { dir }) => {
-                let found = open(&dir)?.researchers().map_err(home)?;
-                let list: Vec<_> = found.iter().map(|(name, key)| json!({ "name": name, "key": key.to_string() })).collect();
-                let text: Vec<String> = found.iter().map(|(name, key)| format!("{name}  {key}")).collect();
-                print(json, &json!(list), &text.join("\n"));
-                Ok(())
-            }
+            Self::Charter(command) => charters(command, json),
         }
     }
 }
@@ -218,6 +206,62 @@ fn print(json: bool, document: &serde_json::Value, text: &str) {
     } else {
         println!("{text}");
     }
+}
+
+fn charters(command: Charter, json: bool) -> Result<()> {
+    let log = |site: &Home, charter: Digest, project: &Name, accepted: bool, details: serde_json::Value| {
+        let event = Event::Charter { charter, project: project.clone(), accepted };
+        let logged = site.ledger().map_err(home)?.record(event, Some(&details), since_1970());
+        logged.map_err(|error| coded(error.code(), error))
+    };
+    match command {
+        Charter::Accept { dir, charter, epsilon, columns } => {
+            let site = recorded(&dir, "charter-accept", json!({ "file": charter }))?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "negative and impossible ones are refused"
+            )]
+            let epsilon_micro = epsilon.map(|epsilon| (epsilon * 1e6).round() as u64);
+            let terms = Terms { epsilon_micro, columns: (!columns.is_empty()).then(|| columns.into_iter().collect()) };
+            let accepted = site.accept(&read_bytes(&charter)?, terms.clone()).map_err(home)?;
+            let (digest, project) = (accepted.signed().digest(), &accepted.signed().charter().project);
+            log(&site, digest, project, true, json!(terms))?;
+            let text = format!("takes part in {project}, under {digest}, for at most {:.6} rho", accepted.cap().value());
+            print(json, &json!({ "project": project, "charter": digest, "cap_rho": accepted.cap().value() }), &text);
+        }
+        Charter::List { dir } => {
+            let found = open(&dir)?.charters().map_err(home)?;
+            let document = found.iter().map(|accepted| {
+                let signed = accepted.signed();
+                json!({ "project": signed.charter().project, "title": signed.charter().title, "charter": signed.digest(),
+                    "until": signed.charter().not_after, "cap_rho": accepted.cap().value(), "terms": accepted.terms() })
+            });
+            let rows = found.iter().map(|accepted| {
+                let charter = accepted.signed().charter();
+                let cap = format!("{:.6}", accepted.cap().value());
+                vec![
+                    charter.project.to_string(),
+                    charter.title.clone(),
+                    charter.not_after.clone(),
+                    cap,
+                    accepted.signed().digest().to_string(),
+                ]
+            });
+            let text = show::grid(&["project", "title", "until", "rho here", "charter"], rows);
+            print(json, &json!(document.collect::<Vec<_>>()), &text);
+        }
+        Charter::Withdraw { dir, charter } => {
+            let site = recorded(&dir, "charter-withdraw", json!({ "charter": charter }))?;
+            let known = site.charters().map_err(home)?.into_iter().find(|accepted| accepted.signed().digest() == charter);
+            site.leave(charter).map_err(home)?;
+            if let Some(known) = known {
+                log(&site, charter, &known.signed().charter().project, false, json!({}))?;
+            }
+            print(json, &json!({ "charter": charter }), &format!("no longer takes part in {charter}"));
+        }
+    }
+    Ok(())
 }
 
 fn take_in(site: &Home, recipe: &Path, json: bool) -> Result<()> {

@@ -55,6 +55,15 @@ pub enum Event {
         /// SHA-256 of its signed bytes.
         bundle: Digest,
     },
+    /// The site takes part in a project from now on, or no longer. Details: its own terms.
+    Charter {
+        /// The project's charter.
+        charter: Digest,
+        /// Its name.
+        project: Name,
+        /// Whether it takes part.
+        accepted: bool,
+    },
     /// A dataset was taken in, anew or for the first time. Details: its version's name.
     Dataset {
         /// Which.
@@ -94,6 +103,8 @@ pub enum Event {
         job: JobId,
         /// Its signed terms.
         manifest: Digest,
+        /// Its project's charter.
+        charter: Digest,
         /// What it reads.
         dataset: Name,
         /// What it is paid from.

@@ -47,6 +47,8 @@ pub struct Account {
 pub struct Job {
     /// Its signed terms.
     pub manifest: Digest,
+    /// Its project's charter.
+    pub charter: Digest,
     /// What it reads.
     pub dataset: Name,
     /// What it is paid from.
@@ -99,7 +101,7 @@ impl Replay {
                 account.cap_delta_femto = *cap_delta_femto;
                 account.cap_moments_femto = *cap_moments_femto;
             }
-            Event::Job { job, manifest, dataset, population } => {
+            Event::Job { job, manifest, charter, dataset, population } => {
                 if !self.accounts.contains_key(population) {
                     return Err("it names an account that has no terms");
                 }
@@ -109,10 +111,13 @@ impl Replay {
                 if self.datasets.entry(dataset.clone()).or_insert_with(|| population.clone()) != population {
                     return Err("its dataset was paid from another account before");
                 }
-                let (manifest, dataset, population) = (*manifest, dataset.clone(), population.clone());
+                let (manifest, charter) = (*manifest, *charter);
+                let (dataset, population) = (dataset.clone(), population.clone());
                 let (reserved, spent_rho_pico, rounds, ended) = (None, 0, Vec::new(), false);
-                self.jobs
-                    .insert(*job, Job { manifest, dataset, population, leaf: number, reserved, spent_rho_pico, rounds, ended });
+                self.jobs.insert(
+                    *job,
+                    Job { manifest, charter, dataset, population, leaf: number, reserved, spent_rho_pico, rounds, ended },
+                );
             }
             Event::Reserved { job, rho_pico } => {
                 let (job, account) = self.open(*job)?;

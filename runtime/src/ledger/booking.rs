@@ -46,13 +46,13 @@ impl<'a> Asked<'a> {
         let event = Event::Job {
             job: self.job(),
             manifest: signed.digest(),
+            charter: signed.manifest().charter,
             dataset: signed.manifest().dataset.clone(),
             population: purse.population.clone(),
         };
         let details = serde_json::json!({ "researcher": self.verified.researcher(), "title": signed.manifest().title });
         let leaf = self.log(tx, event, Some(&details))?;
-        let sql =
-            "INSERT INTO job(job, manifest, dataset, researcher, title, admitted, leaf) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let sql = "INSERT INTO job(job, manifest, dataset, researcher, title, admitted, leaf, charter) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let row = params![
             self.job().to_string(),
             signed.digest().to_string(),
@@ -60,7 +60,8 @@ impl<'a> Asked<'a> {
             self.verified.researcher().as_str(),
             signed.manifest().title,
             self.now(),
-            leaf
+            leaf,
+            signed.manifest().charter.to_string()
         ];
         tx.execute(sql, row).map_err(database(tx)).map(|_| ())
     }
@@ -106,6 +107,11 @@ impl<'a> Asked<'a> {
             let left = left(tx, &self.purse.population)?;
             if whole > left {
                 return Err(LedgerError::OverBudget { population: population(), asked: whole, left });
+            }
+            let charter = self.verified.charter();
+            let held = of_charter(tx, charter.signed().digest(), &self.purse.population)?;
+            if held.checked_add(whole).is_none_or(|sum| sum > charter.cap()) {
+                return Err(LedgerError::OverCharter { asked: whole });
             }
             if let Some(cap) = self.purse.researcher_cap {
                 let committed = committed(tx, &self.purse.population, self.verified.researcher())?;
@@ -201,6 +207,13 @@ pub(super) fn moments_left(tx: &Transaction<'_>, population: &Name) -> Result<u6
     let sql = "SELECT MAX(cap_moments - spent_moments, 0) FROM account WHERE population = ?1";
     let found: i64 = tx.query_row(sql, [population.as_str()], |row| row.get(0)).map_err(database(tx))?;
     Ok(found.unsigned_abs())
+}
+
+/// What a charter's jobs hold and have spent of an account.
+fn of_charter(tx: &Transaction<'_>, charter: Digest, population: &Name) -> Result<Rho, LedgerError> {
+    let sql = "SELECT COALESCE(SUM(CASE ended WHEN 0 THEN reserved_rho ELSE spent_rho END), 0)
+               FROM job_account WHERE charter = ?1 AND population = ?2";
+    tx.query_row(sql, params![charter.to_string(), population.as_str()], |row| schema::rho(row, 0)).map_err(database(tx))
 }
 
 /// What a researcher's jobs hold and have spent of an account.

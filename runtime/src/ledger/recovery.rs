@@ -97,9 +97,9 @@ impl Ledger {
                 let mut id = [0; 16];
                 getrandom::fill(&mut id).map_err(|error| LedgerError::Database { path: "ledger".into(), why: error.to_string() })?;
                 let job = JobId::from_bytes(id);
-                let event = Event::Job { job, manifest: digest, dataset: dataset.clone(), population: population.clone() };
+                let event = Event::Job { job, manifest: digest, charter: digest, dataset: dataset.clone(), population: population.clone() };
                 let leaf = append(tx, at_ms, event, Some(&serde_json::json!({ "title": TITLE })))?;
-                let sql = "INSERT INTO job(job, manifest, dataset, researcher, title, admitted, leaf) VALUES(?1, ?2, ?3, '-', ?4, 0, ?5)";
+                let sql = "INSERT INTO job(job, manifest, charter, dataset, researcher, title, admitted, leaf) VALUES(?1, ?2, ?2, ?3, '-', ?4, 0, ?5)";
                 let row = params![job.to_string(), digest.to_string(), dataset.as_str(), TITLE, leaf];
                 tx.execute(sql, row).map_err(database(tx))?;
                 if rho > Rho::ZERO {

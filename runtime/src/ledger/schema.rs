@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS account(
   cap_moments INTEGER NOT NULL CHECK(cap_moments >= 0), spent_moments INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE IF NOT EXISTS dataset(dataset TEXT PRIMARY KEY, population TEXT NOT NULL REFERENCES account(population)) STRICT;
 CREATE TABLE IF NOT EXISTS job(
-  job TEXT PRIMARY KEY CHECK(length(job) = 32), manifest TEXT NOT NULL, dataset TEXT NOT NULL REFERENCES dataset(dataset),
+  job TEXT PRIMARY KEY CHECK(length(job) = 32), manifest TEXT NOT NULL, charter TEXT NOT NULL, dataset TEXT NOT NULL REFERENCES dataset(dataset),
   researcher TEXT NOT NULL, title TEXT NOT NULL, admitted INTEGER NOT NULL,
   leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), ended INTEGER NOT NULL DEFAULT 0 CHECK(ended IN (0, 1))) STRICT;
 CREATE TABLE IF NOT EXISTS reservation(
@@ -73,7 +73,7 @@ CREATE TRIGGER IF NOT EXISTS dataset_kept BEFORE DELETE ON dataset BEGIN SELECT 
 CREATE TRIGGER IF NOT EXISTS account_kept BEFORE DELETE ON account BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS reservation_fixed BEFORE UPDATE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS reservation_kept BEFORE DELETE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, dataset, researcher, title, leaf ON job
+CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, charter, dataset, researcher, title, leaf ON job
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS job_stays_ended BEFORE UPDATE OF ended ON job WHEN NEW.ended < OLD.ended
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;

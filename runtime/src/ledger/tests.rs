@@ -3,9 +3,11 @@
 use super::*;
 use crate::admission::Verified;
 use crate::admission::tests::{NOW, manifest, verified};
+use crate::charter::Terms;
 use crate::dataset::DatasetInfo;
 use crate::home::Settings;
 use crate::policy::decide;
+use vestibule_protocol::charter::Charter;
 use vestibule_protocol::manifest::Manifest;
 use vestibule_protocol::release::Release;
 
@@ -47,7 +49,9 @@ fn charge_round(ledger: &Ledger, manifest: &Manifest, round: u32) -> Result<Admi
     let mut offer = crate::admission::tests::offer(manifest, round);
     offer.request.state = vec![u8::try_from(round).unwrap()];
     let researchers = [("ada".parse().unwrap(), crate::admission::tests::researcher().public())];
-    let verified = crate::admission::verify(offer, &researchers, &"here".parse().unwrap(), NOW).unwrap();
+    let verified =
+        crate::admission::verify(offer, &researchers, &crate::admission::tests::charters(), &"here".parse().unwrap(), NOW)
+            .unwrap();
     ledger.charge(admit(verified), &purse(8.0), AT)
 }
 
@@ -219,6 +223,26 @@ fn a_researcher_has_a_cap_of_their_own() {
 }
 
 #[test]
+fn a_charter_has_a_cap_of_its_own() {
+    use crate::charter::tests::{accepted, charter as project};
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let small = accepted(&Charter { epsilon_micro: 1_300_000, ..project() }, Terms::default());
+    let charge = |manifest: &Manifest| {
+        let manifest = Manifest { charter: small.signed().digest(), ..manifest.clone() };
+        let researchers = [("ada".parse().unwrap(), crate::admission::tests::researcher().public())];
+        let offer = crate::admission::tests::offer(&manifest, 0);
+        let here = "here".parse().unwrap();
+        let verified = crate::admission::verify(offer, &researchers, std::slice::from_ref(&small), &here, NOW).unwrap();
+        ledger.charge(admit(verified), &purse(8.0), AT)
+    };
+    run(charge(&job(1)).unwrap());
+    assert_eq!(charge(&job(2)).unwrap_err().code(), "charter-budget-exhausted");
+    // Another project's budget is its own.
+    run(ledger.charge(admit(verified(&job(3), 0)), &purse(8.0), AT).unwrap());
+}
+
+#[test]
 fn the_moments_of_releases_have_a_cap_too() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = ledger(&temp);
@@ -241,7 +265,9 @@ fn other_terms_other_rounds_and_ended_jobs_are_refused() {
     let mut offer = crate::admission::tests::offer(&job(1), 0);
     offer.request.state = vec![1];
     let researchers = [("ada".parse().unwrap(), crate::admission::tests::researcher().public())];
-    let changed = crate::admission::verify(offer, &researchers, &"here".parse().unwrap(), NOW).unwrap();
+    let changed =
+        crate::admission::verify(offer, &researchers, &crate::admission::tests::charters(), &"here".parse().unwrap(), NOW)
+            .unwrap();
     assert_eq!(ledger.charge(admit(changed), &purse(8.0), AT).unwrap_err().code(), "round-differs");
     run(charge(&ledger, &job(1), 1).unwrap());
     // Two rounds of a half each: the third has nothing left.

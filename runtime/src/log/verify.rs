@@ -257,11 +257,16 @@ impl Check<'_> {
         let rows = replay.datasets.iter().map(|(dataset, account)| (dataset.to_string(), vec![account.to_string()]));
         self.same("dataset", "dataset, population", 1, rows.collect())?;
         let rows = jobs.iter().map(|(id, job)| {
-            let cells =
-                vec![job.manifest.to_string(), job.dataset.to_string(), u8::from(job.ended).to_string(), job.leaf.to_string()];
+            let cells = vec![
+                job.manifest.to_string(),
+                job.charter.to_string(),
+                job.dataset.to_string(),
+                u8::from(job.ended).to_string(),
+                job.leaf.to_string(),
+            ];
             (id.to_string(), cells)
         });
-        self.same("job", "job, manifest, dataset, ended, leaf", 1, rows.collect())?;
+        self.same("job", "job, manifest, charter, dataset, ended, leaf", 1, rows.collect())?;
         let reserved =
             jobs.iter().filter_map(|(id, job)| job.reserved.map(|(rho, leaf)| (id.to_string(), texts(vec![rho, leaf]))));
         self.same("reservation", "job, rho, leaf", 1, reserved.collect())?;

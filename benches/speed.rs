@@ -51,7 +51,7 @@ fn main() {
             }
         }
     }
-    for (name, part) in [("defences", noise_of_many as fn()), ("slowest", slowest), ("federation", federation)] {
+    for (name, part) in [("defences", noise_of_many as fn()), ("slowest", slowest), ("federation", federation), ("log", log)] {
         if wanted(name) {
             part();
         }
@@ -416,14 +416,58 @@ fn federation() {
         let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         row(&format!("idle memory, {what}"), format!("{:.0} MB", kib / 1024.0));
     }
+    let seconds = warm_job(&world);
+    row("warm submit to result, 3 sites, the whole command", format!("{seconds:.2} s"));
+}
+
+/// The median time of a small job, submitted and waited for.
+fn warm_job(world: &world::World) -> f64 {
     let job = "epsilon = 0.1\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 3\n[params]\ncolumns = [\"sex\"]\n";
     assert_eq!(world.ended(&world.submitted("cohort-summary", job))["state"], "finished");
     // Another question each time: the same one would be answered from the ledger.
     let mut asked = 0;
-    let seconds = median(9, || {
+    median(15, || {
         asked += 1;
-        let (code, result) = world.submit_and_wait("cohort-summary", &job.replace("0.1", &format!("0.1{asked}")));
+        let (code, result) = world.submit_and_wait("cohort-summary", &job.replace("0.1", &format!("0.1{asked:02}")));
         assert_eq!(code, 0, "{result}");
+    })
+}
+
+/// What the log costs: of 100,000 leaves, verified whole; a leaf; a proof; and a job whose log two of three sites witness.
+fn log() {
+    use vestibule_protocol::key::SecretKey;
+    use vestibule_protocol::log::leaf::Event;
+    // In memory: what is measured is the log, not the disk.
+    let temp = tempfile::tempdir_in("/dev/shm").unwrap();
+    let file = temp.path().join("ledger.sqlite");
+    let ledger = vestibule_runtime::ledger::Ledger::open(&file).unwrap();
+    let key = SecretKey::from_seed([1; 32]).unwrap();
+    let details = serde_json::json!({ "user": "operator", "uid": 1000, "on": { "file": "a charter's file.json" } });
+    let start = Instant::now();
+    for second in 0..100_000 {
+        let event = Event::Operator { command: "charter-accept".to_owned() };
+        ledger.record(event, Some(&details), std::time::Duration::from_secs(second)).unwrap();
+    }
+    row(
+        "a leaf with details, in a transaction of its own, in memory",
+        format!("{:.0} us", start.elapsed().as_secs_f64() * 10.0),
+    );
+    let verified = median(3, || {
+        let found = vestibule_runtime::log::verify(&file, key.public(), None).unwrap();
+        assert!(found.found.is_empty() && found.replay.leaves == 100_000);
     });
-    row("warm submit to result, 3 sites, the whole command", format!("{seconds:.2} s"));
+    row("`log verify` of 100,000 leaves", format!("{verified:.2} s"));
+    let (checkpoint, note) = ledger.checkpoint(&key).unwrap();
+    let mut index = 0;
+    let proof = median(101, || {
+        index = (index + 7_919) % checkpoint.size;
+        ledger.receipt(index, checkpoint.size, &note).unwrap();
+    });
+    row("one proof of inclusion in 100,000 leaves", format!("{:.2} ms", proof * 1e3));
+    let sites = ["bogota", "kyoto", "leiden"];
+    let (without, with) = (warm_job(&world::World::witnessed(&sites, 0)), warm_job(&world::World::witnessed(&sites, 2)));
+    row(
+        "the smallest job whose answers two sites witness, over one that nobody witnesses",
+        format!("{:.2} ({:.0} ms more)", with / without, (with - without) * 1e3),
+    );
 }

@@ -482,7 +482,10 @@ impl Ledger {
     }
 
     /// That a leaf is in the tree of a checkpoint of `size` leaves.
-    pub(crate) fn receipt(&self, leaf: u64, size: u64, checkpoint: &str) -> Result<Receipt, LedgerError> {
+    ///
+    /// # Errors
+    /// The database; there is no such leaf.
+    pub fn receipt(&self, leaf: u64, size: u64, checkpoint: &str) -> Result<Receipt, LedgerError> {
         self.transaction(|tx| {
             let body = log::leaf(tx, leaf).map_err(database(tx))?;
             let hashes = log::inclusion(tx, leaf, size).map_err(database(tx))?;

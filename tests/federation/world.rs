@@ -71,13 +71,18 @@ pub(crate) struct World {
 impl World {
     /// A coordinator, a researcher `ada` whom all sites accept, and sites with the demo's data.
     pub(crate) fn new(sites: &[&str]) -> Self {
+        Self::witnessed(sites, usize::from(sites.len() > 1))
+    }
+
+    /// The same, where that many other sites must cosign a site's log.
+    pub(crate) fn witnessed(sites: &[&str], witnesses: usize) -> Self {
         let mut world =
             Self { temp: tempfile::tempdir().unwrap(), coordinator: None, sites: vec![], api: String::new(), log: "info" };
         world.ok(&["coordinator", "init", "coordinator"]);
         for root in ["root-1.pem", "root-2.pem"] {
             world.ok(&["key", "new", root]);
         }
-        let witnesses = usize::from(sites.len() > 1).to_string();
+        let witnesses = witnesses.to_string();
         let roots = ["--root", "root-1.pem.pub", "--root", "root-2.pem.pub", "--threshold", "2", "--witnesses", &witnesses];
         let made = world.ok(&[&["consortium", "new", "consortium", "--name", "test"], roots.as_slice()].concat());
         world.ok(&["coordinator", "pin", "coordinator", made["fingerprint"].as_str().unwrap()]);
@@ -101,7 +106,7 @@ impl World {
             "--country",
             "NL",
         ]);
-        world.charter("project", "epsilon = 50.0", sites);
+        world.charter("project", "epsilon = 50.0", if sites.is_empty() { &["nobody"] } else { sites });
         for site in sites {
             world.add_site(site);
         }

@@ -195,7 +195,10 @@ impl HomeError {
 pub const LEDGER: &str = "ledger.sqlite";
 /// The public half of the log's key, in a site's folder.
 pub const LOG_KEY: &str = "keys/log.pub";
-const TRUST: &str = "trust.json";
+/// The trust bundle that is believed, in a site's folder.
+pub const TRUST: &str = "trust.json";
+/// Whom the site dials, and under which name, in a site's folder.
+pub const COORDINATOR: &str = "coordinator.json";
 const FROZEN: &str = "frozen.note";
 const FOLDERS: [&str; 5] = ["keys", "charters", "data", "blobs", "code"];
 
@@ -398,11 +401,11 @@ impl Home {
     /// # Errors
     /// The site has not joined.
     pub fn coordinator(&self) -> Result<Coordinator, HomeError> {
-        if !self.dir.exists("coordinator.json") {
+        if !self.dir.exists(COORDINATOR) {
             return Err(HomeError::NotJoined(self.path.clone()));
         }
-        let path = self.path.join("coordinator.json");
-        let text = self.dir.read("coordinator.json").map_err(|source| HomeError::Io { path: path.clone(), source })?;
+        let path = self.path.join(COORDINATOR);
+        let text = self.dir.read(COORDINATOR).map_err(|source| HomeError::Io { path: path.clone(), source })?;
         serde_json::from_slice(&text).map_err(|error| HomeError::Settings { path, why: error.to_string() })
     }
 
@@ -412,8 +415,7 @@ impl Home {
     /// The file cannot be written.
     pub fn set_coordinator(&self, coordinator: &Coordinator) -> Result<(), HomeError> {
         let text = serde_json::to_vec_pretty(coordinator).expect("names, an address and a key are always JSON");
-        replace(&self.dir, "coordinator.json", &text)
-            .map_err(|source| HomeError::Io { path: self.path.join("coordinator.json"), source })
+        replace(&self.dir, COORDINATOR, &text).map_err(|source| HomeError::Io { path: self.path.join(COORDINATOR), source })
     }
 
     /// Takes part in a project from now on, under terms of its own.

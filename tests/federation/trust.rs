@@ -430,6 +430,12 @@ fn a_researcher_takes_no_release_without_its_proof() {
     assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
     let (code, result) = world.job(&["result", &job]);
     assert_eq!((code, &result["proven"]["releases"]), (0, &1.into()), "{result}");
+    // An overseer verifies a copy of the site's log by the bundle, which is not the site's.
+    let log = world.ok(&["log", "verify", "leiden", "--bundle", "consortium/bundle.json"]);
+    assert!(log["witnessed"].as_u64().unwrap() > 5 && log["leaves"].as_u64() >= log["witnessed"].as_u64(), "{log}");
+    std::fs::copy(world.dir().join("kyoto/coordinator.json"), world.dir().join("leiden/coordinator.json")).unwrap();
+    let (code, other) = world.json(&["log", "verify", "leiden", "--bundle", "consortium/bundle.json"]);
+    assert!(code == 1 && other.to_string().contains("not signed by the log's key"), "{other}");
     // The coordinator changes a number that a site released, or passes off another site's or another time's proof for it.
     let store = rusqlite::Connection::open(world.dir().join("coordinator/coordinator.sqlite")).unwrap();
     let (json, leaf, proof): (String, String, String) = store

@@ -65,13 +65,16 @@ impl Demo {
         let frequency = federation.report("allele-frequency", FREQUENCY, sites.len())?;
         say(json, "job 2: which variants of chromosomes 8, 15 and 19 move the trait");
         let association = federation.report("linear-association", ASSOCIATION, sites.len())?;
+        let logs = sites.iter().map(|site| Ok((*site, federation.vestibule(&["log", "verify", site])?)));
+        let logs: Vec<(&str, Value)> = logs.collect::<Result<_>>()?;
         let budgets = sites.iter().map(|site| Ok((*site, federation.vestibule(&["site", "budget", site])?)));
         let budgets: Vec<(&str, Value)> = budgets.collect::<Result<_>>()?;
         let everyone = usize::from(self.sites) == SITES.len();
         let found = Findings::of(&frequency, &association, &truth, everyone)?;
         if json {
             let document = json!({ "dir": dir, "allele_frequency": frequency, "association": association, "findings": found.document(),
-                "budgets": budgets.iter().map(|(site, budget)| json!({ "site": site, "accounts": budget })).collect::<Vec<_>>() });
+                "budgets": budgets.iter().map(|(site, budget)| json!({ "site": site, "accounts": budget })).collect::<Vec<_>>(),
+                "logs": logs.iter().map(|(site, log)| json!({ "site": site, "log": log })).collect::<Vec<_>>() });
             println!("{document}");
         } else {
             found.print();
@@ -79,6 +82,14 @@ impl Demo {
                 let of =
                     |key: &str| budget.get(0).and_then(|account| account.get(key)).and_then(Value::as_f64).unwrap_or_default();
                 println!("{site:10} spent epsilon {:.2} of {:.2}, for good", of("spent_epsilon"), of("cap_epsilon"));
+            }
+            println!();
+            for (site, log) in &logs {
+                let number = |key: &str| log.get(key).and_then(Value::as_u64).unwrap_or_default();
+                let (leaves, witnessed) = (number("leaves"), number("witnessed"));
+                println!(
+                    "{site:10} its log of {leaves} lines is whole, witnessed by others up to {witnessed}; its books are what it says"
+                );
             }
             println!("\nthe whole of it took {:.1} s", start.elapsed().as_secs_f64());
         }

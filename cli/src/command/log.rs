@@ -7,11 +7,12 @@ use clap::Subcommand;
 use serde_json::json;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::log::leaf::nothing;
-use vestibule_runtime::home::{LEDGER, LOG_KEY};
+use vestibule_protocol::trust::Trust;
+use vestibule_runtime::home::{COORDINATOR, LEDGER, LOG_KEY, TRUST};
 use vestibule_runtime::log::{self, Verified};
 
 use crate::failure::{Exit, Failure, coded};
-use crate::files::public_key;
+use crate::files::{public_key, read, read_bytes};
 use crate::show;
 
 #[derive(Debug, Subcommand)]
@@ -28,9 +29,9 @@ pub(crate) enum Log {
     Verify {
         /// The site's folder, or a copy of it.
         dir: PathBuf,
-        /// The key that signs the log, from somewhere else than the folder.
+        /// The consortium's trust bundle, from somewhere else than the folder: it says whose the log is, and who witnesses it.
         #[arg(long)]
-        key: Option<PathBuf>,
+        bundle: Option<PathBuf>,
     },
 }
 
@@ -38,10 +39,7 @@ impl Log {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Show { dir, last } => show(&dir, last, json),
-            Self::Verify { dir, key } => {
-                let key = public_key(&key.unwrap_or_else(|| dir.join(LOG_KEY)))?;
-                verify(&dir, key, json)
-            }
+            Self::Verify { dir, bundle } => verify(&dir, bundle, json),
         }
     }
 }
@@ -62,9 +60,33 @@ fn show(dir: &Path, last: Option<u64>, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn verify(dir: &Path, key: PublicKey, json: bool) -> Result<()> {
+/// Who signs the log, and who witnesses it: as the bundle says, or as the folder does where none is given or none came yet.
+fn whose(dir: &Path, bundle: Option<PathBuf>) -> Result<(PublicKey, Option<(Trust, String)>)> {
+    let (given, kept) = (bundle.is_some(), dir.join(TRUST));
+    let Some(file) = bundle.or_else(|| kept.exists().then_some(kept)) else {
+        return Ok((public_key(&dir.join(LOG_KEY))?, None));
+    };
+    let trust =
+        Trust::stored(&read_bytes(&file)?).map_err(|error| coded(error.code(), format!("{}: {error}", file.display())))?;
+    let joined: serde_json::Value = serde_json::from_str(&read(&dir.join(COORDINATOR))?)?;
+    let name = joined.get("site").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let log = name.parse().ok().and_then(|name| trust.log(&name));
+    let key = match log {
+        Some(log) => log.key,
+        None if given => {
+            let why = format!("{}: the bundle names no site `{name}`, or its log was revoked", file.display());
+            return Err(Failure::of(Exit::Refused, "site-not-member", why));
+        }
+        None => public_key(&dir.join(LOG_KEY))?,
+    };
+    Ok((key, Some((trust, name))))
+}
+
+fn verify(dir: &Path, bundle: Option<PathBuf>, json: bool) -> Result<()> {
+    let (key, trust) = whose(dir, bundle)?;
+    let policy = trust.as_ref().map(|(trust, name)| (trust.policy(), name.as_str()));
     let Verified { origin, root, replay, checkpoints, witnessed, erased, found } =
-        log::verify(&dir.join(LEDGER), key, None).map_err(|error| coded(error.code(), error))?;
+        log::verify(&dir.join(LEDGER), key, policy).map_err(|error| coded(error.code(), error))?;
     let rounds = replay.jobs.values().flat_map(|job| &job.rounds);
     let releases = rounds.filter(|round| round.settled.is_some_and(|(_, release)| release != nothing())).count();
     if json {

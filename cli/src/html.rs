@@ -3,6 +3,8 @@
 //! *In*: a result. *Out*: the page. Everything of the report is a guest's, so none of it is trusted: texts are escaped, data lie in
 //! JSON that is not script, the page's own policy forbids every load and `eval`, and the charts' loader refuses all addresses.
 
+pub(crate) mod transparency;
+
 use vestibule_coordinator::api::types::JobResult;
 use vestibule_protocol::report::{Cells, Report, Table};
 

@@ -52,6 +52,8 @@ pub struct Settings {
     pub require_walls: bool,
     /// Answers that follow from data leave at whole multiples of so many seconds since 1970. 0: when their delay is over.
     pub release_tick_seconds: u32,
+    /// After so many seconds in which nothing was logged, the log says that it goes on, and is witnessed.
+    pub heartbeat_seconds: u32,
     /// The slowest that this machine runs guests: delays of releases follow from it.
     pub slowest: Costs,
 }
@@ -67,6 +69,7 @@ impl Default for Settings {
             max_running_rounds: 1,
             require_walls: false,
             release_tick_seconds: 0,
+            heartbeat_seconds: 86_400,
             slowest: Costs::default(),
         }
     }
@@ -83,6 +86,7 @@ max_memory_mib = 256                   # memory of one instance
 max_running_rounds = 1                 # rounds that run at the same time; more of them share processors, and can be told from each other's length
 require_walls = false                  # true: do not start where the kernel lacks Landlock or seccomp
 release_tick_seconds = 0               # e.g. 60: results leave on the minute after their delay
+heartbeat_seconds = 86_400             # after so long without a line, the log says that it goes on, and other sites witness it
 # The slowest that this machine runs guests, as `cargo speed` measures it: the delays that hide how long a round took follow from it.
 [slowest]
 fuel_ns = 30.0                         # a unit of fuel
@@ -439,8 +443,9 @@ impl Home {
     /// # Errors
     /// It did not; the file cannot be removed.
     pub fn leave(&self, charter: Digest) -> Result<(), HomeError> {
-        let file = format!("charters/{}.json", charter.hex());
-        self.dir.remove_file(&file).map_err(|source| match source.kind() {
+        let (file, left) = (format!("charters/{}.json", charter.hex()), format!("charters/{}.left.json", charter.hex()));
+        // It stays, for reports on what was done under it.
+        self.dir.rename(&file, &self.dir, &left).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => HomeError::Unknown(charter),
             _ => HomeError::Io { path: self.path.join(&file), source },
         })

@@ -5,6 +5,7 @@
 //! the database, and witnesses remember its roots where whoever owns the database cannot reach.
 
 mod read;
+mod report;
 mod verify;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -17,6 +18,7 @@ use vestibule_protocol::log::note::{self, Kind, Verifier};
 use vestibule_protocol::log::tree::{self, Nodes};
 
 pub use read::{Line, read, words};
+pub use report::{Account, Job, Project, Proof, Report, Round, report};
 pub use verify::{Found, LogCheckError, Verified, verify};
 
 /// The log's tables. `log_node` holds the hashes of complete subtrees: every root and proof takes a few of them. `log_detail` may be erased.

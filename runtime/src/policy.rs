@@ -16,6 +16,7 @@ use crate::home::Settings;
 pub struct Admitted {
     verified: Verified,
     limits: Limits,
+    columns: Vec<String>,
 }
 
 /// Why not.
@@ -116,7 +117,7 @@ pub fn decide(verified: Verified, settings: &Settings, dataset: Option<&DatasetI
     if memory_mib > settings.max_memory_mib {
         return Err(Refusal::Memory { asked: memory_mib, cap: settings.max_memory_mib });
     }
-    Ok(Admitted { limits: manifest.limits, verified })
+    Ok(Admitted { limits: manifest.limits, verified, columns: vec![] })
 }
 
 impl Admitted {
@@ -124,6 +125,18 @@ impl Admitted {
     #[must_use]
     pub const fn verified(&self) -> &Verified {
         &self.verified
+    }
+
+    /// The columns that its plan reads, once that is known.
+    #[must_use]
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// The same terms, with the columns that their plan reads.
+    #[must_use]
+    pub fn reading(self, columns: &[String]) -> Self {
+        Self { columns: columns.to_vec(), ..self }
     }
 
     /// The limits that will be used.

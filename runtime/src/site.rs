@@ -381,7 +381,7 @@ impl Site {
             error @ LedgerError::OtherPopulation { .. } => own("ledger", &error),
             error => (error.code(), error).into(),
         };
-        match self.ledger.charge(admitted, &purse, since).map_err(ledger)? {
+        match self.ledger.charge(admitted.reading(&plan.columns), &purse, since).map_err(ledger)? {
             Admission::Run(charged) => {
                 Ok(Outcome::Run(Box::new(Ready { charged, dataset, selection, partitions, guests, calibrated, delay })))
             }

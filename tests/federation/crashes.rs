@@ -8,6 +8,76 @@ use crate::world::World;
 const JOB: &str = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 2\n[params]\noutcome = \"trait\"\ncovariates = [\"age\"]\n\
     catalogue = \"panel\"\nslices = [[\"8\", 1, 150_000_000]]\n";
 
+/// Kills at random moments of random processes, with jobs under way all the while: `VESTIBULE_KILLS` of them, 40 by default. The seed is printed.
+#[test]
+fn kills_at_random_moments_leave_every_log_whole() {
+    let sites = ["bogota", "kyoto", "leiden"];
+    let kills: u32 = std::env::var("VESTIBULE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(40);
+    let seed = u64::try_from(crate::world::now()).unwrap();
+    eprintln!("seed {seed}");
+    // An LCG (Knuth, MMIX) is random enough for when and whom to kill.
+    let mut state = seed;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let mut world = World::new(&sites);
+    let (mut jobs, mut open) = (Vec::new(), Vec::new());
+    for _ in 0..kills {
+        // Two jobs at a time, none of which asks what another asked.
+        open.retain(|job: &String| world.job(&["status", job]).1["state"] == "running");
+        while open.len() < 2 && jobs.len() < 500 {
+            let epsilon = format!("epsilon = 0.1{:03}", jobs.len());
+            let (code, document) = world.submit("linear-association", &JOB.replace("epsilon = 1.0", &epsilon));
+            if code != 0 {
+                break;
+            }
+            let job = document["job"].as_str().unwrap().to_owned();
+            jobs.push(job.clone());
+            open.push(job);
+        }
+        std::thread::sleep(Duration::from_millis(random(120)));
+        match random(4) {
+            0 => {
+                world.kill_coordinator();
+                world.start_coordinator();
+            }
+            site => {
+                let site = sites[usize::try_from(site).unwrap() - 1];
+                world.kill_site(site);
+                world.start_site(site);
+            }
+        }
+    }
+    for job in &jobs {
+        let status = world.ended(job);
+        assert_eq!(status["state"], "finished", "{status}\n{}", world.log());
+    }
+    let coordinator = rusqlite::Connection::open(world.dir().join("coordinator/coordinator.sqlite")).unwrap();
+    for site in sites {
+        let log = world.ok(&["log", "verify", site]);
+        // Two rounds of each job: charged once, released once, what the coordinator holds is what the log says.
+        assert_eq!((&log["whole"], &log["releases"]), (&true.into(), &(2 * jobs.len()).into()), "{site}: {log}");
+        let ledger = rusqlite::Connection::open(world.dir().join(site).join("ledger.sqlite")).unwrap();
+        let count = |sql: &str| ledger.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap() as usize;
+        assert_eq!(count("SELECT COUNT(*) FROM charge WHERE rho > 0"), 2 * jobs.len(), "{site}");
+        let sql = "SELECT job, round, json FROM release WHERE site = ?1";
+        let held: Vec<(String, u32, Vec<u8>)> = coordinator
+            .prepare(sql)
+            .unwrap()
+            .query_map([site], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(held.len(), 2 * jobs.len(), "{site}");
+        for (job, round, json) in held {
+            let sql = "SELECT bytes FROM release WHERE job = ?1 AND round = ?2";
+            let kept: Vec<u8> = ledger.query_row(sql, (&job, round), |row| row.get(0)).unwrap();
+            assert_eq!(json, kept, "{site} {job} round {round}");
+        }
+    }
+}
+
 #[test]
 fn kills_lose_no_job_and_charge_no_round_twice() {
     let mut world = World::new(&["kyoto", "leiden"]);

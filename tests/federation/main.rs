@@ -10,6 +10,7 @@
 //! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
 //! | `simulated` | every coding of simulated sites is read; their planted effects are found; whoever withdraws is left out |
 //! | `time` | a release leaves when its delay is over, whoever asks |
+//! | `network` | jobs end over links that lose and delay packets; nothing reaches a site unasked; a site that was cut off comes back |
 //! | `trust` | edited terms, old bundles, silent witnesses, restored backups, rewritten logs, forged proofs: nobody is believed for who they are |
 //! | `liar` | a coordinator that lies |
 //! | `commands` | exit codes, JSON, and what errors say |
@@ -32,6 +33,7 @@ mod hostile;
 mod https;
 mod jobs;
 mod liar;
+mod network;
 mod real;
 mod simulated;
 mod time;

@@ -479,3 +479,38 @@ fn a_revoked_site_is_cut_off_at_once() {
     assert_eq!(world.ended(&job)["sites"][0]["state"], "released", "{}", world.log());
     world.connected(2);
 }
+
+#[test]
+fn a_silent_log_says_that_it_goes_on_and_reports_what_was_done() {
+    let mut world = World::new(&["kyoto", "leiden"]);
+    let job = world.submitted("cohort-summary", SUMMARY);
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    world.stop_site("leiden");
+    world.set_site("leiden", "heartbeat_seconds = 1\n");
+    world.start_site("leiden");
+    wait("two heartbeats", || (leaves(&world, "leiden", "heartbeat").len() >= 2).then_some(()));
+    wait("their witness", || {
+        let log = world.ok(&["log", "verify", "leiden"]);
+        (log["witnessed"].as_u64().unwrap() > log["leaves"].as_u64().unwrap() - 3).then_some(())
+    });
+    // The report: why, who, which columns, what left; and each line's proof holds.
+    let report = world.ok(&["log", "report", "leiden", "--html", "report.html"]);
+    let project = &report["projects"][0];
+    assert_eq!((&project["name"], &project["summary"]), (&"project".into(), &"Whether it holds.".into()));
+    let told = &project["jobs"][0];
+    assert_eq!((&told["researcher"], &told["columns"]), (&"ada".into(), &serde_json::json!(["age", "sex"])), "{told}");
+    let round = &told["rounds"][0];
+    assert!(round["released"].as_array().is_some_and(|released| !released.is_empty()), "{round}");
+    let trust = Trust::stored(&std::fs::read(world.dir().join("consortium/bundle.json")).unwrap()).unwrap();
+    let leiden = "leiden".parse().unwrap();
+    let lines = world.ok(&["log", "show", "leiden"]);
+    for proof in [&told["admitted"], &round["charged"], &round["settled"]] {
+        let line = usize::try_from(proof["leaf"].as_u64().unwrap()).unwrap();
+        let body =
+            serde_json::from_value::<vestibule_protocol::log::leaf::Leaf>(lines[line]["leaf"].clone()).unwrap().to_bytes();
+        let proven = trust.policy().prove(&body, proof["proof"].as_str().unwrap(), &trust.log(&leiden).unwrap(), "leiden");
+        assert!(proven.is_ok(), "{proof}: {proven:?}");
+    }
+    let page = std::fs::read_to_string(world.dir().join("report.html")).unwrap();
+    assert!(page.contains("Whether it holds.") && page.contains("c2sp.org/tlog-proof@v1") && !page.contains("<script"));
+}

@@ -12,7 +12,8 @@ use vestibule_runtime::home::{COORDINATOR, LEDGER, LOG_KEY, TRUST};
 use vestibule_runtime::log::{self, Verified};
 
 use crate::failure::{Exit, Failure, coded};
-use crate::files::{public_key, read, read_bytes};
+use crate::files::{public_key, read, read_bytes, rfc3339, write};
+use crate::html::transparency;
 use crate::show;
 
 #[derive(Debug, Subcommand)]
@@ -24,6 +25,14 @@ pub(crate) enum Log {
         /// The last so many only.
         #[arg(long)]
         last: Option<u64>,
+    },
+    /// The transparency report, for the people in the data: who asked what and why, what it cost and what left, each line with its proof.
+    Report {
+        /// The site's folder, or a copy of it.
+        dir: PathBuf,
+        /// Also write it as a page.
+        #[arg(long)]
+        html: Option<PathBuf>,
     },
     /// Verify a site's log and ledger, offline: hash every leaf again, recompute the ledger from the leaves, check every signature.
     Verify {
@@ -39,6 +48,7 @@ impl Log {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Show { dir, last } => show(&dir, last, json),
+            Self::Report { dir, html } => report(&dir, html, json),
             Self::Verify { dir, bundle } => verify(&dir, bundle, json),
         }
     }
@@ -54,9 +64,50 @@ fn show(dir: &Path, last: Option<u64>, json: bool) -> Result<()> {
         let (kind, rest) = log::words(&line.leaf.event);
         let details =
             line.details.map(|details| details.to_string()).or_else(|| line.leaf.details.map(|_| "(erased)".to_owned()));
-        vec![line.number.to_string(), crate::files::rfc3339(line.leaf.at_ms), kind, rest, details.unwrap_or_default()]
+        vec![line.number.to_string(), rfc3339(line.leaf.at_ms), kind, rest, details.unwrap_or_default()]
     });
     println!("{}", show::grid(&["leaf", "time (UTC)", "what", "", "details"], rows));
+    Ok(())
+}
+
+fn report(dir: &Path, html: Option<PathBuf>, json: bool) -> Result<()> {
+    let report = log::report(&dir.join(LEDGER), &dir.join("charters")).map_err(|error| coded(error.code(), error))?;
+    if let Some(path) = html {
+        write(&path, transparency::page(&report))?;
+        eprintln!("wrote {}", path.display());
+    }
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+        return Ok(());
+    }
+    for account in &report.accounts {
+        let (spent, cap) = (account.spent_epsilon, account.cap_epsilon);
+        println!("{}: epsilon {spent:.3} of {cap:.3} was spent, for good (delta {:e})", account.population, account.delta);
+    }
+    let rows = report.projects.iter().flat_map(|project| {
+        project.jobs.iter().map(|job| {
+            let rho: f64 = job.rounds.iter().map(|round| round.rho).sum();
+            let numbers: usize = job.rounds.iter().flat_map(|round| &round.released).map(|(_, numbers)| numbers).sum();
+            vec![
+                project.name.clone().unwrap_or_default(),
+                rfc3339(job.admitted_ms),
+                job.researcher.clone().unwrap_or_default(),
+                job.title.clone().filter(|title| !title.is_empty()).unwrap_or_else(|| job.job.to_string()),
+                job.columns.clone().unwrap_or_default().join(", "),
+                format!("{rho:.6}"),
+                numbers.to_string(),
+                job.admitted.leaf.to_string(),
+            ]
+        })
+    });
+    println!(
+        "{}",
+        show::grid(&["project", "when (UTC)", "who", "question", "columns", "rho", "numbers released", "line"], rows)
+    );
+    for (code, count) in &report.refused {
+        println!("refused {count} times: {code}");
+    }
+    println!("{} lines, proven by witnesses up to {}", report.leaves, report.proven);
     Ok(())
 }
 

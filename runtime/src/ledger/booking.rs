@@ -22,6 +22,7 @@ use crate::policy::Admitted;
 /// A round that is asked for the first time.
 pub(super) struct Asked<'a> {
     verified: &'a Verified,
+    columns: &'a [String],
     purse: &'a Purse,
     rho: Rho,
     request: Digest,
@@ -31,7 +32,14 @@ pub(super) struct Asked<'a> {
 impl<'a> Asked<'a> {
     /// For `rho`, at `since` (1970).
     pub(super) fn new(admitted: &'a Admitted, purse: &'a Purse, rho: Rho, since: Duration) -> Self {
-        Self { verified: admitted.verified(), purse, rho, request: request(admitted, purse), since }
+        Self {
+            verified: admitted.verified(),
+            columns: admitted.columns(),
+            purse,
+            rho,
+            request: request(admitted, purse),
+            since,
+        }
     }
 
     fn job(&self) -> JobId {
@@ -50,7 +58,8 @@ impl<'a> Asked<'a> {
             dataset: signed.manifest().dataset.clone(),
             population: purse.population.clone(),
         };
-        let details = serde_json::json!({ "researcher": self.verified.researcher(), "title": signed.manifest().title });
+        let (researcher, title) = (self.verified.researcher(), &signed.manifest().title);
+        let details = serde_json::json!({ "researcher": researcher, "title": title, "columns": self.columns });
         let leaf = self.log(tx, event, Some(&details))?;
         let sql = "INSERT INTO job(job, manifest, dataset, researcher, title, admitted, leaf, charter) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let row = params![

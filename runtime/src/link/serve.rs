@@ -27,6 +27,8 @@ use crate::site::{Outcome, Site};
 /// First and longest pause between attempts to dial.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often the log is looked at, whether it has been silent for long.
+const LOOK: Duration = Duration::from_secs(600);
 /// Streams that are answered at the same time.
 const MAX_STREAMS: usize = 64;
 
@@ -69,10 +71,15 @@ fn jittered(pause: Duration) -> Duration {
 
 async fn converse(site: &Arc<Site>, connection: &quinn::Connection, stop: &CancellationToken) -> LinkError {
     let mut streams = JoinSet::new();
+    let silence = Duration::from_secs(site.home.settings().heartbeat_seconds.max(1).into());
+    let mut look = tokio::time::interval(silence.min(LOOK));
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return LinkError::Closed("this site is stopping".to_owned()),
+            _ = look.tick() => {
+                streams.spawn(witnessing::heartbeat(Arc::clone(site), connection.clone(), silence));
+            }
             Some(done) = streams.join_next() => {
                 if let Ok(Err(error)) = done {
                     let error: LinkError = error;

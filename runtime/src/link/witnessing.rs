@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use vestibule_link::{Framed, LinkError};
 use vestibule_protocol::log::checkpoint::Checkpoint;
+use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::log::note::{self, Verifier};
 use vestibule_protocol::log::proof::AddCheckpoint;
 use vestibule_protocol::message::{Cosigned, Receipt, Relay};
@@ -53,6 +54,20 @@ pub(super) async fn ready(site: &Arc<Site>, connection: &quinn::Connection) -> R
         Err(error) if !site.is_frozen() => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Says in the log that it goes on, where nothing else did for so long, and has it witnessed: whoever watches sees a log that was stopped.
+pub(super) async fn heartbeat(site: Arc<Site>, connection: quinn::Connection, silence: Duration) -> Result<(), LinkError> {
+    if !site.is_member(since_1970()) {
+        return Ok(());
+    }
+    let at = Arc::clone(&site);
+    let beat = blocking(move || {
+        let last = at.ledger.time(Duration::ZERO)?;
+        let silent = since_1970().checked_sub(last).is_some_and(|time| time >= silence);
+        if silent { at.ledger.record(Event::Heartbeat, None, since_1970()).map(|()| true) } else { Ok(false) }
+    });
+    if beat.await?.map_err(|error| closed(&error))? { show(&site, &connection).await } else { Ok(()) }
 }
 
 /// Has the log witnessed as it is now: whether it is the one that the witnesses know, and to show that it goes on.

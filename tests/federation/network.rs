@@ -1,0 +1,146 @@
+//! Networks as hospitals have them: packets are lost and late, nothing comes in from outside, the link is cut for a while.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+
+use crate::world::{World, wait};
+
+/// One way. A packet and its answer take twice that.
+const DELAY: Duration = Duration::from_millis(150);
+/// Of 100 packets.
+const LOST: u64 = 5;
+
+/// A network between sites and a coordinator: as a NAT does, it lets answers in only to whoever has sent something out.
+struct Network {
+    _runtime: tokio::runtime::Runtime,
+    address: SocketAddr,
+    cut: Arc<AtomicBool>,
+    seen: Arc<AtomicU64>,
+}
+
+impl Network {
+    fn to(coordinator: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (cut, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let inside = Arc::new(runtime.block_on(UdpSocket::bind("127.0.0.1:0")).unwrap());
+        let address = inside.local_addr().unwrap();
+        let link = Link { cut: Arc::clone(&cut), seen: Arc::clone(&seen) };
+        runtime.spawn(async move {
+            let mut ways: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
+            let mut packet = [0; 65_536];
+            loop {
+                let Ok((length, site)) = inside.recv_from(&mut packet).await else { continue };
+                if let Entry::Vacant(way) = ways.entry(site) {
+                    let outside = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                    outside.connect(coordinator).await.unwrap();
+                    way.insert(Arc::clone(&outside));
+                    let (inside, link) = (Arc::clone(&inside), link.clone());
+                    tokio::spawn(async move {
+                        let mut packet = [0; 65_536];
+                        loop {
+                            // A coordinator that is not there refuses: the next packet may find it.
+                            let Ok(length) = outside.recv(&mut packet).await else { continue };
+                            let inside = Arc::clone(&inside);
+                            link.carry(packet[..length].to_vec(), move |packet| async move {
+                                let _ = inside.send_to(&packet, site).await;
+                            });
+                        }
+                    });
+                }
+                let outside = Arc::clone(&ways[&site]);
+                link.carry(packet[..length].to_vec(), move |packet| async move {
+                    let _ = outside.send(&packet).await;
+                });
+            }
+        });
+        Self { _runtime: runtime, address, cut, seen }
+    }
+}
+
+#[derive(Clone)]
+struct Link {
+    cut: Arc<AtomicBool>,
+    seen: Arc<AtomicU64>,
+}
+
+impl Link {
+    /// Late, or never.
+    fn carry<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        packet: Vec<u8>,
+        send: impl FnOnce(Vec<u8>) -> F + Send + 'static,
+    ) {
+        // Every twentieth is lost, whatever it is: the same in every run.
+        let number = self.seen.fetch_add(1, Ordering::Relaxed);
+        if self.cut.load(Ordering::Relaxed) || (number * 7) % 100 < LOST {
+            return;
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(DELAY).await;
+            send(packet).await;
+        });
+    }
+}
+
+/// TCP and UDP sockets of a process on which somebody could reach it unasked: listening, or bound to a port below the ephemeral ones.
+fn reachable(pid: u32) -> Vec<String> {
+    let inodes: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let mut found = Vec::new();
+    for table in ["tcp", "tcp6", "udp", "udp6"] {
+        let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")) else { continue };
+        for line in text.lines().skip(1) {
+            let cells: Vec<&str> = line.split_whitespace().collect();
+            let port = u16::from_str_radix(cells[1].rsplit(':').next().unwrap(), 16).unwrap();
+            let listens = table.starts_with("tcp") && cells[3] == "0A" || table.starts_with("udp") && port < 32_768;
+            if inodes.iter().any(|inode| inode == cells[9]) && listens {
+                found.push(format!("{table} {line}"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn three_sites_answer_over_a_bad_network_and_come_back_after_it_was_cut() {
+    let sites = ["bogota", "kyoto", "leiden"];
+    let mut world = World::new(&sites);
+    let network = Network::to(world.quic());
+    for site in sites {
+        world.kill_site(site);
+        let file = world.dir().join(site).join("coordinator.json");
+        let mut joined: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        joined["quic"] = network.address.to_string().into();
+        std::fs::write(&file, joined.to_string()).unwrap();
+        world.start_site(site);
+    }
+    world.all_connected();
+    let job = "epsilon = 0.5\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 3\n[params]\noutcome = \"trait\"\ncovariates = [\"age\"]\n\
+        catalogue = \"panel\"\nslices = [[\"8\", 1, 150_000_000]]\n";
+    let status = world.ended(&world.submitted("linear-association", job));
+    assert_eq!(status["state"], "finished", "{status}\n{}", world.log());
+    for (what, pid) in world.pids().into_iter().filter(|(what, _)| what.starts_with("site")) {
+        assert_eq!(reachable(pid), Vec::<String>::new(), "{what}");
+    }
+    // Cut off, long enough for everybody to notice; and back, without anybody doing anything.
+    network.cut.store(true, Ordering::Relaxed);
+    world.connected(0);
+    let waiting = world.submitted("linear-association", &job.replace("0.5", "0.6"));
+    network.cut.store(false, Ordering::Relaxed);
+    world.all_connected();
+    let status = world.ended(&waiting);
+    assert_eq!(status["state"], "finished", "{status}\n{}", world.log());
+    assert!(network.seen.load(Ordering::Relaxed) > 200);
+    for site in sites {
+        wait("the site's log", || (world.ok(&["log", "verify", site])["releases"] == 4).then_some(()));
+    }
+}

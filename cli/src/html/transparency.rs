@@ -41,10 +41,13 @@ pub(crate) fn page(report: &Report) -> String {
             escape(&project.purpose.join(", ")),
             escape(&charter)
         );
-        body.push_str("<table><thead><tr><th>when (UTC)</th><th>who</th><th>question</th><th>data</th><th>columns</th><th>spent, rho</th><th>released</th><th>proofs</th></tr></thead><tbody>");
+        body.push_str("<table><thead><tr><th>when (UTC)</th><th>who</th><th>question</th><th>data</th><th>read</th><th>spent, rho</th><th>released</th><th>lines of the log</th></tr></thead><tbody>");
         for job in &project.jobs {
             let erased = || "(erased)".to_owned();
-            let columns = job.columns.as_ref().map_or_else(erased, |columns| columns.join(", "));
+            let genotypes = job.catalogues.iter().flatten().map(|catalogue| format!("genotypes ({catalogue})"));
+            let columns =
+                job.columns.clone().map(|columns| columns.into_iter().chain(genotypes).collect::<Vec<_>>().join(", "));
+            let columns = columns.unwrap_or_else(erased);
             let rho: f64 = job.rounds.iter().map(|round| round.rho).sum();
             let released: Vec<String> = job
                 .rounds
@@ -78,7 +81,7 @@ pub(crate) fn page(report: &Report) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>What was done with the data here</title><style>{STYLE}</style></head>\n\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>What was done with the data here</title><style>{STYLE} details[open] {{ max-width: 60ch; overflow: auto }}</style></head>\n\
          <body>{body}</body></html>\n"
     )
 }
@@ -86,5 +89,5 @@ pub(crate) fn page(report: &Report) -> String {
 /// A line of the log, with its proof to unfold.
 fn proof(proof: &Proof) -> String {
     let text = proof.proof.as_deref().unwrap_or("The next checkpoint will prove this line.");
-    format!("<details><summary>line {}</summary><pre>{}</pre></details>", proof.leaf, escape(text))
+    format!("<details><summary>{}</summary><pre>{}\n\n{}</pre></details>", proof.leaf, escape(&proof.line), escape(text))
 }

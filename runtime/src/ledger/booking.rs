@@ -59,7 +59,9 @@ impl<'a> Asked<'a> {
             population: purse.population.clone(),
         };
         let (researcher, title) = (self.verified.researcher(), &signed.manifest().title);
-        let details = serde_json::json!({ "researcher": researcher, "title": title, "columns": self.columns });
+        let catalogues: Vec<&Name> = signed.manifest().catalogues.iter().map(|catalogue| &catalogue.name).collect();
+        let details =
+            serde_json::json!({ "researcher": researcher, "title": title, "columns": self.columns, "catalogues": catalogues });
         let leaf = self.log(tx, event, Some(&details))?;
         let sql = "INSERT INTO job(job, manifest, dataset, researcher, title, admitted, leaf, charter) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let row = params![

@@ -82,6 +82,8 @@ pub struct Job {
     pub dataset: String,
     /// Which columns, unless that was erased.
     pub columns: Option<Vec<String>>,
+    /// Of which catalogues it may have read genotypes, unless that was erased.
+    pub catalogues: Option<Vec<String>>,
     /// When it was admitted, in milliseconds since 1970.
     pub admitted_ms: i64,
     /// The line of its admission.
@@ -106,8 +108,10 @@ pub struct Round {
 /// Where something stands in the log.
 #[derive(Debug, Clone, Serialize)]
 pub struct Proof {
-    /// The line.
+    /// The line's number.
     pub leaf: u64,
+    /// The line.
+    pub line: String,
     /// A tlog-proof of it in the newest checkpoint that was kept; none where that is older.
     pub proof: Option<String>,
 }
@@ -125,9 +129,10 @@ pub fn report(file: &Path, charters: &Path) -> Result<Report, LogCheckError> {
     let size = note.as_deref().and_then(|note| Checkpoint::parse(&(note.split("\n\n").next()?.to_owned() + "\n")));
     let size = size.map_or(0, |checkpoint| checkpoint.size);
     let proof = |leaf: u64| -> Result<Proof, LogCheckError> {
-        let Some(checkpoint) = note.clone().filter(|_| leaf < size) else { return Ok(Proof { leaf, proof: None }) };
+        let line = String::from_utf8_lossy(&super::leaf(&connection, leaf).map_err(error)?).into_owned();
+        let Some(checkpoint) = note.clone().filter(|_| leaf < size) else { return Ok(Proof { leaf, line, proof: None }) };
         let hashes = inclusion(&connection, leaf, size).map_err(error)?;
-        Ok(Proof { leaf, proof: Some(LeafProof { index: leaf, hashes, checkpoint }.text()) })
+        Ok(Proof { leaf, line, proof: Some(LeafProof { index: leaf, hashes, checkpoint }.text()) })
     };
     let (mut replay, mut refused) = (Replay::default(), BTreeMap::new());
     for line in &lines {
@@ -152,13 +157,15 @@ pub fn report(file: &Path, charters: &Path) -> Result<Report, LogCheckError> {
         let rounds = rounds.collect::<Result<Vec<_>, LogCheckError>>()?;
         let line = usize::try_from(job.leaf).ok().and_then(|leaf| lines.get(leaf));
         let detail = |name: &str| line.and_then(|line| line.details.as_ref()?.get(name)).cloned();
+        let list = |name: &str| detail(name).and_then(|list| serde_json::from_value(list).ok());
         let text = |name: &str| detail(name).and_then(|value| value.as_str().map(str::to_owned));
         let found = Job {
             job: *id,
             title: text("title"),
             researcher: text("researcher"),
             dataset: job.dataset.to_string(),
-            columns: detail("columns").and_then(|columns| serde_json::from_value(columns).ok()),
+            columns: list("columns"),
+            catalogues: list("catalogues"),
             admitted_ms: line.map_or(0, |line: &Line| line.leaf.at_ms),
             admitted: proof(job.leaf)?,
             rounds,

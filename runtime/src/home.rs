@@ -54,6 +54,8 @@ pub struct Settings {
     pub release_tick_seconds: u32,
     /// After so many seconds in which nothing was logged, the log says that it goes on, and is witnessed.
     pub heartbeat_seconds: u32,
+    /// Details of the log (names, titles, reasons) are erased after so many days. The log itself stays.
+    pub keep_details_days: u32,
     /// The slowest that this machine runs guests: delays of releases follow from it.
     pub slowest: Costs,
 }
@@ -70,6 +72,7 @@ impl Default for Settings {
             require_walls: false,
             release_tick_seconds: 0,
             heartbeat_seconds: 86_400,
+            keep_details_days: 3_650,
             slowest: Costs::default(),
         }
     }
@@ -87,6 +90,7 @@ max_running_rounds = 1                 # rounds that run at the same time; more 
 require_walls = false                  # true: do not start where the kernel lacks Landlock or seccomp
 release_tick_seconds = 0               # e.g. 60: results leave on the minute after their delay
 heartbeat_seconds = 86_400             # after so long without a line, the log says that it goes on, and other sites witness it
+keep_details_days = 3650               # names, titles and reasons beside the log are erased after so long; the log itself stays
 # The slowest that this machine runs guests, as `cargo speed` measures it: the delays that hide how long a round took follow from it.
 [slowest]
 fuel_ns = 30.0                         # a unit of fuel

@@ -28,7 +28,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::SecretKey;
 use vestibule_protocol::log::checkpoint::Checkpoint;
-use vestibule_protocol::log::leaf::Event;
+use vestibule_protocol::log::leaf::{Event, Leaf};
 use vestibule_protocol::log::proof::LeafProof;
 use vestibule_protocol::message::Receipt;
 use vestibule_protocol::name::Name;
@@ -415,6 +415,26 @@ impl Ledger {
     /// The database.
     pub fn record(&self, event: Event, details: Option<&serde_json::Value>, since: Duration) -> Result<(), LedgerError> {
         self.transaction(|tx| append(tx, milliseconds(since), event, details).map(|_| ()))
+    }
+
+    /// Erases the details of all leaves before `before`, and says so in the log. The tree stays as it is. Returns how many were erased.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn erase(&self, before: Duration, since: Duration) -> Result<u64, LedgerError> {
+        self.transaction(|tx| {
+            let oldest = "SELECT body FROM log_leaf WHERE number = (SELECT MIN(leaf) FROM log_detail)";
+            let oldest: Option<Vec<u8>> = tx.query_row(oldest, [], |row| row.get(0)).optional().map_err(database(tx))?;
+            let old = |body: &[u8]| Leaf::parse(body).is_ok_and(|leaf| leaf.at_ms < milliseconds(before));
+            if !oldest.is_some_and(|body| old(&body)) {
+                return Ok(0);
+            }
+            let sql = "DELETE FROM log_detail WHERE leaf IN
+                       (SELECT number FROM log_leaf WHERE json_extract(CAST(body AS TEXT), '$.at_ms') < ?1)";
+            let details = tx.execute(sql, [milliseconds(before)]).map_err(database(tx))? as u64;
+            append(tx, milliseconds(since), Event::Erased { details }, None)?;
+            Ok(details)
+        })
     }
 
     /// The time that counts: the clock's, but never before the last leaf of the log. A clock that was set back revives nothing.

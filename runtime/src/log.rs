@@ -4,6 +4,7 @@
 //! fsync, the clock only forwards (no leaf is earlier than the one before). *Refuses*: to change or to leave out a leaf: triggers stand in
 //! the database, and witnesses remember its roots where whoever owns the database cannot reach.
 
+mod export;
 mod read;
 mod report;
 mod verify;
@@ -17,6 +18,7 @@ use vestibule_protocol::log::leaf::{Event, Leaf, SALT_BYTES, commitment};
 use vestibule_protocol::log::note::{self, Kind, Verifier};
 use vestibule_protocol::log::tree::{self, Nodes};
 
+pub use export::{Exported, export};
 pub use read::{Line, read, words};
 pub use report::{Account, Job, Project, Proof, Report, Round, report};
 pub use verify::{Found, LogCheckError, Verified, verify};

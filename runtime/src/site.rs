@@ -284,6 +284,17 @@ impl Site {
         Ok(trust)
     }
 
+    /// Erases what the site's settings say is not kept for so long.
+    pub(crate) fn retire(&self, clock: Duration) {
+        let kept = Duration::from_secs(u64::from(self.home.settings().keep_details_days).saturating_mul(86_400));
+        let Some(before) = clock.checked_sub(kept) else { return };
+        match self.ledger.erase(before, clock) {
+            Ok(0) => {}
+            Ok(details) => tracing::info!(details, "old details of the log were erased"),
+            Err(error) => tracing::error!(%error, "old details of the log could not be erased"),
+        }
+    }
+
     /// Whether the site could consider an offer at all.
     pub(crate) fn is_member(&self, clock: Duration) -> bool {
         self.member(i64::try_from(clock.as_secs()).unwrap_or(i64::MAX)).is_ok()

@@ -34,6 +34,13 @@ pub(crate) enum Log {
         #[arg(long)]
         html: Option<PathBuf>,
     },
+    /// Write the log as files for an oversight body to keep and to check, in the form of C2SP's tlog-tiles, without its details.
+    Export {
+        /// The site's folder, or a copy of it.
+        dir: PathBuf,
+        /// A new folder.
+        out: PathBuf,
+    },
     /// Verify a site's log and ledger, offline: hash every leaf again, recompute the ledger from the leaves, check every signature.
     Verify {
         /// The site's folder, or a copy of it.
@@ -48,6 +55,13 @@ impl Log {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Show { dir, last } => show(&dir, last, json),
+            Self::Export { dir, out } => {
+                let done = log::export(&dir.join(LEDGER), &out).map_err(|error| coded(error.code(), error))?;
+                let text = format!("{} leaves of {} in {} files, in {}", done.size, done.origin, done.files, out.display());
+                let document = json!({ "origin": done.origin, "leaves": done.size, "files": done.files });
+                println!("{}", if json { document.to_string() } else { text });
+                Ok(())
+            }
             Self::Report { dir, html } => report(&dir, html, json),
             Self::Verify { dir, bundle } => verify(&dir, bundle, json),
         }

@@ -155,6 +155,11 @@ pub enum Event {
         /// How many of them are still here.
         common: u64,
     },
+    /// The details of old leaves were erased, as the site's settings say.
+    Erased {
+        /// How many.
+        details: u64,
+    },
     /// Nothing happened for a while: the log goes on.
     Heartbeat,
 }

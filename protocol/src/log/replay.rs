@@ -23,6 +23,8 @@ pub struct Replay {
     pub last_ms: i64,
     /// How many leaves there were.
     pub leaves: u64,
+    /// How many leaves' details were erased.
+    pub erased: u64,
 }
 
 /// One population's account.
@@ -164,6 +166,7 @@ impl Replay {
                 let back = job.reserved.map_or(0, |(rho, _)| rho).saturating_sub(job.spent_rho_pico);
                 account.committed_rho_pico = account.committed_rho_pico.saturating_sub(back);
             }
+            Event::Erased { details } => self.erased = self.erased.saturating_add(*details),
             _ => {}
         }
         Ok(())

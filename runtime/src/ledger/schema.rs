@@ -87,13 +87,14 @@ CREATE TRIGGER IF NOT EXISTS release_kept BEFORE DELETE ON release BEGIN SELECT 
 ";
 
 /// Settings, and what each must read back as. Without `recursive_triggers`, INSERT OR REPLACE would walk round the triggers.
-const PRAGMAS: [(&str, &str, &str); 6] = [
+const PRAGMAS: [(&str, &str, &str); 7] = [
     ("journal_mode", "WAL", "wal"),
     ("synchronous", "FULL", "2"),
     ("foreign_keys", "ON", "1"),
     ("recursive_triggers", "ON", "1"),
     ("trusted_schema", "OFF", "0"),
     ("busy_timeout", "10000", "10000"),
+    ("secure_delete", "ON", "1"),
 ];
 
 pub(super) fn open(path: &Path) -> Result<Connection, String> {

@@ -78,6 +78,8 @@ async fn converse(site: &Arc<Site>, connection: &quinn::Connection, stop: &Cance
             biased;
             () = stop.cancelled() => return LinkError::Closed("this site is stopping".to_owned()),
             _ = look.tick() => {
+                let at = Arc::clone(site);
+                streams.spawn(async move { blocking(move || at.retire(since_1970())).await });
                 streams.spawn(witnessing::heartbeat(Arc::clone(site), connection.clone(), silence));
             }
             Some(done) = streams.join_next() => {

@@ -92,10 +92,20 @@ fn a_whole_log_verifies_and_recomputes_the_ledger() {
 fn details_are_erased_without_a_change_of_the_tree() {
     let temp = tempfile::tempdir().unwrap();
     let file = temp.path().join("ledger.sqlite");
-    drop(busy(&file));
-    Connection::open(&file).unwrap().execute_batch("DELETE FROM log_detail WHERE leaf = 0").unwrap();
+    let ledger = busy(&file);
+    assert_eq!(ledger.erase(AT, AT).unwrap(), 0, "nothing is as old");
+    let present = || read(&file, None).unwrap().iter().filter(|line| line.details.is_some()).count();
+    let before = present();
+    // All but those of the job that began after the answer had left, three seconds later.
+    assert_eq!(ledger.erase(AT + Duration::from_secs(1), AT).unwrap(), 2);
+    assert_eq!(present(), before - 2);
+    drop(ledger);
     let verified = verify(&file, key().public(), None).unwrap();
-    assert_eq!((verified.found, verified.erased), (vec![], 1));
+    assert_eq!((verified.found, verified.erased), (vec![], 2));
+    // What is deleted without a word is missed.
+    Connection::open(&file).unwrap().execute_batch("DELETE FROM log_detail").unwrap();
+    let found = verify(&file, key().public(), None).unwrap().found;
+    assert!(found[0].why.contains("the log says that 2 were erased"), "{found:?}");
 }
 
 /// Who owns the machine owns the database: no trigger stops them.

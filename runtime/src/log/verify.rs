@@ -165,6 +165,12 @@ impl Check<'_> {
         }
         self.nodes(&computed)?;
         let erased = self.details(&promised)?;
+        if erased != replay.erased {
+            self.wrong(
+                "log_detail",
+                format!("the details of {erased} leaves are gone, and the log says that {} were erased", replay.erased),
+            );
+        }
         self.tables(&replay)?;
         let witnessed = self.witnessed(&origin, key, policy)?;
         let root = growing.root();

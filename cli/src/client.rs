@@ -113,6 +113,16 @@ impl Client {
         self.json("GET", &format!("/v1/jobs/{job}/receipts"), &[])
     }
 
+    /// A job's manifest, as it was signed.
+    pub(crate) fn manifest(&self, job: &str) -> Result<Vec<u8>> {
+        self.bytes("GET", &format!("/v1/jobs/{job}/manifest"), &[])
+    }
+
+    /// A component, dictionary or catalogue.
+    pub(crate) fn document(&self, digest: Digest) -> Result<Vec<u8>> {
+        self.bytes("GET", &format!("/v1/documents/{digest}"), &[])
+    }
+
     /// The trust bundle's envelope.
     pub(crate) fn trust(&self) -> Result<Vec<u8>> {
         self.bytes("GET", "/v1/trust", &[])

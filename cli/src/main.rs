@@ -16,6 +16,7 @@ mod federation;
 mod files;
 mod html;
 mod jobfile;
+mod recompute;
 mod show;
 mod simulate;
 mod trust;

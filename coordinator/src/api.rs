@@ -48,6 +48,7 @@ pub(crate) type App = Arc<Shared>;
         events::events,
         calls::result,
         calls::receipts,
+        calls::manifest,
         calls::trust,
         calls::cancel
     )
@@ -69,6 +70,7 @@ pub fn router(shared: App) -> Router {
         .route("/v1/jobs/{job}/events", get(events::events))
         .route("/v1/jobs/{job}/result", get(calls::result))
         .route("/v1/jobs/{job}/receipts", get(calls::receipts))
+        .route("/v1/jobs/{job}/manifest", get(calls::manifest))
         .route("/v1/trust", get(calls::trust))
         .route("/v1/jobs/{job}/cancel", post(calls::cancel))
         .layer(DefaultBodyLimit::max(MAX_ENVELOPE_BYTES))

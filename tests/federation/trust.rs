@@ -460,6 +460,21 @@ fn a_researcher_takes_no_release_without_its_proof() {
     refused(&json, &leaf, "", "proof-malformed");
     set(&json, &leaf, &proof);
     assert_eq!(world.job(&["result", &job]).0, 0);
+    // It changes the report itself, or passes off a job with fewer sites for whole.
+    let report: String = store.query_row("SELECT CAST(report AS TEXT) FROM job", [], |row| row.get(0)).unwrap();
+    let numbers = report.find("\"numbers\":[").unwrap();
+    // Between two digits, so that it stays a number.
+    let at = numbers + report[numbers..].find(|c: char| c.is_ascii_digit()).unwrap() + 1;
+    let set = |report: &str| store.execute("UPDATE job SET report = CAST(?1 AS BLOB)", [report]).unwrap();
+    set(&format!("{}9{}", &report[..at], &report[at..]));
+    let (exit, document) = world.job(&["result", &job]);
+    assert_eq!((exit, &document["error"]["code"]), (1, &"result-differs".into()), "{document}");
+    set(&report);
+    store.execute_batch("CREATE TABLE away AS SELECT * FROM release; DELETE FROM release").unwrap();
+    let (exit, document) = world.job(&["result", &job]);
+    assert_eq!((exit, &document["error"]["code"]), (1, &"result-differs".into()), "{document}");
+    store.execute_batch("INSERT INTO release SELECT * FROM away").unwrap();
+    assert_eq!(world.job(&["result", &job]).0, 0);
     // An older bundle than the researcher has believed, or none.
     world.issue();
     assert_eq!(world.job(&["result", &job]).0, 0);

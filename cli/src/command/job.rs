@@ -7,11 +7,12 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use vestibule_coordinator::api::types::{JobResult, JobStatus};
+use vestibule_protocol::report::Report;
 
 use crate::client::Client;
 use crate::failure::{Exit, Failure, coded};
 use crate::files::{secret_key, write};
-use crate::{html, jobfile, show, trust};
+use crate::{html, jobfile, recompute, show, trust};
 
 /// Who calls whom.
 #[derive(Debug, Args)]
@@ -112,7 +113,7 @@ impl Job {
             Self::Result { id, caller, html } => {
                 let client = caller.client()?;
                 let result = client.result(&id)?;
-                let proven = prove(&client, &caller, &id)?;
+                let proven = prove(&client, &caller, &id, &result)?;
                 if let Some(path) = html {
                     write(&path, html::page(&result))?;
                     eprintln!("wrote {}", path.display());
@@ -145,11 +146,20 @@ struct Proven {
     bundle: u64,
 }
 
-/// Fetches the sites' releases of a job with their receipts. One that is not in its site's witnessed log is an error.
-fn prove(client: &Client, caller: &Caller, job: &str) -> Result<Proven> {
+/// Fetches the sites' releases of a job with their receipts, and computes the report again. A release that is not in its site's witnessed log is an
+/// error, and so is a report that does not follow from them.
+fn prove(client: &Client, caller: &Caller, job: &str, result: &JobResult) -> Result<Proven> {
     let trust = trust::newest(client, &caller.key)?;
     let receipts = client.receipts(job)?;
     trust::proven(&trust, job, &receipts)?;
+    let own = secret_key(&caller.key)?.public();
+    let again = recompute::report(client, own, job, &receipts)?;
+    // Both as JSON reads them: a number is what its text says.
+    let read = |report: &Report| serde_json::from_str::<serde_json::Value>(&serde_json::to_string(report)?);
+    if read(&again)? != read(&result.report)? {
+        let why = "the report is not what the sites' releases give: the coordinator has changed it, or runs another program";
+        return Err(Failure::of(Exit::Refused, "result-differs", why));
+    }
     Ok(Proven { releases: receipts.len(), bundle: trust.bundle().version })
 }
 
@@ -157,7 +167,9 @@ fn print_result(result: &JobResult, proven: &Proven, json: bool) -> Result<()> {
     let document = serde_json::json!({ "status": result.status, "report": result.report, "proven": proven });
     let Proven { releases, bundle } = proven;
     print_json_or(json, &document, || {
-        let proof = format!("{releases} releases, each proven to be in its site's witnessed log (trust bundle {bundle})");
+        let proof = format!(
+            "{releases} releases, each proven to be in its site's witnessed log (trust bundle {bundle}); the report was computed from them again here"
+        );
         format!("{}\n\n{}\n{proof}", show::status(&result.status), show::report(&result.report))
     })
 }
@@ -165,8 +177,9 @@ fn print_result(result: &JobResult, proven: &Proven, json: bool) -> Result<()> {
 /// What `submit --wait` ends with.
 fn finish(client: &Client, caller: &Caller, status: &JobStatus, json: bool) -> Result<()> {
     if status.state == "finished" {
-        let proven = prove(client, caller, &status.job)?;
-        return print_result(&client.result(&status.job)?, &proven, json);
+        let result = client.result(&status.job)?;
+        let proven = prove(client, caller, &status.job, &result)?;
+        return print_result(&result, &proven, json);
     }
     let (code, why) = status
         .error

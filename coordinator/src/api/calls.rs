@@ -203,6 +203,19 @@ pub(crate) async fn receipts(
     Ok(Json(app.store.receipts(job.id)?.into_iter().map(receipt).collect()))
 }
 
+/// The manifest of a job, as its owner signed it.
+#[utoipa::path(get, path = "/v1/jobs/{job}/manifest", params(("job" = String, Path)),
+    responses((status = 200, description = "The envelope"), (status = 404, body = ApiError)))]
+pub(crate) async fn manifest(
+    State(app): State<App>,
+    Path(job): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Vec<u8>, Refusal> {
+    Ok(owned(&app, &job, &method, &uri, &headers, &Bytes::new())?.envelope)
+}
+
 /// The consortium's trust bundle: a DSSE envelope, to be believed for who signed it.
 #[utoipa::path(get, path = "/v1/trust",
     responses((status = 200, description = "The envelope"), (status = 404, body = ApiError)))]

@@ -371,23 +371,24 @@ impl Ledger {
         })
     }
 
-    /// Logs that terms of an accepted researcher were refused: once for the same terms, round and code.
+    /// Logs that terms of an accepted researcher were refused: once for the same terms and code, whatever the round, so that nobody fills the log
+    /// by offering one manifest under many numbers.
     ///
     /// # Errors
     /// The database.
     pub(crate) fn refused(&self, verified: &Verified, code: &str, why: &str, since: Duration) -> Result<(), LedgerError> {
         let (job, manifest, round) = (verified.signed().manifest().job, verified.signed().digest(), verified.index());
         self.transaction(|tx| {
-            let key = params![manifest.to_string(), round, code];
-            let sql = "SELECT 1 FROM refusal WHERE terms = ?1 AND round = ?2 AND code = ?3";
+            let key = params![manifest.to_string(), code];
+            let sql = "SELECT 1 FROM refusal WHERE terms = ?1 AND code = ?2";
             if tx.query_row(sql, key, |_| Ok(())).optional().map_err(database(tx))?.is_some() {
                 return Ok(());
             }
             let details = serde_json::json!({ "researcher": verified.researcher(), "why": why });
             let event = Event::Refused { job, manifest, round, code: code.to_owned() };
             let leaf = append(tx, milliseconds(since), event, Some(&details))?;
-            let row = params![manifest.to_string(), round, code, leaf];
-            tx.execute("INSERT INTO refusal(terms, round, code, leaf) VALUES(?1, ?2, ?3, ?4)", row).map_err(database(tx))?;
+            let row = params![manifest.to_string(), code, leaf];
+            tx.execute("INSERT INTO refusal(terms, code, leaf) VALUES(?1, ?2, ?3)", row).map_err(database(tx))?;
             Ok(())
         })
     }

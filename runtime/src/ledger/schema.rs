@@ -42,8 +42,7 @@ CREATE TABLE IF NOT EXISTS departure(
   job TEXT NOT NULL, round INTEGER NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), PRIMARY KEY(job, round),
   FOREIGN KEY(job, round) REFERENCES release(job, round)) STRICT;
 CREATE TABLE IF NOT EXISTS refusal(
-  terms TEXT NOT NULL, round INTEGER NOT NULL, code TEXT NOT NULL, leaf INTEGER NOT NULL REFERENCES log_leaf(number),
-  PRIMARY KEY(terms, round, code)) STRICT;
+  terms TEXT NOT NULL, code TEXT NOT NULL, leaf INTEGER NOT NULL REFERENCES log_leaf(number), PRIMARY KEY(terms, code)) STRICT;
 CREATE TABLE IF NOT EXISTS rejection(
   hour INTEGER NOT NULL, code TEXT NOT NULL, leaf INTEGER NOT NULL REFERENCES log_leaf(number), PRIMARY KEY(hour, code)) STRICT;
 CREATE VIEW IF NOT EXISTS job_account AS SELECT job.rowid AS number, job.*, dataset.population,

@@ -54,8 +54,9 @@ fn busy(file: &std::path::Path) -> Ledger {
         .unwrap();
     ledger.depart(job, 0, AT).unwrap();
     ledger.end(job, AT).unwrap();
-    ledger.refused(&verified(&manifest(3), 0), "epsilon-over-site-cap", "too much", AT).unwrap();
-    ledger.refused(&verified(&manifest(3), 0), "epsilon-over-site-cap", "too much", AT).unwrap();
+    for round in 0..3 {
+        ledger.refused(&verified(&manifest(3), round), "epsilon-over-site-cap", "too much", AT).unwrap();
+    }
     ledger.rejected("signature-refused", AT).unwrap();
     ledger.rejected("signature-refused", AT + Duration::from_secs(60)).unwrap();
     keep();

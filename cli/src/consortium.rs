@@ -29,6 +29,9 @@ pub(crate) struct Consortium {
     witnesses: u32,
     /// How many of the overseers' sites must, besides.
     overseers: u32,
+    /// Organisations that work for no profit.
+    #[serde(default)]
+    non_profits: BTreeSet<String>,
     #[serde(default)]
     site: Vec<Member>,
     #[serde(default)]
@@ -74,7 +77,8 @@ pub(crate) fn template(name: &Name, threshold: u32, roots: &[PublicKey], witness
          roots = [\n{roots}]\n\
          days = 7           # how long a bundle is believed: a withheld revocation is withheld for no longer. At most 90\n\
          witnesses = {witnesses}      # how many other sites must cosign a site's log before its results are believed\n\
-         overseers = 0      # how many of the sites with `overseer = true` must, besides\n"
+         overseers = 0      # how many of the sites with `overseer = true` must, besides\n\
+         non_profits = []   # organisations, by the names that members gave, that the roots' holders know to work for no profit\n"
     )
 }
 
@@ -154,6 +158,7 @@ impl Consortium {
             sites: self.site.into_iter().map(site).collect(),
             persons: self.person,
             witnesses,
+            non_profits: self.non_profits,
             revoked,
         })
     }

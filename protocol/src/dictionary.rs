@@ -37,6 +37,8 @@ pub struct Column {
     pub kind: Kind,
     /// Unit, or empty.
     pub unit: String,
+    /// Whether people are told apart or hurt by it more than by others: a site's policy may hold jobs that read it.
+    pub sensitive: bool,
 }
 
 /// What a column holds.
@@ -90,6 +92,8 @@ struct Entry {
     about: String,
     #[serde(default)]
     unit: String,
+    #[serde(default)]
+    sensitive: bool,
     lower: Option<f64>,
     upper: Option<f64>,
     levels: Option<Vec<String>>,
@@ -148,7 +152,7 @@ impl Entry {
             ("day", ..) => Kind::Day,
             _ => return fail("`type` must be `number`, `levels`, `flag` or `day`"),
         };
-        Ok(Column { name: self.name, about: self.about, kind, unit: self.unit })
+        Ok(Column { name: self.name, about: self.about, kind, unit: self.unit, sensitive: self.sensitive })
     }
 }
 
@@ -172,6 +176,7 @@ levels = ["female", "male"]
 [[column]]
 name = "smoker"
 type = "flag"
+sensitive = true
 [[column]]
 name = "enrolled"
 type = "day"
@@ -183,6 +188,8 @@ type = "day"
         assert_eq!(dictionary.columns.len(), 4);
         assert_eq!(dictionary.column("age").unwrap().1.kind, Kind::Number { lower: 0.0, upper: 120.0 });
         assert_eq!(dictionary.column("sex").unwrap().0, 1);
+        let sensitive = |name: &str| dictionary.column(name).unwrap().1.sensitive;
+        assert!(sensitive("smoker") && !sensitive("age"));
         assert!(dictionary.column("height").is_none());
         assert_eq!(dictionary.digest, Digest::of(GOOD.as_bytes()));
     }

@@ -8,7 +8,7 @@
 //! analysis asks for [`round`]s, whose names mean what [`shape`] finds, some of them with [`scores`] for genotypes; [`privacy`]
 //! turns the job's epsilon into a budget and [`calibration`] each statistic's bound into noise; a [`release`] comes back;
 //! [`report`] is what the researcher reads. [`frame`] and [`message`] are how all that travels, [`tls`] how the two ends know
-//! each other, [`token`] how they first meet, [`trust`] who belongs to a consortium and by which keys, [`log`] how a site proves
+//! each other, [`token`] how they first meet, [`trust`] who belongs to a consortium and by which keys, [`review`] how a person says yes or no, [`log`] how a site proves
 //! what it did, and [`request`] how a researcher signs a call of the coordinator's HTTP API.
 
 pub mod calibration;
@@ -28,6 +28,7 @@ pub mod privacy;
 pub mod release;
 pub mod report;
 pub mod request;
+pub mod review;
 pub mod round;
 pub mod scores;
 pub mod shape;

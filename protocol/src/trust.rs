@@ -47,6 +47,9 @@ pub struct Bundle {
     /// Whose cosignatures make a site's log believable: a policy in the form of <https://c2sp.org/tlog-policy>. A site's witness has the
     /// site's name in it.
     pub witnesses: String,
+    /// Organisations that the consortium knows to work for no profit, by the names that members give.
+    #[serde(default)]
+    pub non_profits: BTreeSet<String>,
     /// What is no longer believed, whatever else says so.
     pub revoked: Revoked,
 }

@@ -11,6 +11,7 @@
 //! data/NAME/withdrawn          encrypted: who is left out
 //! ```
 
+mod conditions;
 mod config;
 mod days;
 mod genotypes;
@@ -38,6 +39,8 @@ use vestibule_protocol::shape;
 
 use crate::delay::SUMS_DELTA;
 
+pub use conditions::Conditions;
+pub(crate) use conditions::{modifiers, permission};
 pub use config::{Config, ConfigError};
 pub(crate) use ingest::MEAN_ROWS;
 pub use ingest::{IngestError, Progress, ingest};
@@ -145,6 +148,8 @@ pub struct DatasetInfo {
     pub catalogues: Vec<Arc<Catalogue>>,
     /// Data Use Ontology codes.
     pub duo: Vec<String>,
+    /// What the codes speak of.
+    pub conditions: Conditions,
     /// Whose data it is. Datasets about the same people have one population, and are paid from one account.
     pub population: Name,
     /// What may be spent.
@@ -207,6 +212,7 @@ struct InfoFile {
     dictionary: Digest,
     catalogues: Vec<Digest>,
     duo: Vec<String>,
+    conditions: Conditions,
     population: Name,
     budget: LifetimeBudget,
     /// HMAC, under the store key, of everything that was ingested: the same means there is nothing to do.
@@ -271,6 +277,7 @@ fn read_info(dir: &Dir, name: &Name) -> Result<(DatasetInfo, InfoFile), DatasetE
         dictionary,
         catalogues,
         duo: file.duo.clone(),
+        conditions: file.conditions.clone(),
         population: file.population.clone(),
         budget: file.budget,
     };
@@ -404,7 +411,8 @@ impl DatasetInfo {
             approximate_size: 100,
             dictionary: parsed,
             catalogues: vec![],
-            duo: vec![],
+            duo: vec!["DUO:0000042".to_owned()],
+            conditions: Conditions::default(),
             population: name.parse().unwrap(),
             budget: LifetimeBudget { epsilon: 8.0, delta: 1e-6, researcher_epsilon: None },
         }

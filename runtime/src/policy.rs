@@ -1,8 +1,12 @@
-//! Step 6: does this site take part? The floors of the decision, which hold whatever else a site's policy may come to say.
+//! Step 6: does this site take part? Here the floors of the decision, which hold whatever a site's own [`rules`] say of the [`facts`].
 //!
 //! *In*: [`Verified`] terms, the site's own settings, and the public description of the dataset they name. *Out*: [`Admitted`]:
 //! the same, with the limits that will be used. *Trusts*: the step before. *Refuses*: a dataset, dictionary or catalogue that
 //! is not ours, and amounts over the site's caps. The answer depends on public terms alone, never on data or on what was spent.
+
+pub mod facts;
+pub mod rules;
+pub mod signed;
 
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::name::Name;
@@ -145,3 +149,6 @@ impl Admitted {
         self.limits
     }
 }
+
+#[cfg(test)]
+mod tests;

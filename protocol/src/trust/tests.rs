@@ -42,6 +42,7 @@ fn bundle() -> Bundle {
         sites: vec![site("leiden", 10), site("kyoto", 20)],
         persons: vec![ada],
         witnesses: witness("leiden", 12) + &witness("kyoto", 22) + "group sites 1 leiden kyoto\nquorum sites\n",
+        non_profits: BTreeSet::new(),
         revoked: Revoked::default(),
     }
 }

@@ -11,7 +11,7 @@ use vestibule_protocol::dictionary::{Dictionary, Kind};
 use vestibule_protocol::job::{Budget, Noise};
 use vestibule_protocol::name::Name;
 
-use super::{LifetimeBudget, days};
+use super::{Conditions, LifetimeBudget, days};
 
 /// A lifetime's smallest delta: a tenth of it, divided by what one release's moment takes, is 33 releases.
 const LEAST_DELTA: f64 = 1e-9;
@@ -32,6 +32,9 @@ pub struct Config {
     /// Data Use Ontology codes.
     #[serde(default)]
     pub duo: Vec<String>,
+    /// What the codes speak of.
+    #[serde(default)]
+    pub conditions: Conditions,
     /// Whose data it is, where other datasets of this site are about the same people. By default the dataset's own name.
     pub population: Option<Name>,
     /// What may ever be spent.
@@ -181,6 +184,7 @@ impl Config {
         if config.table.is_empty() && config.variants.is_none() {
             return fail("there is neither a `[[table]]` nor `[variants]`: nothing would be ingested");
         }
+        config.conditions.check(&config.duo).map_err(ConfigError)?;
         let LifetimeBudget { epsilon, delta, researcher_epsilon } = config.budget;
         for epsilon in std::iter::once(epsilon).chain(researcher_epsilon) {
             Budget::new(Noise::Gaussian, epsilon, delta).map_err(|error| ConfigError(format!("`budget`: {error}")))?;

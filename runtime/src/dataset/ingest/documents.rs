@@ -29,6 +29,7 @@ pub(super) fn write(making: &Making<'_>, report: &IngestReport) -> Result<(), In
         dictionary: sources.dictionary.digest,
         catalogues: sources.catalogues.iter().map(|(_, catalogue)| catalogue.digest).collect(),
         duo: config.duo.clone(),
+        conditions: config.conditions.clone(),
         population: config.population.clone().unwrap_or_else(|| config.name.clone()),
         budget: config.budget,
         inputs: inputs.to_owned(),

@@ -200,7 +200,8 @@ fn instances(_: &Data) {
     let summary = std::fs::read(world::component("cohort-summary")).unwrap();
     let summary = Sandbox::new(Settings::default()).unwrap().load(&summary).unwrap();
     let kind = Kind::Number { lower: 0.0, upper: 9.0 };
-    let columns = vec![Column { name: "x".parse().unwrap(), about: String::new(), kind, unit: String::new(), sensitive: false }];
+    let columns =
+        vec![Column { name: "x".parse().unwrap(), about: String::new(), kind, unit: String::new(), sensitive: false }];
     let shape = Shape { variants: vec![], columns };
     let Step::Round(round) = summary.next(r#"{"columns":["x"]}"#, &shape, &[], Limits::default()).unwrap() else {
         panic!("a round")

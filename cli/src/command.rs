@@ -10,11 +10,13 @@ mod job;
 mod key;
 mod log;
 mod researcher;
+mod review;
 mod simulate;
 mod site;
 
 use anyhow::Result;
 use clap::Subcommand;
+use vestibule_protocol::token::Role;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -43,7 +45,12 @@ pub(crate) enum Command {
     Site(site::Site),
     /// Join a coordinator as a researcher.
     #[command(subcommand)]
-    Researcher(researcher::Researcher),
+    Researcher(researcher::Person),
+    /// Join a coordinator as an approver: a person who reviews what others ask for.
+    #[command(subcommand)]
+    Approver(researcher::Person),
+    /// Review a component, for every site that lets your word count: writes a signed file.
+    Review(review::Review),
     /// Submit jobs, follow them, fetch their results.
     #[command(subcommand)]
     Job(job::Job),
@@ -71,7 +78,9 @@ impl Command {
             Self::Consortium(command) => command.run(json),
             Self::Coordinator(command) => command.run(json),
             Self::Site(command) => command.run(json),
-            Self::Researcher(command) => command.run(json),
+            Self::Researcher(command) => command.run(Role::Researcher, json),
+            Self::Approver(command) => command.run(Role::Approver, json),
+            Self::Review(command) => command.run(json),
             Self::Job(command) => command.run(json),
             Self::Simulate(command) => command.run(json),
             Self::Log(command) => command.run(json),

@@ -109,6 +109,7 @@ impl Consortium {
             self.site.iter().map(|site| &site.name).chain(self.person.iter().map(|person| &person.name)).collect();
         let (mut text, mut names) = (String::new(), Vec::new());
         for (name, request) in requests.into_iter().filter(|(name, _)| !known.contains(name)) {
+            let role = if matches!(request, Request::Approver(_)) { Role::Approver } else { Role::Researcher };
             let entry = match request {
                 Request::Site(site) => {
                     names.push((name.clone(), vec![site.link, site.log, site.witness]));
@@ -118,9 +119,9 @@ impl Consortium {
                         site: [Member { name, organisation, country, link, log_origin, log, witness, overseer: false }],
                     })
                 }
-                Request::Researcher(person) => {
+                Request::Researcher(person) | Request::Approver(person) => {
                     names.push((name.clone(), vec![person.key]));
-                    let roles = BTreeSet::from([Role::Researcher]);
+                    let roles = BTreeSet::from([role]);
                     let (organisation, country, key) = (person.organisation, person.country, person.key);
                     toml::to_string(&Persons { person: [Person { name, organisation, country, roles, key }] })
                 }

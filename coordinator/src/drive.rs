@@ -346,7 +346,14 @@ impl Ask {
         match tokio::time::timeout(self.left(), self.answered(site)).await {
             Ok(done) => done,
             Err(_) => {
-                let reason = ("late", "it did not answer before the round's deadline");
+                let held = self.shared.store.job_sites(job)?.iter().any(|of| of.site == *site && of.state == SiteState::Held);
+                let reason = match held {
+                    true => (
+                        "late-held",
+                        "nobody at the site had decided about it before the round's deadline: once they have, submit it again with a later one",
+                    ),
+                    false => ("late", "it did not answer before the round's deadline"),
+                };
                 Ok(self.shared.set_site(job, site, SiteState::Waiting.after(Event::Deadline), Some(reason))?)
             }
         }
@@ -405,6 +412,10 @@ impl Ask {
                     }
                 }
                 Answer::Accepted => self.shared.set_site(job, site, SiteState::Offered.after(Event::Accept), None)?,
+                Answer::Held { why } => {
+                    let reason = ("held", why.as_str());
+                    self.shared.set_site(job, site, SiteState::Offered.after(Event::Hold), Some(reason))?;
+                }
                 Answer::Refused { code, why } => {
                     self.shared.set_site(job, site, SiteState::Offered.after(Event::Refuse), Some((&code, &why)))?;
                     return Ok(Ok(()));

@@ -13,6 +13,8 @@ pub enum SiteState {
     Waiting,
     /// Asked.
     Offered,
+    /// A person at the site looks at the job, or at what it would release.
+    Held,
     /// It takes part, and has charged its budget.
     Accepted,
     /// Its release of this round is here.
@@ -30,6 +32,8 @@ pub enum SiteState {
 pub enum Event {
     /// The offer was sent.
     Offer,
+    /// It answered that a person looks first.
+    Hold,
     /// It answered that it takes part.
     Accept,
     /// Its release came, and was checked and stored.
@@ -65,6 +69,7 @@ impl SiteState {
         }
         match event {
             Event::Offer => Self::Offered,
+            Event::Hold => Self::Held,
             Event::Accept => Self::Accepted,
             Event::Release => Self::Released,
             Event::Refuse => Self::Refused,
@@ -104,8 +109,16 @@ mod tests {
     use super::*;
     use SiteState::{Accepted, Late, NoRelease, Offered, Refused, Released, Waiting};
 
-    const EVENTS: [Event; 7] =
-        [Event::Offer, Event::Accept, Event::Release, Event::Refuse, Event::Nothing, Event::Deadline, Event::Disconnect];
+    const EVENTS: [Event; 8] = [
+        Event::Offer,
+        Event::Hold,
+        Event::Accept,
+        Event::Release,
+        Event::Refuse,
+        Event::Nothing,
+        Event::Deadline,
+        Event::Disconnect,
+    ];
 
     #[test]
     fn a_site_that_is_done_stays_done() {
@@ -117,6 +130,7 @@ mod tests {
         assert_eq!(Waiting.after(Event::Offer).after(Event::Accept).after(Event::Release), Released);
         assert_eq!(Accepted.after(Event::Disconnect), Waiting);
         assert_eq!(Offered.after(Event::Deadline), Late);
+        assert_eq!(Offered.after(Event::Hold).after(Event::Accept).after(Event::Hold).after(Event::Nothing), NoRelease);
     }
 
     #[test]

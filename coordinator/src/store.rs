@@ -103,6 +103,8 @@ pub enum Request {
     Site(SiteRequest),
     /// A researcher.
     Researcher(PersonRequest),
+    /// An approver.
+    Approver(PersonRequest),
 }
 
 /// A person, with their key.
@@ -121,6 +123,7 @@ impl Request {
         match self {
             Self::Site(_) => Role::Site,
             Self::Researcher(_) => Role::Researcher,
+            Self::Approver(_) => Role::Approver,
         }
     }
 }
@@ -218,6 +221,19 @@ impl Store {
             }
             tx.execute("UPDATE invitation SET used_by = ?2 WHERE key = ?1", params![invitation.to_string(), key.to_string()])?;
             Ok(name)
+        })
+    }
+
+    /// What an invitation is for, if there is one.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn invited(&self, invitation: PublicKey) -> Result<Option<Role>> {
+        self.with(|tx| {
+            let sql = "SELECT role FROM invitation WHERE key = ?1";
+            let role: Option<String> = tx.query_row(sql, [invitation.to_string()], |row| row.get(0)).optional()?;
+            Ok(role
+                .and_then(|role| [Role::Site, Role::Researcher, Role::Approver].into_iter().find(|known| word(known) == role)))
         })
     }
 

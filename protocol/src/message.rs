@@ -128,7 +128,8 @@ pub struct Offer {
 }
 message!(Offer, 6, 56 << 20);
 
-/// What a site answers to an offer, in this order: `Need` at most once, then `Accepted`, then one of the last two.
+/// What a site answers to an offer, in this order: `Need` at most once, then `Accepted`, then one of `Refused` and `Settled`; `Held` before
+/// or after `Accepted`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The component is not here: send its bytes from this offset on.
@@ -153,6 +154,11 @@ pub enum Answer {
         padded: Vec<u8>,
         /// That the answer is in the site's log, and that log witnessed.
         receipt: Receipt,
+    },
+    /// A person at the site looks at the job, or at what it would release, first. Others follow when they have decided.
+    Held {
+        /// Why, in the words of the site's rules.
+        why: String,
     },
 }
 
@@ -346,6 +352,7 @@ impl std::fmt::Debug for Answer {
             Self::Accepted => f.write_str("Accepted"),
             Self::Refused { code, .. } => write!(f, "Refused({code})"),
             Self::Settled { padded, .. } => write!(f, "Settled({} bytes)", padded.len()),
+            Self::Held { .. } => f.write_str("Held"),
         }
     }
 }

@@ -92,18 +92,6 @@ impl ReviewError {
     }
 }
 
-impl Subject {
-    /// What was looked at, as a line: the same for the same thing only.
-    #[must_use]
-    pub fn line(&self) -> String {
-        match self {
-            Self::Job { site, manifest } => format!("job {site} {manifest}"),
-            Self::Component { component } => format!("component {component}"),
-            Self::Release { site, job, round, release } => format!("release {site} {job} {round} {release}"),
-        }
-    }
-}
-
 impl Review {
     /// Checks the review and signs it. Returns the envelope's bytes.
     ///

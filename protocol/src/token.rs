@@ -25,6 +25,8 @@ pub enum Role {
     Site,
     /// A researcher.
     Researcher,
+    /// An approver: a person who reviews what others ask for.
+    Approver,
 }
 
 /// What an invitation says.

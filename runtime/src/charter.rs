@@ -22,6 +22,8 @@ pub struct Terms {
     pub epsilon_micro: Option<u64>,
     /// The only columns that it may read here.
     pub columns: Option<BTreeSet<String>>,
+    /// Whether a person looks at every release before it leaves.
+    pub review: bool,
 }
 
 /// A charter that this site takes part in.
@@ -236,12 +238,15 @@ pub(crate) mod tests {
         assert_eq!(whole.reads(&columns(&["age", "sex"])), Ok(()));
         assert_eq!(whole.reads(&columns(&["age", "trait"])), Err(CharterRefusal::Column("trait".into())));
         let columns_here = Some(BTreeSet::from(["sex".into(), "trait".into()]));
-        let here = accepted(&narrow, Terms { columns: columns_here, epsilon_micro: Some(2_000_000) });
+        let here = accepted(&narrow, Terms { columns: columns_here, epsilon_micro: Some(2_000_000), review: false });
         assert_eq!(here.reads(&columns(&["sex"])), Ok(()));
         assert_eq!(here.reads(&columns(&["age"])).unwrap_err().code(), "charter-column");
         assert_eq!(here.reads(&columns(&["trait"])).unwrap_err().code(), "charter-column");
         assert_eq!(here.cap(), Rho::budget(2.0, 1e-6));
         let small = Charter { epsilon_micro: 1_000_000, ..charter() };
-        assert_eq!(accepted(&small, Terms { epsilon_micro: Some(2_000_000), columns: None }).cap(), Rho::budget(1.0, 1e-6));
+        assert_eq!(
+            accepted(&small, Terms { epsilon_micro: Some(2_000_000), ..Terms::default() }).cap(),
+            Rho::budget(1.0, 1e-6)
+        );
     }
 }

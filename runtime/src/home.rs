@@ -3,7 +3,8 @@
 //! ```text
 //! site.toml          settings, written by people            charters/              projects that this site takes part in, and its terms
 //! coordinator.json   whom to dial, from the invitation      ledger.sqlite          budgets, charges, releases
-//! keys/link.pem      the site's own key                     data/                  datasets, encrypted
+//! policies/          rules that the site's officers set     data/                  datasets, encrypted
+//! keys/link.pem      the site's own key
 //! keys/store.pem     what datasets are encrypted with       blobs/, code/          components, and what was compiled of them
 //! keys/log.pem       what the log's checkpoints are signed with; keys/log.pub: what they are verified with
 //! keys/witness.pem   what other sites' checkpoints are cosigned with; witness.sqlite: how far each was
@@ -30,6 +31,7 @@ use crate::charter::{Accepted, Terms};
 use crate::dataset::StoreKey;
 use crate::delay::Costs;
 use crate::ledger::{Ledger, LedgerError};
+use crate::policy::signed::PolicyError;
 use crate::witness::Witness;
 
 /// A site's settings, as `site.toml` holds them.
@@ -171,6 +173,14 @@ pub enum HomeError {
     /// A charter.
     #[error(transparent)]
     Charter(#[from] CharterError),
+    /// A policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Another policy than the log says.
+    #[error(
+        "the log says that policy {0} holds, and the folder `policies` has another in its place: put back the one that the officers signed"
+    )]
+    PolicyDiffers(Digest),
     /// No such charter.
     #[error("no charter {0} is accepted here")]
     Unknown(Digest),
@@ -193,6 +203,8 @@ impl HomeError {
             Self::InUse(_) => "site-in-use",
             Self::NotJoined(_) => "site-not-joined",
             Self::Charter(error) => error.code(),
+            Self::Policy(error) => error.code(),
+            Self::PolicyDiffers(_) => "policy-differs",
             Self::Unknown(_) => "charter-unknown",
             Self::Ledger(error) => error.code(),
         }
@@ -208,7 +220,7 @@ pub const TRUST: &str = "trust.json";
 /// Whom the site dials, and under which name, in a site's folder.
 pub const COORDINATOR: &str = "coordinator.json";
 const FROZEN: &str = "frozen.note";
-const FOLDERS: [&str; 5] = ["keys", "charters", "data", "blobs", "code"];
+const FOLDERS: [&str; 6] = ["keys", "charters", "policies", "data", "blobs", "code"];
 
 impl Home {
     /// Makes a new site in `path`: folders, settings, and keys that are protected by the passphrase, if one is given.
@@ -426,6 +438,21 @@ impl Home {
         replace(&self.dir, COORDINATOR, &text).map_err(|source| HomeError::Io { path: self.path.join(COORDINATOR), source })
     }
 
+    /// A policy that was set, as it was signed.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn policy(&self, digest: Digest) -> Result<Vec<u8>, HomeError> {
+        let file = format!("policies/{}.json", digest.hex());
+        self.dir.read(&file).map_err(|source| HomeError::Io { path: self.path.join(file), source })
+    }
+
+    /// Keeps a policy that is set.
+    pub(crate) fn keep_policy(&self, digest: Digest, envelope: &[u8]) -> Result<(), HomeError> {
+        let file = format!("policies/{}.json", digest.hex());
+        replace(&self.dir, &file, envelope).map_err(|source| HomeError::Io { path: self.path.join(file), source })
+    }
+
     /// Takes part in a project from now on, under terms of its own.
     ///
     /// # Errors
@@ -541,7 +568,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::init(temp.path(), None).unwrap();
         let envelope = crate::charter::tests::charter().sign(&crate::admission::tests::researcher()).unwrap();
-        let terms = Terms { epsilon_micro: Some(1_000_000), columns: None };
+        let terms = Terms { epsilon_micro: Some(1_000_000), ..Terms::default() };
         let accepted = home.accept(&envelope, terms).unwrap();
         assert_eq!(home.accept(b"{}", Terms::default()).unwrap_err().code(), "envelope-malformed");
         assert_eq!(home.charters().unwrap(), std::slice::from_ref(&accepted));

@@ -16,6 +16,7 @@
 //! noise that was drawn the first time, for whoever asks and at no cost: averaging needs other draws, and those are paid for.
 
 mod booking;
+mod queue;
 mod recovery;
 mod schema;
 
@@ -35,6 +36,7 @@ use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 
 use self::booking::Asked;
+pub use self::queue::{Kind, Waiting};
 pub use self::recovery::Recovered;
 use crate::admission::Verified;
 use crate::policy::Admitted;
@@ -75,6 +77,8 @@ pub struct Settled {
     pub release: Option<Vec<u8>>,
     /// When it may leave.
     pub leaves_ms: i64,
+    /// Why a person must look at it first, if one must.
+    pub hold: Option<String>,
 }
 
 /// What the ledger says to an admitted round.
@@ -201,6 +205,12 @@ pub enum LedgerError {
         /// The round.
         round: u32,
     },
+    /// A person must look at it first.
+    #[error("round {round} waits for a person")]
+    NotReviewed {
+        /// The round.
+        round: u32,
+    },
     /// The job has ended here.
     #[error("the job has ended at this site")]
     Ended,
@@ -228,6 +238,7 @@ impl LedgerError {
             Self::OtherRound { .. } => "round-differs",
             Self::Order { .. } => "round-order",
             Self::NotSettled { .. } => "round-not-settled",
+            Self::NotReviewed { .. } => "round-not-reviewed",
             Self::Ended => "job-ended",
             Self::Database { .. } => "ledger-database",
         }
@@ -322,14 +333,20 @@ impl Ledger {
     ///
     /// # Errors
     /// The database. Then nothing must leave.
-    pub(crate) fn commit(&self, charged: &Charged, settled: &Settled, code: &str, now: i64) -> Result<Settled, LedgerError> {
+    pub(crate) fn commit(
+        &self,
+        charged: &Charged,
+        settled: &Settled,
+        (code, evidence): (&str, Option<&serde_json::Value>),
+        now: i64,
+    ) -> Result<Settled, LedgerError> {
         let verified = charged.admitted.verified();
         let (job, index) = (verified.signed().manifest().job, verified.index());
         self.transaction(|tx| {
             if let Some(first) = find_round(tx, job, index)?.and_then(|round| round.settled) {
                 return Ok(first);
             }
-            settle(tx, job, index, settled, code, now)?;
+            settle(tx, (job, index), settled, (code, evidence), now)?;
             Ok(settled.clone())
         })
     }
@@ -349,8 +366,15 @@ impl Ledger {
             }
             let settled =
                 find_round(tx, job, round)?.and_then(|round| round.settled).ok_or(LedgerError::NotSettled { round })?;
-            let event = Event::Settled { job, round, release: Digest::of(settled.release.as_deref().unwrap_or_default()) };
-            let leaf = append(tx, milliseconds(since).max(settled.leaves_ms), event, None)?;
+            let leaves = match (&settled.release, &settled.hold) {
+                (Some(_), Some(_)) => queue::release(tx, job, round)?.ok_or(LedgerError::NotReviewed { round })?,
+                _ => true,
+            };
+            let release = settled.release.as_deref().filter(|_| leaves).unwrap_or_default();
+            let event = Event::Settled { job, round, release: Digest::of(release) };
+            // There always are some: the leaf is as long whether something left or not.
+            let evidence = queue::evidence(tx, job, round)?.unwrap_or(serde_json::Value::Null);
+            let leaf = append(tx, milliseconds(since).max(settled.leaves_ms), event, Some(&evidence))?;
             let sql = "INSERT INTO departure(job, round, leaf) VALUES(?1, ?2, ?3)";
             tx.execute(sql, params![job.to_string(), round, leaf]).map_err(database(tx))?;
             Ok(leaf.unsigned_abs())
@@ -538,10 +562,18 @@ fn milliseconds(since: Duration) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn settle(tx: &Transaction<'_>, job: JobId, round: u32, settled: &Settled, code: &str, now: i64) -> Result<(), LedgerError> {
+fn settle(
+    tx: &Transaction<'_>,
+    (job, round): (JobId, u32),
+    settled: &Settled,
+    (code, evidence): (&str, Option<&serde_json::Value>),
+    now: i64,
+) -> Result<(), LedgerError> {
     let bytes = settled.release.as_deref().unwrap_or_default();
-    let sql = "INSERT INTO release(job, round, bytes, sha256, code, released, leaves) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    let row = params![job.to_string(), round, bytes, Digest::of(bytes).to_string(), code, now, settled.leaves_ms];
+    let sql = "INSERT INTO release(job, round, bytes, sha256, code, released, leaves, evidence, hold)
+               VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let (sha256, evidence) = (Digest::of(bytes).to_string(), evidence.map(ToString::to_string));
+    let row = params![job.to_string(), round, bytes, sha256, code, now, settled.leaves_ms, evidence, settled.hold];
     tx.execute(sql, row).map_err(database(tx)).map(|_| ())
 }
 
@@ -573,13 +605,14 @@ fn find_job(tx: &Transaction<'_>, job: JobId) -> Result<Option<KnownJob>, Ledger
 }
 
 fn find_round(tx: &Transaction<'_>, job: JobId, round: u32) -> Result<Option<KnownRound>, LedgerError> {
-    let sql =
-        "SELECT round_digest, bytes, leaves FROM charge LEFT JOIN release USING(job, round) WHERE job = ?1 AND round = ?2";
+    let sql = "SELECT round_digest, bytes, leaves, hold FROM charge LEFT JOIN release USING(job, round) WHERE job = ?1 AND round = ?2";
     let read = |row: &rusqlite::Row<'_>| {
         let (bytes, leaves) = (row.get::<_, Option<Vec<u8>>>(1)?, row.get::<_, Option<i64>>(2)?);
         let settled = bytes.zip(leaves);
         // No bytes: nothing was released.
-        let settled = settled.map(|(bytes, leaves_ms)| Settled { release: (!bytes.is_empty()).then_some(bytes), leaves_ms });
+        let hold = row.get(3)?;
+        let settled =
+            settled.map(|(bytes, leaves_ms)| Settled { release: (!bytes.is_empty()).then_some(bytes), leaves_ms, hold });
         Ok(KnownRound { digest: schema::parsed(row, 0)?, settled })
     };
     tx.query_row(sql, params![job.to_string(), round], read).optional().map_err(database(tx))

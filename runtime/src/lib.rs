@@ -27,6 +27,7 @@ pub mod partitions;
 pub mod policy;
 pub mod reduce;
 pub mod release;
+pub mod review;
 pub mod round;
 pub mod site;
 pub mod trial;

@@ -8,12 +8,15 @@ pub mod facts;
 pub mod rules;
 pub mod signed;
 
+use std::time::Duration;
+
+use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::name::Name;
 
 use crate::admission::Verified;
 use crate::dataset::DatasetInfo;
-use crate::home::Settings;
+use crate::home::{Home, HomeError, Settings};
 
 /// Terms that this site takes part in.
 #[derive(Debug, Clone)]
@@ -122,6 +125,30 @@ pub fn decide(verified: Verified, settings: &Settings, dataset: Option<&DatasetI
         return Err(Refusal::Memory { asked: memory_mib, cap: settings.max_memory_mib });
     }
     Ok(Admitted { limits: manifest.limits, verified, columns: vec![] })
+}
+
+/// The rules that hold at a site: those that the log says were `set`, or the ones that ship.
+///
+/// # Errors
+/// They are not in the site's folder, or are others.
+pub fn holding(home: &Home, set: Option<Digest>, site: &Name) -> Result<rules::Rules, HomeError> {
+    let Some(set) = set else { return Ok(rules::Rules::shipped(site.clone())) };
+    let rules = signed::stored(&home.policy(set)?)?;
+    if rules.digest() == set { Ok(rules) } else { Err(HomeError::PolicyDiffers(set)) }
+}
+
+/// Sets another policy, if it may take the place of the one that holds. Returns what holds from now on.
+///
+/// # Errors
+/// [`signed::PolicyError`]; the folder cannot be written.
+pub fn set(home: &Home, envelope: &[u8], site: &Name, since: Duration) -> Result<rules::Rules, HomeError> {
+    let ledger = home.ledger()?;
+    let now = holding(home, ledger.policy()?.map(|(_, digest)| digest), site)?;
+    let rules = signed::next(&now, envelope)?;
+    // First the file, then the leaf: what the log says holds is there.
+    home.keep_policy(rules.digest(), envelope)?;
+    ledger.set_policy(rules.document().version, rules.digest(), since)?;
+    Ok(rules)
 }
 
 impl Admitted {

@@ -3,13 +3,15 @@
 //! *In*: [`Charged`] terms, what the airlock [`Cleared`], and the moment before which nobody may learn of it. *Out*: what the ledger
 //! holds: the bytes and the moment of the first commit, whatever happened since. *Refuses*: to return bytes that are not on disk.
 
+use serde_json::Value;
 use vestibule_protocol::calibration::Calibrated;
 use vestibule_protocol::release::{NoisedStatistic, Release};
 
 use crate::airlock::Cleared;
 use crate::ledger::{Charged, Ledger, LedgerError, Settled};
 
-/// Stores the release of a charged round and returns what to send, and when (`leaves_ms`, milliseconds since 1970).
+/// Stores the release of a charged round and returns what to send, and when (`leaves_ms`, milliseconds since 1970). `hold`: why a person must
+/// look at it first, if one must.
 ///
 /// # Errors
 /// The ledger cannot be written.
@@ -17,7 +19,7 @@ pub fn store(
     ledger: &Ledger,
     charged: &Charged,
     calibrated: &[Calibrated],
-    cleared: &Cleared,
+    (cleared, hold): (&Cleared, Option<(String, Value)>),
     leaves_ms: i64,
     now: i64,
 ) -> Result<Settled, LedgerError> {
@@ -37,7 +39,13 @@ pub fn store(
         statistics: verified.round().statistics().iter().zip(calibrated).zip(cleared.steps()).map(statistic).collect(),
     };
     let bytes = serde_json::to_vec(&release).expect("names and numbers are always JSON");
-    ledger.commit(charged, &Settled { release: Some(bytes), leaves_ms }, "released", now)
+    let mut evidence = cleared.evidence().clone();
+    let (hold, about) = hold.unzip();
+    if let (Value::Object(evidence), Some(about)) = (&mut evidence, about) {
+        evidence.insert("held".to_owned(), about);
+    }
+    let evidence = Some(&evidence);
+    ledger.commit(charged, &Settled { release: Some(bytes), leaves_ms, hold }, ("released", evidence), now)
 }
 
 /// Stores that a charged round releases nothing. `code` stays in the site's ledger. Returns an earlier release if there is one
@@ -46,5 +54,5 @@ pub fn store(
 /// # Errors
 /// The ledger cannot be written.
 pub fn store_nothing(ledger: &Ledger, charged: &Charged, code: &str, leaves_ms: i64, now: i64) -> Result<Settled, LedgerError> {
-    ledger.commit(charged, &Settled { release: None, leaves_ms }, code, now)
+    ledger.commit(charged, &Settled { release: None, leaves_ms, hold: None }, (code, None), now)
 }

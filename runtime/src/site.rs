@@ -4,6 +4,9 @@
 //! a code and a sentence made of public terms; after that, there is a release or there is none, in an answer of the same length and
 //! at a moment that was drawn, whatever happened.
 
+mod explain;
+mod judging;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,9 +38,13 @@ use crate::guests::{Guests, GuestsError, Prepared};
 use crate::home::{Coordinator, Home, HomeError};
 use crate::ledger::{Admission, Charged, Ledger, LedgerError, Purse, Recovered, Settled};
 use crate::partitions::Partitions;
+use crate::policy::rules::Rules;
 use crate::policy::{self, Admitted};
 use crate::witness::Witness;
 use crate::{airlock, dataset, link, noise, release, round};
+pub use explain::{Explained, Unexplained, explain};
+pub(crate) use judging::Held;
+use judging::Judged;
 
 /// A site that is running.
 #[derive(Debug)]
@@ -57,6 +64,8 @@ pub struct Site {
     components: Components,
     threads: usize,
     running: Arc<Semaphore>,
+    /// The rules that hold, and which the log said they are.
+    rules: Mutex<Option<(Option<Digest>, Arc<Rules>)>>,
     turns: Mutex<HashMap<(JobId, u32), Turn>>,
 }
 
@@ -128,6 +137,7 @@ impl<E: std::fmt::Display> From<(&'static str, E)> for Refused {
 /// An offer that was admitted and charged, and everything that is needed to run it.
 pub(crate) struct Ready {
     charged: Box<Charged>,
+    judged: Judged,
     dataset: Dataset,
     selection: Selection,
     partitions: Partitions,
@@ -140,6 +150,8 @@ pub(crate) struct Ready {
 pub(crate) enum Outcome {
     /// It is to be run now; the coordinator may be told that it was accepted.
     Run(Box<Ready>),
+    /// A person looks at it first. Nothing is charged.
+    Held(Held),
     /// It was refused.
     Refused(Answer),
     /// What became of it was settled before.
@@ -191,6 +203,7 @@ impl Site {
             components,
             threads,
             running,
+            rules: Mutex::default(),
             turns,
         })
     }
@@ -369,6 +382,11 @@ impl Site {
         let dataset = Dataset::open(&data, &manifest.dataset, &key).map_err(|error| own("dataset", &error))?;
         let selection = dataset.select(&plan.columns, &plan.variants).map_err(|error| Refused::from((error.code(), error)))?;
         round.fits(selection.variants(), plan.partitioning).map_err(|error| Refused::from((error.code(), error)))?;
+        let read = (&plan, selection.variants());
+        let (judged, held) = self.judge(admitted.verified(), read, dataset.info(), since)?;
+        if let Some(held) = held {
+            return Ok(Outcome::Held(held));
+        }
         let selection = selection.of(&round);
         let signed = admitted.verified().signed();
         let partitions = Partitions::of(plan.partitioning, dataset.info().approximate_size);
@@ -394,7 +412,7 @@ impl Site {
         };
         match self.ledger.charge(admitted.reading(&plan.columns), &purse, since).map_err(ledger)? {
             Admission::Run(charged) => {
-                Ok(Outcome::Run(Box::new(Ready { charged, dataset, selection, partitions, guests, calibrated, delay })))
+                Ok(Outcome::Run(Box::new(Ready { charged, judged, dataset, selection, partitions, guests, calibrated, delay })))
             }
             Admission::Settled(settled) => Ok(Outcome::Settled(settled)),
         }
@@ -404,7 +422,7 @@ impl Site {
     /// which nobody may learn which. `since` reads the time since 1970.
     pub(crate) fn release(&self, ready: Ready, since: impl Fn() -> Duration) -> Settled {
         let job = ready.charged.admitted().verified().signed().manifest().job;
-        let Ready { charged, dataset, selection, partitions, guests, calibrated, delay } = ready;
+        let Ready { charged, judged, dataset, selection, partitions, guests, calibrated, delay } = ready;
         // Before any data: that this fails says nothing.
         let drawn = delay.draw();
         let outcome = match &drawn {
@@ -417,14 +435,17 @@ impl Site {
         let leaves_ms = i64::try_from(leaves.as_millis()).unwrap_or(i64::MAX);
         let now = i64::try_from(ended.as_secs()).unwrap_or(i64::MAX);
         let stored = match &outcome {
-            Ok(cleared) => release::store(&self.ledger, &charged, &calibrated, cleared, leaves_ms, now),
+            Ok(cleared) => {
+                let hold = self.outgoing(&judged, dataset.info(), cleared);
+                release::store(&self.ledger, &charged, &calibrated, (cleared, hold), leaves_ms, now)
+            }
             Err(code) => release::store_nothing(&self.ledger, &charged, code, leaves_ms, now),
         };
         if let Err(code) = outcome {
             tracing::warn!(%job, code, "a round released nothing");
         }
         // Not on disk: the bytes must not leave, and after a failed sync nothing more may be written.
-        stored.unwrap_or(Settled { release: None, leaves_ms })
+        stored.unwrap_or(Settled { release: None, leaves_ms, hold: None })
     }
 
     fn noised(

@@ -8,6 +8,7 @@
 //! | `attack` | every attack is held off, and succeeds where a defect is planted |
 //! | `hostile` | a dry run shows what hostile guests did, and counts nothing of it |
 //! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
+//! | `review` | what rules do not decide waits for people whose word counts; releases wait on a site's terms; officers set rules |
 //! | `simulated` | every coding of simulated sites is read; their planted effects are found; whoever withdraws is left out |
 //! | `time` | a release leaves when its delay is over, whoever asks |
 //! | `network` | jobs end over links that lose and delay packets; nothing reaches a site unasked; a site that was cut off comes back |
@@ -35,6 +36,7 @@ mod jobs;
 mod liar;
 mod network;
 mod real;
+mod review;
 mod simulated;
 mod time;
 mod trust;

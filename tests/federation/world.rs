@@ -128,6 +128,15 @@ impl World {
         self.ok(&["charter", "sign", &format!("{name}.toml"), "--key", "ada.pem"]);
     }
 
+    /// An approver with a key `NAME.pem`, who is in the consortium once that is issued.
+    pub(crate) fn approver(&self, name: &str, organisation: &str) {
+        let key = format!("{name}.pem");
+        self.ok(&["key", "new", &key]);
+        let token = self.ok(&["coordinator", "invite", "coordinator", "approver", name]);
+        let token = token["token"].as_str().unwrap();
+        self.ok(&["approver", "join", token, "--key", &key, "--organisation", organisation, "--country", "NL"]);
+    }
+
     /// Whoever has joined is in the consortium from now on.
     pub(crate) fn issue(&self) {
         let requests = self.ok(&["coordinator", "requests", "coordinator"]);

@@ -44,7 +44,7 @@ pub(crate) enum Coordinator {
         /// Its folder.
         dir: PathBuf,
     },
-    /// Make a one-time token, good for 24 hours, with which a site or researcher joins under NAME.
+    /// Make a one-time token, good for 24 hours, with which a site, researcher or approver joins under NAME.
     Invite {
         /// Its folder.
         dir: PathBuf,
@@ -61,6 +61,8 @@ pub(crate) enum Who {
     Site,
     /// A researcher.
     Researcher,
+    /// A person who reviews what others ask for.
+    Approver,
 }
 
 impl Coordinator {
@@ -112,6 +114,7 @@ impl Coordinator {
                 let role = match role {
                     Who::Site => Role::Site,
                     Who::Researcher => Role::Researcher,
+                    Who::Approver => Role::Approver,
                 };
                 let token = open(&dir)?.invite(role, &name, now()).map_err(|error| coded(error.code(), error))?;
                 if json {

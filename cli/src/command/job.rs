@@ -1,7 +1,7 @@
 //! `vestibule job`.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -33,6 +33,16 @@ impl Caller {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Job {
+    /// The signed terms of a job that a JOB.toml describes, without submitting it; or those of a job that was: for `vestibule site policy check`.
+    Manifest {
+        /// The job file, or a job's id.
+        job: String,
+        /// Where to write it.
+        #[arg(short, long)]
+        output: PathBuf,
+        #[command(flatten)]
+        caller: Caller,
+    },
     /// Sign and submit the job that a JOB.toml describes.
     Submit {
         /// The job file.
@@ -84,6 +94,17 @@ pub(crate) enum Job {
 impl Job {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
+            Self::Manifest { job, output, caller } => {
+                let (client, file) = (caller.client()?, Path::new(&job));
+                let envelope = if file.is_file() {
+                    let manifest = jobfile::Job::read(file)?.manifest(&client.sites()?)?;
+                    manifest.sign(&secret_key(&caller.key)?).map_err(|error| coded(error.code(), error))?
+                } else {
+                    client.manifest(&job)?
+                };
+                write(&output, envelope)?;
+                print_json_or(json, &serde_json::json!({ "file": output }), || output.display().to_string())
+            }
             Self::Submit { file, caller, wait } => {
                 let client = caller.client()?;
                 let job = jobfile::Job::read(&file)?;

@@ -1,4 +1,4 @@
-//! `vestibule researcher`.
+//! `vestibule researcher` and `vestibule approver`: how a person joins.
 
 use std::path::PathBuf;
 
@@ -12,8 +12,8 @@ use crate::files::{now, secret_key};
 use crate::trust;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Researcher {
-    /// Register your key with the coordinator that invited you. Each site must accept your key too: send it FILE.pub.
+pub(crate) enum Person {
+    /// Register your key with the coordinator that invited you. It counts once the consortium's roots have put it into the trust bundle.
     Join {
         /// The token that you were given.
         token: String,
@@ -29,13 +29,18 @@ pub(crate) enum Researcher {
     },
 }
 
-impl Researcher {
-    pub(crate) fn run(self, json: bool) -> Result<()> {
+impl Person {
+    pub(crate) fn run(self, role: Role, json: bool) -> Result<()> {
         let Self::Join { token, key, organisation, country } = self;
         let (invitation, invitation_key) =
             Invitation::from_token(&token).map_err(|error| Failure::input("token-malformed", error))?;
-        if invitation.role != Role::Researcher {
-            return Err(Failure::input("token-role", "this is an invitation for a site: it is for `vestibule site join`"));
+        if invitation.role != role {
+            let whom = match invitation.role {
+                Role::Site => "site",
+                Role::Researcher => "researcher",
+                Role::Approver => "approver",
+            };
+            return Err(Failure::input("token-role", format!("this invitation is for `vestibule {whom} join`")));
         }
         if now() > invitation.expires {
             return Err(Failure::input("token-expired", "the invitation has expired: ask the coordinator for a new one"));

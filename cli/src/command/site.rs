@@ -1,5 +1,8 @@
 //! `vestibule site`.
 
+mod policy;
+mod queue;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -18,6 +21,7 @@ use vestibule_runtime::home::{Home, HomeError};
 use vestibule_runtime::link::Whose;
 use vestibule_runtime::site::SiteError;
 
+pub(crate) use self::queue::signed;
 use super::daemon;
 use crate::failure::{Failure, coded};
 use crate::files::{now, passphrase, read, read_bytes, with_passphrase};
@@ -89,6 +93,58 @@ pub(crate) enum Site {
     /// Which projects this site takes part in.
     #[command(subcommand)]
     Charter(Charter),
+    /// The rules by which this site admits, holds and refuses.
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// What waits for a person: jobs before they run, releases before they leave.
+    Queue {
+        /// The site's folder.
+        dir: PathBuf,
+        /// Only this one, with what it would release.
+        number: Option<u64>,
+        /// Also what was decided.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Say yes to what waits, with your own key.
+    Approve {
+        /// The site's folder.
+        dir: PathBuf,
+        /// Its number in the queue.
+        number: u64,
+        /// Your secret key, as an approver.
+        #[arg(long)]
+        key: PathBuf,
+        /// Why.
+        #[arg(long)]
+        why: String,
+        /// Say yes to the job's component instead, for this and all later jobs.
+        #[arg(long)]
+        component: bool,
+    },
+    /// Say no to what waits, with your own key. What was charged stays charged.
+    Deny {
+        /// The site's folder.
+        dir: PathBuf,
+        /// Its number in the queue.
+        number: u64,
+        /// Your secret key, as an approver.
+        #[arg(long)]
+        key: PathBuf,
+        /// Why.
+        #[arg(long)]
+        why: String,
+        /// Say no to the job's component instead, for this and all later jobs.
+        #[arg(long)]
+        component: bool,
+    },
+    /// Take in a review of a component that somebody whose word counts here signed elsewhere.
+    Review {
+        /// The site's folder.
+        dir: PathBuf,
+        /// What `vestibule review` wrote.
+        review: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -105,6 +161,9 @@ pub(crate) enum Charter {
         /// The only columns that it may read here.
         #[arg(long = "column")]
         columns: Vec<String>,
+        /// A person looks at every release before it leaves.
+        #[arg(long)]
+        review: bool,
     },
     /// The projects that this site takes part in.
     List {
@@ -180,6 +239,15 @@ impl Site {
             }
             Self::Budget { dir } => budget(&recorded(&dir, "budget", json!({}))?, json),
             Self::Charter(command) => charters(command, json),
+            Self::Policy(command) => command.run(json),
+            Self::Queue { dir, number, all } => queue::show(&dir, number, all, json),
+            Self::Approve { dir, number, key, why, component } => {
+                queue::decide(&dir, queue::Word { number, approved: true, key: &key, why, component }, json)
+            }
+            Self::Deny { dir, number, key, why, component } => {
+                queue::decide(&dir, queue::Word { number, approved: false, key: &key, why, component }, json)
+            }
+            Self::Review { dir, review } => queue::import(&dir, &review, json),
         }
     }
 }
@@ -215,7 +283,7 @@ fn charters(command: Charter, json: bool) -> Result<()> {
         logged.map_err(|error| coded(error.code(), error))
     };
     match command {
-        Charter::Accept { dir, charter, epsilon, columns } => {
+        Charter::Accept { dir, charter, epsilon, columns, review } => {
             let site = recorded(&dir, "charter-accept", json!({ "file": charter }))?;
             #[expect(
                 clippy::cast_possible_truncation,
@@ -223,7 +291,8 @@ fn charters(command: Charter, json: bool) -> Result<()> {
                 reason = "negative and impossible ones are refused"
             )]
             let epsilon_micro = epsilon.map(|epsilon| (epsilon * 1e6).round() as u64);
-            let terms = Terms { epsilon_micro, columns: (!columns.is_empty()).then(|| columns.into_iter().collect()) };
+            let columns = (!columns.is_empty()).then(|| columns.into_iter().collect());
+            let terms = Terms { epsilon_micro, columns, review };
             let accepted = site.accept(&read_bytes(&charter)?, terms.clone()).map_err(home)?;
             let (digest, project) = (accepted.signed().digest(), &accepted.signed().charter().project);
             log(&site, digest, project, true, json!(terms))?;

@@ -18,6 +18,7 @@ use super::types::{
 use super::{App, Refusal, caller};
 use crate::run::now;
 use crate::store::{Job, JobState, PersonRequest, Proven, Request};
+use vestibule_protocol::token::Role;
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -27,7 +28,7 @@ pub(crate) async fn health() -> &'static str {
     "ok"
 }
 
-/// Redeems a researcher's invitation.
+/// Redeems a researcher's or an approver's invitation.
 #[utoipa::path(post, path = "/v1/researchers", request_body = JoinRequest,
     responses((status = 200, body = JoinAnswer), (status = 403, body = ApiError), (status = 409, body = ApiError)))]
 pub(crate) async fn join(State(app): State<App>, Json(request): Json<JoinRequest>) -> Answer<JoinAnswer> {
@@ -40,8 +41,12 @@ pub(crate) async fn join(State(app): State<App>, Json(request): Json<JoinRequest
         return Err(bad());
     }
     let person = PersonRequest { organisation: request.organisation, country: request.country, key };
-    let name = app.store.join(invitation, key, &Request::Researcher(person), now())?;
-    tracing::info!(researcher = %name, "a researcher joined");
+    let request = match app.store.invited(invitation)? {
+        Some(Role::Approver) => Request::Approver(person),
+        _ => Request::Researcher(person),
+    };
+    let name = app.store.join(invitation, key, &request, now())?;
+    tracing::info!(person = %name, "a person joined");
     Ok(Json(JoinAnswer { name: text(&name) }))
 }
 

@@ -7,6 +7,7 @@ fn request(role: Role, key: PublicKey) -> Request {
     let (organisation, country) = ("o".to_owned(), "NL".to_owned());
     match role {
         Role::Researcher => Request::Researcher(PersonRequest { organisation, country, key }),
+        Role::Approver => Request::Approver(PersonRequest { organisation, country, key }),
         Role::Site => {
             Request::Site(SiteRequest { organisation, country, link: key, log_origin: "l".into(), log: key, witness: key })
         }

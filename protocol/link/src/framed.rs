@@ -45,6 +45,12 @@ pub struct Framed {
 }
 
 impl Framed {
+    /// Waits until the peer no longer listens to this stream.
+    pub async fn abandoned(&self) {
+        // Also a connection that is gone is listened to by nobody.
+        let _ = self.send.stopped().await;
+    }
+
     /// Opens a stream to the peer. The peer sees it with the first message.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::job::JobId;
 use crate::name::Name;
+use crate::review::Subject;
 
 /// Most bytes of a leaf: what a C2SP entry bundle can hold.
 pub const MAX_LEAF_BYTES: usize = 65_535;
@@ -97,6 +98,25 @@ pub enum Event {
         /// The reason's stable code.
         code: String,
     },
+    /// Other rules hold from now on.
+    Policy {
+        /// Their version.
+        version: u64,
+        /// SHA-256 of them, as the site's officers signed them.
+        policy: Digest,
+    },
+    /// A job, or what it would release, waits for a person. Details: by which rules, and on what.
+    Held {
+        /// What waits.
+        subject: Subject,
+    },
+    /// A person decided. Details: who, and why.
+    Reviewed {
+        /// What was looked at.
+        subject: Subject,
+        /// Yes or no.
+        approved: bool,
+    },
     /// A job was admitted. Details: who, and its title.
     Job {
         /// The job.
@@ -130,7 +150,7 @@ pub enum Event {
         /// What the moment of its release adds to delta.
         moment_femto: u64,
     },
-    /// A round's answer may leave: a release, or that there is none.
+    /// A round's answer may leave: a release, or that there is none. Details: what the airlock found.
     Settled {
         /// The job.
         job: JobId,

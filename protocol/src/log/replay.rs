@@ -9,6 +9,7 @@ use super::leaf::{Event, Leaf};
 use crate::digest::Digest;
 use crate::job::JobId;
 use crate::name::Name;
+use crate::review::Subject;
 
 /// The books, so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,6 +24,10 @@ pub struct Replay {
     pub last_ms: i64,
     /// How many leaves there were.
     pub leaves: u64,
+    /// What people decided, in order: the leaf, of what, and yes or no.
+    pub reviews: Vec<(u64, Subject, bool)>,
+    /// The rules that held, by version.
+    pub policies: BTreeMap<u64, Digest>,
     /// How many leaves' details were erased.
     pub erased: u64,
 }
@@ -165,6 +170,15 @@ impl Replay {
                 job.ended = true;
                 let back = job.reserved.map_or(0, |(rho, _)| rho).saturating_sub(job.spent_rho_pico);
                 account.committed_rho_pico = account.committed_rho_pico.saturating_sub(back);
+            }
+            Event::Policy { version, policy } => {
+                if self.policies.last_key_value().is_some_and(|(known, _)| version <= known) {
+                    return Err("a policy of a higher version held before");
+                }
+                self.policies.insert(*version, *policy);
+            }
+            Event::Reviewed { subject, approved } => {
+                self.reviews.push((number, subject.clone(), *approved));
             }
             Event::Erased { details } => self.erased = self.erased.saturating_add(*details),
             _ => {}

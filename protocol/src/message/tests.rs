@@ -74,6 +74,7 @@ fn golden_bytes() {
     golden(&Answer::Refused { code: "c".into(), why: "w".into() }, "00000005000700010201630177");
     let receipt = Receipt { leaf: "l".into(), proof: "p".into() };
     golden(&Answer::Settled { padded: vec![0x7b], receipt }, "000000070007000103017b016c0170");
+    golden(&Answer::Held { why: "w".into() }, "0000000300070001040177");
     golden(&Close { job: JobId::from_bytes([7; 16]) }, &format!("0000001000080001{}", "07".repeat(16)));
     golden(&Done, "0000000000090001");
     let spki = key.to_spki();

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// GA4GH Data Use Ontology: a dataset has at most one of these (no restriction, general research use, health or medical or biomedical,
 /// disease specific, population origins or ancestry only).

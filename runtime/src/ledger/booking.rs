@@ -63,7 +63,8 @@ impl<'a> Asked<'a> {
         let details =
             serde_json::json!({ "researcher": researcher, "title": title, "columns": self.columns, "catalogues": catalogues });
         let leaf = self.log(tx, event, Some(&details))?;
-        let sql = "INSERT INTO job(job, manifest, dataset, researcher, title, admitted, leaf, charter) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let sql = "INSERT INTO job(job, manifest, dataset, researcher, title, admitted, leaf, charter, component, columns)
+                   VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         let row = params![
             self.job().to_string(),
             signed.digest().to_string(),
@@ -72,7 +73,9 @@ impl<'a> Asked<'a> {
             signed.manifest().title,
             self.now(),
             leaf,
-            signed.manifest().charter.to_string()
+            signed.manifest().charter.to_string(),
+            signed.manifest().component.sha256.to_string(),
+            self.columns.join(" ")
         ];
         tx.execute(sql, row).map_err(database(tx)).map(|_| ())
     }
@@ -93,8 +96,10 @@ impl<'a> Asked<'a> {
     /// The answer to the same request, if it has left; entered as this round's, at no cost. One that is still to leave is not known of:
     /// that this round is free would tell that the other has ended.
     pub(super) fn repeated(&self, tx: &Transaction<'_>) -> Result<Option<Settled>, LedgerError> {
-        let sql = "SELECT bytes, leaves FROM charge JOIN release USING(job, round)
-                   WHERE request = ?1 AND length(bytes) > 0 AND leaves <= ?2 ORDER BY charge.rowid LIMIT 1";
+        let sql = "SELECT bytes, leaves FROM charge JOIN release USING(job, round) LEFT JOIN waiting USING(job, round)
+                   WHERE request = ?1 AND length(bytes) > 0 AND leaves <= ?2 AND (hold IS NULL OR
+                     (SELECT approved FROM review WHERE review.subject = waiting.subject ORDER BY review.number DESC LIMIT 1) = 1)
+                   ORDER BY charge.rowid LIMIT 1";
         let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?));
         let found =
             tx.query_row(sql, params![self.request.to_string(), self.now_ms()], read).optional().map_err(database(tx))?;
@@ -103,9 +108,12 @@ impl<'a> Asked<'a> {
         let Ok(first) = serde_json::from_slice::<Release>(&bytes) else { return Ok(None) };
         let release = Release { job: self.job(), round: self.verified.index(), charged_rho_pico: 0, ..first };
         let bytes = serde_json::to_vec(&release).expect("names and numbers are always JSON");
-        let settled = Settled { release: Some(bytes), leaves_ms };
+        // What one project may have without a person's look, another may not.
+        let hold = self.verified.charter().terms().review.then(|| "the project's releases are looked at".to_owned());
+        let settled = Settled { release: Some(bytes), leaves_ms, hold };
         self.charge(tx, Rho::ZERO, 0)?;
-        settle(tx, self.job(), self.verified.index(), &settled, "repeated", self.now())?;
+        let evidence = serde_json::json!({ "repeated": true });
+        settle(tx, (self.job(), self.verified.index()), &settled, ("repeated", Some(&evidence)), self.now())?;
         Ok(Some(settled))
     }
 

@@ -84,7 +84,8 @@ impl Ledger {
             // Jobs that were begun since: as many as the leaves can hold, each at the most.
             let jobs = missing / LEAVES_OF_A_JOB;
             let mut booked = Vec::new();
-            let mut accounts: Vec<(&Name, &Name)> = purses.iter().map(|(dataset, purse)| (&purse.population, dataset)).collect();
+            let mut accounts: Vec<(&Name, &Name)> =
+                purses.iter().map(|(dataset, purse)| (&purse.population, dataset)).collect();
             accounts.sort();
             accounts.dedup_by_key(|(population, _)| *population);
             for (population, dataset) in accounts {
@@ -95,11 +96,20 @@ impl Ledger {
                     continue;
                 }
                 let mut id = [0; 16];
-                getrandom::fill(&mut id).map_err(|error| LedgerError::Database { path: "ledger".into(), why: error.to_string() })?;
+                getrandom::fill(&mut id)
+                    .map_err(|error| LedgerError::Database { path: "ledger".into(), why: error.to_string() })?;
                 let job = JobId::from_bytes(id);
-                let event = Event::Job { job, manifest: digest, charter: digest, dataset: dataset.clone(), population: population.clone() };
+                let event = Event::Job {
+                    job,
+                    manifest: digest,
+                    charter: digest,
+                    dataset: dataset.clone(),
+                    population: population.clone(),
+                };
                 let leaf = append(tx, at_ms, event, Some(&serde_json::json!({ "title": TITLE })))?;
-                let sql = "INSERT INTO job(job, manifest, charter, dataset, researcher, title, admitted, leaf) VALUES(?1, ?2, ?2, ?3, '-', ?4, 0, ?5)";
+                let sql =
+                    "INSERT INTO job(job, manifest, charter, dataset, researcher, title, component, columns, admitted, leaf)
+                           VALUES(?1, ?2, ?2, ?3, '-', ?4, '', '', 0, ?5)";
                 let row = params![job.to_string(), digest.to_string(), dataset.as_str(), TITLE, leaf];
                 tx.execute(sql, row).map_err(database(tx))?;
                 if rho > Rho::ZERO {
@@ -112,7 +122,8 @@ impl Ledger {
             }
             tx.execute("DELETE FROM log_witness", []).map_err(database(tx))?;
             let mut bytes = [0; 16];
-            getrandom::fill(&mut bytes).map_err(|error| LedgerError::Database { path: "ledger".into(), why: error.to_string() })?;
+            getrandom::fill(&mut bytes)
+                .map_err(|error| LedgerError::Database { path: "ledger".into(), why: error.to_string() })?;
             let origin = format!("vestibule/log/{}", hex(&bytes));
             tx.execute("INSERT INTO log_origin(origin) VALUES(?1)", [&origin]).map_err(database(tx))?;
             Ok(Recovered { missing, booked, origin })

@@ -14,7 +14,7 @@ use super::{Account, JobAccount};
 use crate::log;
 
 /// Which tables these are.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS account(
@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS account(
 CREATE TABLE IF NOT EXISTS dataset(dataset TEXT PRIMARY KEY, population TEXT NOT NULL REFERENCES account(population)) STRICT;
 CREATE TABLE IF NOT EXISTS job(
   job TEXT PRIMARY KEY CHECK(length(job) = 32), manifest TEXT NOT NULL, charter TEXT NOT NULL, dataset TEXT NOT NULL REFERENCES dataset(dataset),
-  researcher TEXT NOT NULL, title TEXT NOT NULL, admitted INTEGER NOT NULL,
+  researcher TEXT NOT NULL, title TEXT NOT NULL, component TEXT NOT NULL, columns TEXT NOT NULL, admitted INTEGER NOT NULL,
   leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), ended INTEGER NOT NULL DEFAULT 0 CHECK(ended IN (0, 1))) STRICT;
 CREATE TABLE IF NOT EXISTS reservation(
   job TEXT PRIMARY KEY REFERENCES job(job), rho INTEGER NOT NULL CHECK(rho > 0),
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS charge(
 CREATE INDEX IF NOT EXISTS charge_request ON charge(request);
 CREATE TABLE IF NOT EXISTS release(
   job TEXT NOT NULL, round INTEGER NOT NULL, bytes BLOB NOT NULL, sha256 TEXT NOT NULL, code TEXT NOT NULL,
-  released INTEGER NOT NULL, leaves INTEGER NOT NULL, PRIMARY KEY(job, round),
+  released INTEGER NOT NULL, leaves INTEGER NOT NULL, evidence TEXT, hold TEXT, PRIMARY KEY(job, round),
   FOREIGN KEY(job, round) REFERENCES charge(job, round)) STRICT;
 CREATE TABLE IF NOT EXISTS departure(
   job TEXT NOT NULL, round INTEGER NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), PRIMARY KEY(job, round),
@@ -45,6 +45,16 @@ CREATE TABLE IF NOT EXISTS refusal(
   terms TEXT NOT NULL, code TEXT NOT NULL, leaf INTEGER NOT NULL REFERENCES log_leaf(number), PRIMARY KEY(terms, code)) STRICT;
 CREATE TABLE IF NOT EXISTS rejection(
   hour INTEGER NOT NULL, code TEXT NOT NULL, leaf INTEGER NOT NULL REFERENCES log_leaf(number), PRIMARY KEY(hour, code)) STRICT;
+CREATE TABLE IF NOT EXISTS waiting(
+  number INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL UNIQUE, job TEXT NOT NULL, round INTEGER NOT NULL,
+  kind TEXT NOT NULL CHECK(kind IN ('job', 'release')), about TEXT NOT NULL, since INTEGER NOT NULL,
+  leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
+CREATE TABLE IF NOT EXISTS review(
+  number INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL, approved INTEGER NOT NULL CHECK(approved IN (0, 1)),
+  person TEXT NOT NULL, why TEXT NOT NULL, envelope BLOB NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
+CREATE INDEX IF NOT EXISTS review_subject ON review(subject);
+CREATE TABLE IF NOT EXISTS policy(
+  version INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
 CREATE VIEW IF NOT EXISTS job_account AS SELECT job.rowid AS number, job.*, dataset.population,
   COALESCE((SELECT rho FROM reservation WHERE reservation.job = job.job), 0) AS reserved_rho,
   COALESCE((SELECT SUM(rho) FROM charge WHERE charge.job = job.job), 0) AS spent_rho,
@@ -79,6 +89,12 @@ CREATE TRIGGER IF NOT EXISTS job_stays_ended BEFORE UPDATE OF ended ON job WHEN 
 CREATE TRIGGER IF NOT EXISTS job_kept BEFORE DELETE ON job BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS charge_fixed BEFORE UPDATE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS charge_kept BEFORE DELETE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS waiting_fixed BEFORE UPDATE ON waiting BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS waiting_kept BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS review_fixed BEFORE UPDATE ON review BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS review_kept BEFORE DELETE ON review BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS policy_fixed BEFORE UPDATE ON policy BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS policy_kept BEFORE DELETE ON policy BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS departure_fixed BEFORE UPDATE ON departure BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS departure_kept BEFORE DELETE ON departure BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS release_fixed BEFORE UPDATE ON release BEGIN SELECT RAISE(ABORT, 'append-only'); END;

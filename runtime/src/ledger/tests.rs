@@ -66,7 +66,7 @@ fn settled(admission: Admission) -> Settled {
 }
 
 fn bytes(release: &[u8]) -> Settled {
-    Settled { release: Some(release.to_vec()), leaves_ms: 7_000 }
+    Settled { release: Some(release.to_vec()), leaves_ms: 7_000, hold: None }
 }
 
 fn half() -> Rho {
@@ -81,10 +81,10 @@ fn a_round_is_charged_once_and_answers_with_the_same_bytes_at_the_same_moment() 
     assert_eq!(charged.rho(), half());
     // A crash here: the round runs again under the same charge.
     let again = run(charge(&ledger, &job(1), 0).unwrap());
-    assert_eq!(ledger.commit(&again, &bytes(b"first"), "released", NOW).unwrap(), bytes(b"first"));
+    assert_eq!(ledger.commit(&again, &bytes(b"first"), ("released", None), NOW).unwrap(), bytes(b"first"));
     // A second draw never replaces the first, nor its moment.
     let second = Settled { leaves_ms: 8_000, ..bytes(b"second") };
-    assert_eq!(ledger.commit(&charged, &second, "released", NOW).unwrap(), bytes(b"first"));
+    assert_eq!(ledger.commit(&charged, &second, ("released", None), NOW).unwrap(), bytes(b"first"));
     let reopened = Ledger::open(&temp.path().join("ledger.sqlite")).unwrap();
     assert_eq!(settled(charge(&reopened, &job(1), 0).unwrap()), bytes(b"first"));
     let account = &reopened.accounts().unwrap()[0];
@@ -98,8 +98,8 @@ fn a_round_that_released_nothing_is_never_run_again() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = ledger(&temp);
     let charged = run(charge(&ledger, &job(1), 0).unwrap());
-    let nothing = Settled { release: None, leaves_ms: 9_000 };
-    assert_eq!(ledger.commit(&charged, &nothing, "host-fault", NOW).unwrap(), nothing);
+    let nothing = Settled { release: None, leaves_ms: 9_000, hold: None };
+    assert_eq!(ledger.commit(&charged, &nothing, ("host-fault", None), NOW).unwrap(), nothing);
     assert_eq!(settled(charge(&ledger, &job(1), 0).unwrap()), nothing);
 }
 
@@ -115,7 +115,7 @@ fn the_same_request_is_answered_with_the_same_draw_and_costs_nothing() {
     let ledger = ledger(&temp);
     let first = Manifest { params: "\"x\"".into(), ..manifest(1) };
     let charged = run(charge(&ledger, &first, 0).unwrap());
-    ledger.commit(&charged, &release(&first), "released", NOW).unwrap();
+    ledger.commit(&charged, &release(&first), ("released", None), NOW).unwrap();
     // Another job id, title and moment; the same question of the same data.
     let same = Manifest { params: "\"x\"".into(), title: "again".into(), ..manifest(2) };
     let found = settled(charge(&ledger, &same, 0).unwrap());
@@ -138,7 +138,7 @@ fn an_answer_that_has_not_left_yet_is_nobodys_answer() {
     let ledger = ledger(&temp);
     let charged = run(charge(&ledger, &manifest(1), 0).unwrap());
     let leaves_ms = i64::try_from(AT.as_millis()).unwrap() + 1;
-    ledger.commit(&charged, &Settled { leaves_ms, ..release(&manifest(1)) }, "released", NOW).unwrap();
+    ledger.commit(&charged, &Settled { leaves_ms, ..release(&manifest(1)) }, ("released", None), NOW).unwrap();
     // That the second is charged too says nothing of whether the first has ended.
     run(charge(&ledger, &manifest(2), 0).unwrap());
     let later = AT + Duration::from_millis(1);
@@ -151,7 +151,7 @@ fn whatever_decides_the_answer_makes_it_another_request() {
     let ledger = ledger(&temp);
     let first = manifest(1);
     let charged = run(charge(&ledger, &first, 0).unwrap());
-    ledger.commit(&charged, &release(&first), "released", NOW).unwrap();
+    ledger.commit(&charged, &release(&first), ("released", None), NOW).unwrap();
     let limits = first.limits;
     let other = [
         Manifest { params: "\"y\"".into(), ..manifest(2) },
@@ -282,7 +282,7 @@ fn history_cannot_be_rewritten_even_with_sql() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = ledger(&temp);
     let charged = run(charge(&ledger, &job(1), 0).unwrap());
-    ledger.commit(&charged, &bytes(b"bytes"), "released", NOW).unwrap();
+    ledger.commit(&charged, &bytes(b"bytes"), ("released", None), NOW).unwrap();
     let connection = ledger.connection();
     for sql in [
         "UPDATE charge SET rho = 0",

@@ -18,17 +18,21 @@ use vestibule_protocol::message::{
 };
 
 use super::{dial, witnessing};
+use crate::admission::Verified;
 use crate::component::ComponentError;
 use crate::dataset::{Dataset, DatasetInfo};
 use crate::home::Coordinator;
+use crate::ledger::Settled;
 use crate::policy::Admitted;
-use crate::site::{Outcome, Site};
+use crate::site::{Held, Outcome, Site};
 
 /// First and longest pause between attempts to dial.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How often the log is looked at, whether it has been silent for long.
 const LOOK: Duration = Duration::from_secs(600);
+/// How often the queue is looked at for a decision that is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Streams that are answered at the same time.
 const MAX_STREAMS: usize = 64;
 
@@ -150,27 +154,75 @@ async fn offered(
 ) -> Result<Answer, LinkError> {
     // Nothing is charged before the witnesses have agreed once that this log is the one they know.
     witnessing::ready(site, connection).await?;
+    let mut told = false;
+    loop {
+        match considered(site, offer.clone(), stream).await? {
+            Considered::Answered(answer) => return Ok(answer),
+            Considered::Settled(verified, settled) => return answered(site, connection, &verified, settled, stream).await,
+            Considered::Held(verified, held) => {
+                if !std::mem::replace(&mut told, true) {
+                    stream.send(&Answer::Held { why: held.why.clone() }).await?;
+                }
+                decided(site, (&verified, &held), connection, stream).await?;
+            }
+        }
+    }
+}
+
+/// What became of an offer that was considered.
+enum Considered {
+    Answered(Answer),
+    Settled(Box<Verified>, Settled),
+    Held(Box<Verified>, Held),
+}
+
+/// Waits until somebody whose word counts has decided about a job, as long as the coordinator does.
+async fn decided(
+    site: &Arc<Site>,
+    (verified, held): (&Verified, &Held),
+    connection: &quinn::Connection,
+    stream: &mut Framed,
+) -> Result<(), LinkError> {
+    loop {
+        let (at, of, subject) = (Arc::clone(site), verified.clone(), held.subject.clone());
+        match blocking(move || at.decision(&of, &subject)).await? {
+            Ok(None) => {}
+            Ok(Some(_)) => return Ok(()),
+            Err(error) => tracing::error!(%error, "the queue cannot be read"),
+        }
+        tokio::select! {
+            gone = connection.closed() => return Err(LinkError::Closed(gone.to_string())),
+            () = stream.abandoned() => return Err(LinkError::Closed("the coordinator no longer waits".to_owned())),
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
+
+/// One offer, as far as it goes without a person.
+async fn considered(site: &Arc<Site>, offer: Offer, stream: &mut Framed) -> Result<Considered, LinkError> {
     let at = Arc::clone(site);
     let admitted = match blocking(move || at.admit(offer, since_1970())).await? {
         Ok(admitted) => admitted,
-        Err(refused) => return Ok(refused),
+        Err(refused) => return Ok(Considered::Answered(refused)),
     };
     let component = match component(site, &admitted, stream).await? {
         Ok(component) => component,
         Err(error) => {
             let at = Arc::clone(site);
-            return blocking(move || at.without_component(&admitted, &error, since_1970())).await;
+            return blocking(move || at.without_component(&admitted, &error, since_1970())).await.map(Considered::Answered);
         }
     };
     let verified = admitted.verified();
-    let (job, index, request) = (verified.signed().manifest().job, verified.index(), verified.round().request().clone());
+    let job = verified.signed().manifest().job;
+    let verified = Box::new(verified.clone());
     let turn = site.turn(job, verified.index()).lock_owned().await;
     // Rounds over the limit wait here, before they are charged.
     let permit = site.running().acquire_owned().await;
     let permit = permit.map_err(|_| LinkError::Closed("stopping".to_owned()))?;
     let at = Arc::clone(site);
     let settled = match blocking(move || at.charge(admitted, &component, since_1970())).await? {
-        Outcome::Refused(refused) => return Ok(refused),
+        Outcome::Refused(refused) => return Ok(Considered::Answered(refused)),
+        Outcome::Held(held) => return Ok(Considered::Held(verified, held)),
         Outcome::Settled(settled) => {
             drop((turn, permit));
             until(settled.leaves_ms).await;
@@ -191,6 +243,39 @@ async fn offered(
             run.await.map_err(|_| LinkError::Closed("a task failed".to_owned()))??
         }
     };
+    Ok(Considered::Settled(verified, settled))
+}
+
+/// The last answer to a round whose moment has come: after a person has looked at it, where one must.
+async fn answered(
+    site: &Arc<Site>,
+    connection: &quinn::Connection,
+    verified: &Verified,
+    mut settled: Settled,
+    stream: &mut Framed,
+) -> Result<Answer, LinkError> {
+    let (job, index, request) = (verified.signed().manifest().job, verified.index(), verified.round().request().clone());
+    let mut told = false;
+    loop {
+        let (at, of, what) = (Arc::clone(site), verified.clone(), settled.clone());
+        match blocking(move || at.release_word(&of, &what, since_1970())).await? {
+            Ok(Some(true)) => break,
+            Ok(Some(false)) => {
+                settled.release = None;
+                break;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%job, %error, "the queue cannot be read"),
+        }
+        if !std::mem::replace(&mut told, true) {
+            stream.send(&Answer::Held { why: settled.hold.clone().unwrap_or_default() }).await?;
+        }
+        tokio::select! {
+            gone = connection.closed() => return Err(LinkError::Closed(gone.to_string())),
+            () = stream.abandoned() => return Err(LinkError::Closed("the coordinator no longer waits".to_owned())),
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
     let at = Arc::clone(site);
     match blocking(move || at.depart(job, index, since_1970())).await? {
         Ok(leaf) => {

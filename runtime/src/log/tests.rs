@@ -50,7 +50,12 @@ fn busy(file: &std::path::Path) -> Ledger {
     let (job, charged) = run(1);
     keep();
     ledger
-        .commit(&charged, &Settled { release: Some(b"noised".to_vec()), leaves_ms: 1_795_000_003_000 }, "released", NOW)
+        .commit(
+            &charged,
+            &Settled { release: Some(b"noised".to_vec()), leaves_ms: 1_795_000_003_000, hold: None },
+            ("released", None),
+            NOW,
+        )
         .unwrap();
     ledger.depart(job, 0, AT).unwrap();
     ledger.end(job, AT).unwrap();
@@ -140,7 +145,11 @@ fn every_change_is_found_and_placed() {
         ("UPDATE job SET manifest = 'sha256:00'", "job", "manifest is"),
         ("UPDATE reservation SET rho = 1", "reservation", "rho is 1"),
         ("INSERT INTO reservation SELECT 'ffffffffffffffffffffffffffffffff', 5, 7", "reservation", "no leaf says so"),
-        ("INSERT INTO release SELECT job, 7, bytes, sha256, code, released, leaves FROM release", "release", "no leaf says"),
+        (
+            "INSERT INTO release SELECT job, 7, bytes, sha256, code, released, leaves, evidence, hold FROM release",
+            "release",
+            "no leaf says",
+        ),
         ("UPDATE release SET bytes = x'01'", "release", "something else left"),
         ("UPDATE log_detail SET details = '{}' WHERE leaf = 0", "details of leaf 0", "promises"),
         ("INSERT INTO log_detail SELECT 3, salt, details FROM log_detail WHERE leaf = 0", "details of leaf 3", "promises"),

@@ -13,11 +13,12 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::log::checkpoint::Checkpoint;
-use vestibule_protocol::log::leaf::{Leaf, SALT_BYTES, commitment};
+use vestibule_protocol::log::leaf::{Leaf, SALT_BYTES, commitment, nothing};
 use vestibule_protocol::log::note;
 use vestibule_protocol::log::policy::Policy;
 use vestibule_protocol::log::replay::Replay;
 use vestibule_protocol::log::tree::{self, Growing, Nodes};
+use vestibule_protocol::review::Subject;
 
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -286,6 +287,13 @@ impl Check<'_> {
         self.same("charge", "job, round, round_digest, rho, moment, leaf", 2, rows.collect())?;
         let rows = all().filter_map(|(id, at, charge)| charge.settled.map(|(leaf, _)| (round(id, at), texts(vec![leaf]))));
         self.same("departure", "job, round, leaf", 2, rows.collect())?;
+        let rows = replay.policies.iter().map(|(version, policy)| (version.to_string(), vec![policy.to_string()]));
+        self.same("policy", "version, sha256", 1, rows.collect())?;
+        let rows = replay.reviews.iter().map(|(leaf, subject, approved)| {
+            let subject = serde_json::to_string(subject).unwrap_or_default();
+            (leaf.to_string(), vec![subject, u8::from(*approved).to_string()])
+        });
+        self.same("review", "leaf, subject, approved", 1, rows.collect())?;
         // What left is what was stored; bytes that are kept are those.
         let mut statement = self.connection.prepare("SELECT job, round, bytes, sha256 FROM release")?;
         let mut rows = statement.query([])?;
@@ -300,6 +308,8 @@ impl Check<'_> {
             let round = job.parse().ok().and_then(|job: JobId| jobs.get(&job)).and_then(|job| job.rounds.get(number as usize));
             match round.map(|round| round.settled) {
                 None => self.wrong(&place, "no leaf says that its round was charged"),
+                // Somebody looked at it and said no: what left is that there is nothing.
+                Some(Some((_, release))) if release == nothing() && denied(replay, digest) => {}
                 Some(Some((leaf, release))) if release != digest => {
                     self.wrong(&place, format!("leaf {leaf} says that something else left"));
                 }
@@ -340,6 +350,12 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a person decided that a release does not leave.
+fn denied(replay: &Replay, digest: Digest) -> bool {
+    let of = |subject: &Subject| matches!(subject, Subject::Release { release, .. } if *release == digest);
+    replay.reviews.iter().rev().find(|(_, subject, _)| of(subject)).is_some_and(|(_, _, approved)| !approved)
 }
 
 fn texts(numbers: Vec<u64>) -> Vec<String> {

@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cedar_policy::{
-    Authorizer, Context, Decision as Answer, Entities, EntityUid, PolicyId, PolicySet, Request, Schema, ValidationMode, Validator,
+    Authorizer, Context, Decision as Answer, Entities, EntityUid, PolicyId, PolicySet, Request, Schema, ValidationMode,
+    Validator,
 };
 use miette::Diagnostic as _;
 use serde::{Deserialize, Serialize};
@@ -64,7 +65,9 @@ pub enum RulesError {
     #[error("policy: {0}")]
     Rules(String),
     /// A rule without its annotation.
-    #[error("policy, rule {rule} from the top: every rule has an @id of its own and a @why, which people are shown; it lacks `{missing}`")]
+    #[error(
+        "policy, rule {rule} from the top: every rule has an @id of its own and a @why, which people are shown; it lacks `{missing}`"
+    )]
     Unnamed {
         /// Which rule, counted from 1.
         rule: usize,
@@ -120,7 +123,9 @@ impl Decision {
         let reasons: Vec<String> = self.rules.iter().map(|rule| format!("{} ({})", rule.why, rule.id)).collect();
         match (self.errors.is_empty(), reasons.is_empty()) {
             (false, _) => "the site's rules could not be evaluated".to_owned(),
-            (true, true) => "no rule of the site permits it: what the dataset's people agreed to does not cover the purpose".to_owned(),
+            (true, true) => {
+                "no rule of the site permits it: what the dataset's people agreed to does not cover the purpose".to_owned()
+            }
             (true, false) => reasons.join("; "),
         }
     }

@@ -1,0 +1,206 @@
+//! What waits for a person, what people decided, and which rules hold: all of it leaves of the log.
+//!
+//! *In*: a subject that waits, with what a person needs to know to decide; a review that was verified. *Out*: the queue; the last decision about
+//! a subject. *Trusts*: that whose word counts was checked before. *Refuses*: nothing twice: what waits already waits once.
+
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use serde::Serialize;
+use serde_json::Value;
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::job::JobId;
+use vestibule_protocol::log::leaf::Event;
+use vestibule_protocol::name::Name;
+use vestibule_protocol::review::{Review, Subject};
+
+use super::{Ledger, LedgerError, append, database, milliseconds};
+
+/// What kind of thing waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A job, before anything of it is charged.
+    Job,
+    /// What a round would release: charged, noised and checked.
+    Release,
+}
+
+/// Something that waits, or waited, for a person.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Waiting {
+    /// By which it is called at this site.
+    pub number: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// What is to be signed for.
+    pub subject: Subject,
+    /// What a person needs to know.
+    pub about: Value,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// The last decision, if there is one.
+    pub approved: Option<bool>,
+    /// What would leave, if it is a release.
+    pub release: Option<Value>,
+}
+
+impl Ledger {
+    /// Puts a subject into the queue, once, and returns the last decision about it. `about` is for the people who decide.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) fn wait(
+        &self,
+        subject: &Subject,
+        (job, round): (JobId, u32),
+        about: &Value,
+        since: Duration,
+    ) -> Result<Option<bool>, LedgerError> {
+        let text = text(subject);
+        self.transaction(|tx| {
+            let sql = "SELECT 1 FROM waiting WHERE subject = ?1";
+            if tx.query_row(sql, [&text], |_| Ok(())).optional().map_err(database(tx))?.is_none() {
+                let leaf = append(tx, milliseconds(since), Event::Held { subject: subject.clone() }, Some(about))?;
+                let kind = if matches!(subject, Subject::Release { .. }) { "release" } else { "job" };
+                let row = params![text, job.to_string(), round, kind, about.to_string(), milliseconds(since), leaf];
+                let sql =
+                    "INSERT INTO waiting(subject, job, round, kind, about, since, leaf) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+                tx.execute(sql, row).map_err(database(tx))?;
+            }
+            last(tx, &text)
+        })
+    }
+
+    /// The last decision about a subject, as it was signed, if there is one.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn reviewed(&self, subject: &Subject) -> Result<Option<Vec<u8>>, LedgerError> {
+        self.transaction(|tx| {
+            let sql = "SELECT envelope FROM review WHERE subject = ?1 ORDER BY number DESC LIMIT 1";
+            tx.query_row(sql, [text(subject)], |row| row.get(0)).optional().map_err(database(tx))
+        })
+    }
+
+    /// Books a decision, whose signature and signer were checked.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn review(&self, review: &Review, person: &Name, envelope: &[u8], since: Duration) -> Result<(), LedgerError> {
+        self.transaction(|tx| {
+            let event = Event::Reviewed { subject: review.subject.clone(), approved: review.approved };
+            let details = serde_json::json!({ "person": person, "why": review.why });
+            let leaf = append(tx, milliseconds(since), event, Some(&details))?;
+            let sql = "INSERT INTO review(subject, approved, person, why, envelope, leaf) VALUES(?1, ?2, ?3, ?4, ?5, ?6)";
+            let row = params![text(&review.subject), review.approved, person.as_str(), review.why, envelope, leaf];
+            tx.execute(sql, row).map_err(database(tx)).map(|_| ())
+        })
+    }
+
+    /// Everything that ever waited, oldest first.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn queue(&self) -> Result<Vec<Waiting>, LedgerError> {
+        let sql = "SELECT waiting.number, kind, subject, about, since,
+                     (SELECT approved FROM review WHERE review.subject = waiting.subject ORDER BY number DESC LIMIT 1),
+                     CASE kind WHEN 'release' THEN (SELECT bytes FROM release WHERE release.job = waiting.job AND release.round = waiting.round) END
+                   FROM waiting ORDER BY waiting.number";
+        let read = |row: &Row<'_>| {
+            let json = |column: usize, text: &[u8]| {
+                let wrong =
+                    |error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error));
+                serde_json::from_slice::<Value>(text).map_err(wrong)
+            };
+            let subject = serde_json::from_value(json(2, row.get::<_, String>(2)?.as_bytes())?);
+            let subject = subject
+                .map_err(|error| rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, Box::new(error)))?;
+            let release = row.get::<_, Option<Vec<u8>>>(6)?.map(|bytes| json(6, &bytes)).transpose()?;
+            Ok(Waiting {
+                number: row.get::<_, i64>(0)?.unsigned_abs(),
+                kind: if row.get::<_, String>(1)? == "release" { Kind::Release } else { Kind::Job },
+                subject,
+                about: json(3, row.get::<_, String>(3)?.as_bytes())?,
+                since_ms: row.get(4)?,
+                approved: row.get(5)?,
+                release,
+            })
+        };
+        self.transaction(|tx| {
+            let mut statement = tx.prepare(sql).map_err(database(tx))?;
+            let rows = statement.query_map([], read).and_then(Iterator::collect);
+            rows.map_err(database(tx))
+        })
+    }
+
+    /// The policy that was set last: its version and digest.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn policy(&self) -> Result<Option<(u64, Digest)>, LedgerError> {
+        self.transaction(|tx| {
+            let sql = "SELECT version, sha256 FROM policy ORDER BY version DESC LIMIT 1";
+            let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?.unsigned_abs(), super::schema::parsed(row, 1)?));
+            tx.query_row(sql, [], read).optional().map_err(database(tx))
+        })
+    }
+
+    /// That another policy holds from now on.
+    ///
+    /// # Errors
+    /// The database; one of that version held before.
+    pub fn set_policy(&self, version: u64, policy: Digest, since: Duration) -> Result<(), LedgerError> {
+        self.transaction(|tx| {
+            let leaf = append(tx, milliseconds(since), Event::Policy { version, policy }, None)?;
+            let row = params![super::whole(version), policy.to_string(), leaf];
+            tx.execute("INSERT INTO policy(version, sha256, leaf) VALUES(?1, ?2, ?3)", row).map_err(database(tx)).map(|_| ())
+        })
+    }
+
+    /// What the airlock found about a round's release.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn evidence(&self, job: JobId, round: u32) -> Result<Option<Value>, LedgerError> {
+        self.transaction(|tx| evidence(tx, job, round))
+    }
+
+    /// How many releases went before, by the same component over the same columns of the same people.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) fn similar(&self, job: JobId) -> Result<u64, LedgerError> {
+        self.transaction(|tx| {
+            let sql = "SELECT COUNT(*) FROM job_account AS this JOIN job_account AS other USING(component, columns, population)
+                       JOIN release ON release.job = other.job
+                       WHERE this.job = ?1 AND other.job <> this.job AND length(bytes) > 0 AND code <> 'repeated'";
+            tx.query_row(sql, [job.to_string()], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(database(tx))
+        })
+    }
+}
+
+/// A subject as the database has it.
+fn text(subject: &Subject) -> String {
+    serde_json::to_string(subject).expect("names, digests and numbers are always JSON")
+}
+
+fn last(tx: &Transaction<'_>, subject: &str) -> Result<Option<bool>, LedgerError> {
+    let sql = "SELECT approved FROM review WHERE subject = ?1 ORDER BY number DESC LIMIT 1";
+    tx.query_row(sql, [subject], |row| row.get(0)).optional().map_err(database(tx))
+}
+
+/// The last decision about a round's release, if there is one.
+pub(super) fn release(tx: &Transaction<'_>, job: JobId, round: u32) -> Result<Option<bool>, LedgerError> {
+    let sql = "SELECT subject FROM waiting WHERE job = ?1 AND round = ?2 AND kind = 'release'";
+    let row = params![job.to_string(), round];
+    let subject: Option<String> = tx.query_row(sql, row, |row| row.get(0)).optional().map_err(database(tx))?;
+    subject.map_or(Ok(None), |subject| last(tx, &subject))
+}
+
+/// What the airlock found about a round's release.
+pub(super) fn evidence(tx: &Transaction<'_>, job: JobId, round: u32) -> Result<Option<Value>, LedgerError> {
+    let sql = "SELECT evidence FROM release WHERE job = ?1 AND round = ?2";
+    let found: Option<String> = tx.query_row(sql, params![job.to_string(), round], |row| row.get(0)).map_err(database(tx))?;
+    Ok(found.and_then(|text| serde_json::from_str(&text).ok()))
+}

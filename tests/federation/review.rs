@@ -1,0 +1,247 @@
+//! Where rules and people decide: what waits, whose word counts, what becomes of it.
+
+use serde_json::Value;
+
+use crate::world::{World, component, wait};
+
+const SUMMARY: &str =
+    "epsilon = 0.5\ndelta = 1e-6\nsites = [\"leiden\"]\nmin_sites = 1\n[params]\ncolumns = [\"age\", \"sex\"]\n";
+
+/// Takes leiden's data in again, after a change of its recipe or dictionary.
+fn again(world: &World, file: &str, from: &str, to: &str) {
+    let path = world.dir().join("leiden-source").join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{text}");
+    std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+    world.ok(&["site", "ingest", "leiden", "leiden-source/DATASET.toml"]);
+}
+
+/// A job that asks for an amount of its own, and so is answered with noise of its own.
+fn asking(world: &World, epsilon: &str) -> String {
+    world.submitted("cohort-summary", &SUMMARY.replace("epsilon = 0.5", &format!("epsilon = {epsilon}")))
+}
+
+/// The number in leiden's queue of whatever waits there; the coordinator knows of it.
+fn held(world: &World, job: &str) -> String {
+    wait("the site's word that it waits", || {
+        let (_, status) = world.job(&["status", job]);
+        assert_eq!(status["state"], "running", "{status}\n{}", world.log());
+        (status["sites"][0]["state"] == "held").then_some(())
+    });
+    let queue = world.ok(&["site", "queue", "leiden"]);
+    assert_eq!(queue.as_array().unwrap().len(), 1, "{queue}");
+    assert!(queue[0]["about"]["keys"].as_array().is_some_and(|keys| !keys.is_empty()), "{queue}");
+    queue[0]["number"].to_string()
+}
+
+fn decide(world: &World, word: &str, number: &str, key: &str) -> (i32, Value) {
+    world.json(&["site", word, "leiden", number, "--key", key, "--why", "looked at it"])
+}
+
+fn refused(found: &(i32, Value), code: &str) {
+    assert!(found.0 != 0 && found.1["error"]["code"] == code, "{found:?} is not {code}");
+}
+
+#[test]
+fn jobs_wait_for_a_person_whose_word_counts() {
+    let mut world = World::new(&["leiden"]);
+    world.approver("eva", "test");
+    world.approver("max", "elsewhere");
+    world.issue();
+    // US, user-specific restriction: no rule decides it.
+    again(&world, "DATASET.toml", "\"DUO:0000042\"", "\"DUO:0000042\", \"DUO:0000026\"");
+    let first = asking(&world, "0.5");
+    let number = held(&world, &first);
+    let (_, status) = world.job(&["status", &first]);
+    let why = status["sites"][0]["reason"]["message"].as_str().unwrap();
+    assert!(why.contains("hold-conditions-for-people"), "{status}");
+    // Before anything is charged.
+    assert_eq!(world.ok(&["log", "verify", "leiden"])["accounts"].as_array().unwrap().len(), 0);
+
+    // Nobody's word counts who is no approver, or another organisation's.
+    refused(&decide(&world, "approve", &number, "ada.pem"), "review-not-approver");
+    refused(&decide(&world, "approve", &number, "max.pem"), "review-other-organisation");
+    refused(&world.json(&["site", "approve", "leiden", &number, "--key", "eva.pem", "--why", " "]), "review-field");
+    refused(&decide(&world, "approve", "77", "eva.pem"), "queue-number");
+
+    // A site that is killed while something waits finds it again.
+    world.kill_site("leiden");
+    let (code, _) = decide(&world, "approve", &number, "eva.pem");
+    assert_eq!(code, 0);
+    world.start_site("leiden");
+    assert_eq!(world.ended(&first)["state"], "finished", "{}", world.log());
+
+    // No is no, and costs nothing.
+    let second = asking(&world, "0.6");
+    let number = held(&world, &second);
+    assert_eq!(decide(&world, "deny", &number, "eva.pem").0, 0);
+    let status = world.ended(&second);
+    assert_eq!(status["sites"][0]["reason"]["code"], "review-denied", "{status}");
+    let log = world.ok(&["log", "verify", "leiden"]);
+    assert_eq!(
+        (&log["found"], log["accounts"][0]["spent_rho_pico"].as_u64().unwrap() > 0),
+        (&Value::Array(vec![]), true),
+        "{log}"
+    );
+
+    // Who decided, and why, is in the log; whoever's key is revoked no longer decides.
+    let lines = world.ok(&["log", "show", "leiden"]);
+    let reviews: Vec<&Value> =
+        lines.as_array().unwrap().iter().filter(|line| line["leaf"]["event"]["kind"] == "reviewed").collect();
+    assert_eq!(reviews.len(), 2, "{reviews:?}");
+    assert!(reviews[0]["details"]["person"] == "eva" && reviews[0]["leaf"]["event"]["approved"] == true, "{reviews:?}");
+    let third = asking(&world, "0.7");
+    let number = held(&world, &third);
+    let eva = world.ok(&["key", "show", "eva.pem"])["public"].as_str().unwrap().to_owned();
+    world.ok(&["consortium", "revoke", "consortium", &eva, "--why", "left"]);
+    world.issue();
+    wait("the new bundle at the site", || {
+        let lines = world.ok(&["log", "show", "leiden"]);
+        let trust = |line: &&Value| line["leaf"]["event"]["kind"] == "trust";
+        (lines.as_array().unwrap().iter().filter(trust).count() == 3).then_some(())
+    });
+    refused(&decide(&world, "approve", &number, "eva.pem"), "review-not-approver");
+    assert_eq!(world.job(&["cancel", &third]).0, 0);
+}
+
+#[test]
+fn releases_wait_where_the_site_took_part_on_that_term() {
+    let mut world = World::new(&["leiden"]);
+    world.approver("eva", "test");
+    world.issue();
+    world.ok(&["site", "charter", "accept", "leiden", "project.json", "--review"]);
+    let spent = |world: &World| world.ok(&["log", "verify", "leiden"])["accounts"][0]["spent_rho_pico"].as_u64().unwrap();
+
+    let first = asking(&world, "0.5");
+    let number = held(&world, &first);
+    let charged = spent(&world);
+    assert!(charged > 0);
+    let entry = world.ok(&["site", "queue", "leiden", &number])[0].clone();
+    let checks: Vec<&str> =
+        entry["about"]["checks"].as_array().unwrap().iter().map(|check| check["check"].as_str().unwrap()).collect();
+    assert_eq!(checks, ["charge", "noise", "shape", "numbers", "labels"]);
+    assert_eq!(entry["about"]["held"]["rules"][0]["id"], "hold-reviewed-projects", "{entry}");
+    // What a person looks at is what would leave: the noised numbers.
+    let steps = entry["release"]["statistics"][0]["steps"].as_array().unwrap().len();
+    assert!(steps > 0 && entry["release"]["job"] == first.as_str(), "{entry}");
+    assert_eq!(decide(&world, "approve", &number, "eva.pem").0, 0);
+    assert_eq!(world.ended(&first)["state"], "finished", "{}", world.log());
+    let (code, result) = world.job(&["result", &first]);
+    assert_eq!(code, 0, "{result}");
+
+    // No: nothing leaves, what was charged stays charged, and outside it looks as if nothing had come of it. Also after a crash.
+    let second = asking(&world, "0.6");
+    let number = held(&world, &second);
+    let charged = spent(&world);
+    world.kill_site("leiden");
+    assert_eq!(decide(&world, "deny", &number, "eva.pem").0, 0);
+    world.start_site("leiden");
+    let status = world.ended(&second);
+    assert_eq!((&status["state"], &status["sites"][0]["reason"]["code"]), (&"failed".into(), &"no-release".into()), "{status}");
+    assert_eq!(spent(&world), charged);
+    let log = world.ok(&["log", "verify", "leiden"]);
+    assert_eq!(log["found"], Value::Array(vec![]), "{log}");
+
+    // The same again is not answered from what was held back, nor past the person's look from what was let out.
+    let third = asking(&world, "0.5");
+    let number = held(&world, &third);
+    assert_eq!(spent(&world), charged);
+    assert_eq!(decide(&world, "deny", &number, "eva.pem").0, 0);
+    assert_eq!(world.ended(&third)["sites"][0]["reason"]["code"], "no-release");
+    let page = crate::world::run(world.dir(), &["site", "queue", "leiden", "--all"]);
+    let page = String::from_utf8(page.stdout).unwrap();
+    assert!(
+        page.contains("a release, approved") && page.contains("a release, denied") && page.contains("standard deviation"),
+        "{page}"
+    );
+}
+
+#[test]
+fn two_officers_set_rules_that_hold_at_once() {
+    let mut world = World::new(&["leiden"]);
+    world.approver("max", "elsewhere");
+    world.issue();
+    for officer in ["one", "two"] {
+        world.ok(&["key", "new", &format!("{officer}.pem")]);
+    }
+    // A column is sensitive: the shipped rules hold what reads it, unless its component was reviewed by somebody whose word counts.
+    again(&world, "dictionary.toml", "name = \"sex\"", "name = \"sex\"\nsensitive = true");
+    // The coordinator learns of it when the site dials again.
+    world.stop_site("leiden");
+    world.start_site("leiden");
+    let sign = |officer: &str| world.json(&["site", "policy", "sign", "change", "--key", &format!("{officer}.pem")]);
+    let set = || world.json(&["site", "policy", "set", "leiden", "change/policy.json"]);
+    let edit = |file: &str, from: &str, to: &str| {
+        let path = world.dir().join("change").join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+    };
+    let toml = format!("charter = \"project.json\"\nanalysis = \"cohort-summary.wasm\"\ndataset = \"cohort\"\n{SUMMARY}");
+    std::fs::write(world.dir().join("job.toml"), toml).unwrap();
+    std::fs::copy(component("cohort-summary"), world.dir().join("cohort-summary.wasm")).unwrap();
+    let explain = || {
+        wait("the new dictionary at the coordinator", || {
+            let (code, _) = world.job(&["manifest", "job.toml", "-o", "manifest.json"]);
+            let manifest =
+                ["site", "policy", "check", "leiden", "--manifest", "manifest.json", "--component", "cohort-summary.wasm"];
+            let (checked, document) = world.json(&manifest);
+            (code == 0 && checked == 0).then_some(document)
+        })
+    };
+    let explained = explain();
+    assert_eq!(
+        (&explained["outcome"], &explained["rules"][0]["id"]),
+        (&"hold".into(), &"hold-sensitive-columns".into()),
+        "{explained}"
+    );
+    assert_eq!(explained["facts"]["columns"], serde_json::json!(["age", "sex"]));
+
+    world.ok(&["site", "policy", "new", "leiden", "change", "--officer", "one.pem.pub", "--officer", "two.pem.pub"]);
+    edit("policy.toml", "reviewers = []", "reviewers = [\"max\"]");
+    // Rules that do not validate are not signed.
+    edit("rules.cedar", "context.out.review", "context.out.revue");
+    refused(&sign("one"), "policy-rules");
+    refused(&world.json(&["site", "policy", "check", "leiden", "--folder", "change"]), "policy-rules");
+    edit("rules.cedar", "context.out.revue", "context.out.review");
+    world.ok(&["site", "policy", "check", "leiden", "--folder", "change"]);
+    assert_eq!(sign("one").0, 0);
+    refused(&set(), "policy-signatures");
+    assert_eq!(sign("two").0, 0);
+    assert_eq!(set().0, 0);
+    refused(&set(), "policy-old");
+
+    // Reviews of components by people of elsewhere count now, and make routine what was not.
+    world.ok(&["review", "cohort-summary.wasm", "--key", "max.pem", "--why", "reads what it says", "-o", "review.json"]);
+    world.ok(&["site", "review", "leiden", "review.json"]);
+    assert_eq!(explain()["outcome"], "admit");
+    let job = world.submitted("cohort-summary", SUMMARY);
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    // Not those of researchers, and not about jobs.
+    world.ok(&["review", "cohort-summary.wasm", "--key", "ada.pem", "--why", "mine", "-o", "own.json"]);
+    refused(&world.json(&["site", "review", "leiden", "own.json"]), "review-not-approver");
+
+    // A rule of the site's own refuses, and says why.
+    std::fs::remove_dir_all(world.dir().join("change")).unwrap();
+    world.ok(&["site", "policy", "new", "leiden", "change"]);
+    let rule = "@id(\"no-ages\")\n@why(\"ages are for no project of 2026\")\nforbid(principal, action == Site::Action::\"run\", resource)\n\
+                when { context.job.columns.contains(\"age\") };\n\n@id(\"permit-consented-use\")";
+    edit("rules.cedar", "@id(\"permit-consented-use\")", rule);
+    assert_eq!((sign("one").0, sign("two").0, set().0), (0, 0, 0));
+    let job = world.submitted("cohort-summary", &SUMMARY.replace("0.5", "0.6"));
+    let status = world.ended(&job);
+    let reason = &status["sites"][0]["reason"];
+    assert_eq!(reason["code"], "policy-refused", "{status}");
+    assert!(reason["message"].as_str().unwrap().contains("ages are for no project of 2026"), "{status}");
+
+    // Whoever puts other rules in their place is found out: the log says which hold.
+    let policies = world.dir().join("leiden/policies");
+    let newest =
+        world.ok(&["site", "policy", "show", "leiden"])["digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let others = std::fs::read_dir(&policies).unwrap().map(|entry| entry.unwrap().path());
+    let older = others.into_iter().find(|path| !path.ends_with(format!("{newest}.json"))).unwrap();
+    std::fs::copy(older, policies.join(format!("{newest}.json"))).unwrap();
+    refused(&world.json(&["site", "policy", "show", "leiden"]), "policy-differs");
+    let log = world.ok(&["log", "verify", "leiden"]);
+    assert_eq!(log["found"], Value::Array(vec![]), "{log}");
+}

@@ -13,6 +13,7 @@
 
 mod conditions;
 mod config;
+mod crypt4gh;
 mod days;
 mod genotypes;
 mod ingest;
@@ -42,6 +43,7 @@ use crate::delay::SUMS_DELTA;
 pub use conditions::Conditions;
 pub(crate) use conditions::{modifiers, permission};
 pub use config::{Config, ConfigError};
+pub use crypt4gh::Crypt4ghKey;
 pub(crate) use ingest::MEAN_ROWS;
 pub use ingest::{IngestError, Progress, ingest};
 pub use report::{IngestReport, Note};

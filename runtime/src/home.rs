@@ -5,7 +5,8 @@
 //! coordinator.json   whom to dial, from the invitation      ledger.sqlite          budgets, charges, releases
 //! policies/          rules that the site's officers set     data/                  datasets, encrypted
 //! keys/link.pem      the site's own key
-//! keys/store.pem     what datasets are encrypted with       blobs/, code/          components, and what was compiled of them
+//! keys/store.pem     what data.key is sealed with; that is what datasets are encrypted with
+//! data.key           see there                              blobs/, code/          components, and what was compiled of them
 //! keys/log.pem       what the log's checkpoints are signed with; keys/log.pub: what they are verified with
 //! keys/witness.pem   what other sites' checkpoints are cosigned with; witness.sqlite: how far each was
 //! trust.json         the trust bundle that is believed      frozen.note            why the site is frozen, if it is
@@ -19,13 +20,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _, PermissionsExt as _};
 use serde::{Deserialize, Serialize};
 use vestibule_protocol::charter::CharterError;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::{KeyError, PublicKey, SecretKey};
 use vestibule_protocol::name::{Name, NameError};
 use vestibule_protocol::trust::{Trust, TrustError};
+use zeroize::Zeroizing;
 
 use crate::charter::{Accepted, Terms};
 use crate::dataset::StoreKey;
@@ -122,7 +124,7 @@ pub struct Home {
     dir: Dir,
     settings: Settings,
     link_key: SecretKey,
-    store_key: SecretKey,
+    data_key: Zeroizing<[u8; 32]>,
     log_key: SecretKey,
     witness_key: SecretKey,
 }
@@ -164,6 +166,17 @@ pub enum HomeError {
     /// A name that cannot be a file's.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// The data key does not open.
+    #[error("{0} does not open with keys/store.pem: it was sealed with another key, or changed")]
+    DataKey(PathBuf),
+    /// A key that others than its owner may read.
+    #[error("{path} may be read by others than its owner (mode {mode:o}): `chmod 600` it, and think of who has read it")]
+    KeyMode {
+        /// Which file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
     /// Another daemon runs here.
     #[error("{0}: another `vestibule site run` is using this folder: stop it first")]
     InUse(PathBuf),
@@ -200,6 +213,8 @@ impl HomeError {
             Self::Settings { .. } => "site-settings",
             Self::Key { source, .. } => source.code(),
             Self::Name(_) => "site-name",
+            Self::DataKey(_) => "data-key",
+            Self::KeyMode { .. } => "key-mode",
             Self::InUse(_) => "site-in-use",
             Self::NotJoined(_) => "site-not-joined",
             Self::Charter(error) => error.code(),
@@ -220,6 +235,9 @@ pub const TRUST: &str = "trust.json";
 /// Whom the site dials, and under which name, in a site's folder.
 pub const COORDINATOR: &str = "coordinator.json";
 const FROZEN: &str = "frozen.note";
+const STORE_KEY: &str = "keys/store.pem";
+const NEXT_STORE_KEY: &str = "keys/store.next.pem";
+const DATA_KEY: &str = "data.key";
 const FOLDERS: [&str; 6] = ["keys", "charters", "policies", "data", "blobs", "code"];
 
 impl Home {
@@ -249,6 +267,11 @@ impl Home {
                 replace(&dir, LOG_KEY, key.public().to_pem().as_bytes()).map_err(io)?;
             }
         }
+        let store_key = SecretKey::from_pem(&dir.read_to_string(STORE_KEY).map_err(io)?, passphrase)
+            .map_err(|source| HomeError::Key { path: path.join(STORE_KEY), source })?;
+        let mut data_key = Zeroizing::new([0; 32]);
+        getrandom::fill(data_key.as_mut_slice()).map_err(|error| io(std::io::Error::other(error.to_string())))?;
+        wrap(&dir, &store_key, &data_key).map_err(io)?;
         // Last: a folder with settings is a whole site.
         write_private(&dir, "site.toml", SETTINGS_TEMPLATE.as_bytes()).map_err(io)?;
         Self::open(path, passphrase)
@@ -269,11 +292,25 @@ impl Home {
         let settings: Settings = toml::from_str(&read("site.toml")?).map_err(|error| wrong(error.to_string()))?;
         settings.slowest.check().map_err(|why| wrong(why.to_owned()))?;
         let key = |file: &str| {
+            let mode =
+                dir.metadata(file).map_err(|source| HomeError::Io { path: path.join(file), source })?.permissions().mode();
+            if mode & 0o077 != 0 {
+                return Err(HomeError::KeyMode { path: path.join(file), mode: mode & 0o777 });
+            }
             SecretKey::from_pem(&read(file)?, passphrase).map_err(|source| HomeError::Key { path: path.join(file), source })
         };
-        let (link_key, store_key) = (key("keys/link.pem")?, key("keys/store.pem")?);
+        let (link_key, store_key) = (key("keys/link.pem")?, key(STORE_KEY)?);
         let (log_key, witness_key) = (key("keys/log.pem")?, key("keys/witness.pem")?);
-        Ok(Self { path: path.to_owned(), link_key, store_key, log_key, witness_key, settings, dir })
+        let sealed = dir.read(DATA_KEY).map_err(|source| HomeError::Io { path: path.join(DATA_KEY), source })?;
+        let opens = |key: &SecretKey| StoreKey::from_bytes(*key.seed()).decrypt(&sealed).map(Zeroizing::new);
+        let mut opened = opens(&store_key);
+        // A rotation that was killed, or is under way: where the next key opens it, that one holds.
+        if opened.is_none() && dir.exists(NEXT_STORE_KEY) {
+            opened = opens(&key(NEXT_STORE_KEY)?);
+        }
+        let data_key = opened.and_then(|opened| opened.as_slice().try_into().ok().map(Zeroizing::new));
+        let data_key = data_key.ok_or_else(|| HomeError::DataKey(path.join(DATA_KEY)))?;
+        Ok(Self { path: path.to_owned(), link_key, data_key, log_key, witness_key, settings, dir })
     }
 
     /// Takes the folder for one daemon, until the returned file is dropped.
@@ -332,14 +369,38 @@ impl Home {
     /// What its datasets are encrypted with.
     #[must_use]
     pub fn store_key(&self) -> StoreKey {
-        StoreKey::from_bytes(*self.store_key.seed())
+        StoreKey::from_bytes(*self.data_key)
+    }
+
+    /// A new key takes the place of `keys/store.pem`, and the old one opens nothing that is here any more. Datasets stay as they are.
+    ///
+    /// # Errors
+    /// The folder is in use, or cannot be written. Then the old key still holds.
+    pub fn rotate_store_key(&self, passphrase: Option<&str>) -> Result<(), HomeError> {
+        let _lock = self.lock()?;
+        let io = |source| HomeError::Io { path: self.path.join(STORE_KEY), source };
+        let key_error = |source| HomeError::Key { path: self.path.join(STORE_KEY), source };
+        // The passphrase that the keys have, not one that nobody typed.
+        let now = SecretKey::from_pem(&self.dir.read_to_string(STORE_KEY).map_err(io)?, passphrase).map_err(key_error)?;
+        let sealed = self.dir.read(DATA_KEY).map_err(io)?;
+        if StoreKey::from_bytes(*now.seed()).decrypt(&sealed).is_none() {
+            // An earlier rotation was killed before its last step.
+            self.dir.rename(NEXT_STORE_KEY, &self.dir, STORE_KEY).map_err(io)?;
+        }
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(seed.as_mut_slice()).map_err(|error| io(std::io::Error::other(error.to_string())))?;
+        let new = SecretKey::from_seed(*seed).map_err(key_error)?;
+        // The new key lies beside the old one first: whichever of the two opens the data key is the one that holds.
+        replace(&self.dir, NEXT_STORE_KEY, new.to_pem(passphrase).map_err(key_error)?.as_bytes()).map_err(io)?;
+        wrap(&self.dir, &new, &self.data_key).map_err(io)?;
+        self.dir.rename(NEXT_STORE_KEY, &self.dir, STORE_KEY).map_err(io)
     }
 
     /// A secret of this site that seals compiled code and is used for nothing else.
     #[must_use]
     pub fn code_key(&self) -> [u8; 32] {
         use aws_lc_rs::hmac;
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.store_key.seed());
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.data_key.as_slice());
         let mut out = [0; 32];
         out.copy_from_slice(hmac::sign(&key, b"vestibule/site/code-cache/1").as_ref());
         out
@@ -505,6 +566,12 @@ impl Home {
     }
 }
 
+/// Seals the data key with the store key, in the place of what was there.
+fn wrap(dir: &Dir, store_key: &SecretKey, data_key: &Zeroizing<[u8; 32]>) -> std::io::Result<()> {
+    let sealed = StoreKey::from_bytes(*store_key.seed()).encrypt("data-key", data_key.as_slice());
+    replace(dir, DATA_KEY, &sealed.map_err(std::io::Error::other)?)
+}
+
 /// Writes a new file that only its owner may read, and syncs it.
 fn write_private(dir: &Dir, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = dir.open_with(name, OpenOptions::new().write(true).create_new(true).mode(0o600))?;
@@ -576,6 +643,47 @@ mod tests {
         home.leave(digest).unwrap();
         assert_eq!(home.leave(digest).unwrap_err().code(), "charter-unknown");
         assert!(home.charters().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_store_key_is_replaced_and_the_old_one_opens_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path();
+        let home = Home::init(path, Some("secret")).unwrap();
+        let (old, data_key) = (std::fs::read(path.join(STORE_KEY)).unwrap(), home.store_key().inputs(b"x"));
+        home.rotate_store_key(Some("secret")).unwrap();
+        let new = std::fs::read(path.join(STORE_KEY)).unwrap();
+        assert!(new != old && !path.join(NEXT_STORE_KEY).exists());
+        assert_eq!(Home::open(path, Some("secret")).unwrap().store_key().inputs(b"x"), data_key);
+        std::fs::write(path.join(STORE_KEY), &old).unwrap();
+        assert_eq!(Home::open(path, Some("secret")).unwrap_err().code(), "data-key");
+        // Killed after the data key was sealed anew, and before the new key was in its place.
+        std::fs::write(path.join(NEXT_STORE_KEY), &new).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(path.join(NEXT_STORE_KEY), mode).unwrap();
+        assert_eq!(Home::open(path, Some("secret")).unwrap().store_key().inputs(b"x"), data_key);
+        // The next rotation ends it first: at no moment is the one key that opens overwritten.
+        let opened = Home::open(path, Some("secret")).unwrap();
+        assert_eq!(opened.rotate_store_key(None).unwrap_err().code(), "key-passphrase-needed");
+        opened.rotate_store_key(Some("secret")).unwrap();
+        assert!(!path.join(NEXT_STORE_KEY).exists());
+        assert_eq!(Home::open(path, Some("secret")).unwrap().store_key().inputs(b"x"), data_key);
+        // Killed before the data key was sealed anew: the next key opens nothing, and the old one holds.
+        std::fs::write(path.join(NEXT_STORE_KEY), &old).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(path.join(NEXT_STORE_KEY), mode).unwrap();
+        assert_eq!(Home::open(path, Some("secret")).unwrap().store_key().inputs(b"x"), data_key);
+    }
+
+    #[test]
+    fn keys_that_others_can_read_are_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let temp = tempfile::tempdir().unwrap();
+        Home::init(temp.path(), None).unwrap();
+        let file = temp.path().join("keys/log.pem");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = Home::open(temp.path(), None).unwrap_err();
+        assert!(error.code() == "key-mode" && error.to_string().contains("chmod 600"), "{error}");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::compiled;
 pub(crate) const DICTIONARY: &str = "name = \"d\"\n[[column]]\nname = \"sex\"\ntype = \"levels\"\nlevels = [\"F\", \"M\"]\n\
     [[column]]\nname = \"age\"\ntype = \"number\"\nlower = 0\nupper = 100000\n\
     [[column]]\nname = \"trait\"\ntype = \"number\"\nlower = -9\nupper = 9\n";
-pub(crate) const RECIPE: &str = "approximate_size = 2_000\ndictionary = \"dictionary.toml\"\nbudget = { epsilon = 1.0, delta = 1e-6 }\n\
+pub(crate) const RECIPE: &str = "approximate_size = 2_000\nduo = [\"DUO:0000042\"]\ndictionary = \"dictionary.toml\"\nbudget = { epsilon = 1.0, delta = 1e-6 }\n\
     [[table]]\nfile = \"people.csv\"\nid = \"id\"\n[map.sex]\ncolumn = \"sex\"\n[map.age]\ncolumn = \"age\"\n[map.trait]\ncolumn = \"trait\"\n";
 
 /// Somebody.

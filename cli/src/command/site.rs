@@ -74,6 +74,17 @@ pub(crate) enum Site {
         #[arg(long)]
         undo: bool,
     },
+    /// A new store key in the place of keys/store.pem: what the old one opens (backups, and copies of it) is no longer read by this site. The
+    /// datasets are not ingested again. The daemon must be stopped.
+    RotateStoreKey {
+        /// The site's folder.
+        dir: PathBuf,
+    },
+    /// The public key with which others encrypt files for this site, as Crypt4GH: `crypt4gh encrypt --recipient_pk`. `ingest` reads such files.
+    Crypt4gh {
+        /// The site's folder.
+        dir: PathBuf,
+    },
     /// The datasets, as the coordinator sees them.
     Datasets {
         /// The site's folder.
@@ -225,6 +236,21 @@ impl Site {
                 withdraw(&site, &dataset, ids, file.as_deref(), undo, json)
             }
             Self::Datasets { dir } => datasets(&open(&dir)?, json),
+            Self::RotateStoreKey { dir } => {
+                let site = recorded(&dir, "rotate-store-key", json!({}))?;
+                with_passphrase(|passphrase| site.rotate_store_key(passphrase), HomeError::code)?;
+                print(
+                    json,
+                    &json!({ "rotated": "keys/store.pem" }),
+                    "keys/store.pem is new; back it up apart from the data, and destroy the old one's copies",
+                );
+                Ok(())
+            }
+            Self::Crypt4gh { dir } => {
+                let public = open(&dir)?.store_key().crypt4gh().public();
+                print(json, &json!({ "public": public }), public.trim_end());
+                Ok(())
+            }
             Self::Recover { dir } => {
                 let site = recorded(&dir, "recover", json!({}))?;
                 let done = vestibule_runtime::site::recover(&site, since_1970()).map_err(|error| coded(error.code(), error))?;

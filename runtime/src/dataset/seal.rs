@@ -8,6 +8,8 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use vestibule_protocol::digest::hex;
 use zeroize::Zeroizing;
 
+use super::Crypt4ghKey;
+
 /// The secret of a site's data folder. Kept outside that folder.
 pub struct StoreKey(Zeroizing<[u8; 32]>);
 
@@ -44,12 +46,12 @@ impl StoreKey {
     }
 
     /// What was ingested, as text that says nothing to others.
-    pub(super) fn inputs(&self, digest: &[u8]) -> String {
+    pub(crate) fn inputs(&self, digest: &[u8]) -> String {
         hex(self.mac("vestibule/dataset/inputs/1", &[digest]).as_ref())
     }
 
     /// A note for the site's own eyes, encrypted (AES-256-GCM) with a key and a nonce of its own.
-    pub(super) fn encrypt(&self, version: &str, plain: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) fn encrypt(&self, version: &str, plain: &[u8]) -> Result<Vec<u8>, String> {
         let mut sealed = plain.to_vec();
         let key = self.note_key(version)?;
         let nonce =
@@ -59,7 +61,7 @@ impl StoreKey {
     }
 
     /// What [`Self::encrypt`] encrypted.
-    pub(super) fn decrypt(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn decrypt(&self, sealed: &[u8]) -> Option<Vec<u8>> {
         let (&length, rest) = sealed.split_first()?;
         let (version, rest) = rest.split_at_checked(usize::from(length))?;
         let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>()?;
@@ -73,6 +75,14 @@ impl StoreKey {
     fn note_key(&self, version: &str) -> Result<RandomizedNonceKey, String> {
         let key = self.mac("vestibule/dataset/report/1", &[version.as_bytes()]);
         RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map_err(|error| error.to_string())
+    }
+
+    /// What source files can be encrypted with for this site. It follows from the store key: whoever can read the datasets can read those.
+    #[must_use]
+    pub fn crypt4gh(&self) -> Crypt4ghKey {
+        let mut secret = Zeroizing::new([0; 32]);
+        secret.copy_from_slice(self.mac("vestibule/dataset/crypt4gh/1", &[]).as_ref());
+        Crypt4ghKey::from_bytes(&secret)
     }
 
     /// The key of a version's scratch file.

@@ -798,3 +798,27 @@ fn the_examples_of_the_guide_are_read() {
     let [catalogue] = of("text\n")[..] else { panic!("one catalogue") };
     assert_eq!(Catalogue::parse(catalogue.as_bytes()).unwrap().variants.len(), 1);
 }
+
+#[test]
+fn files_that_were_encrypted_for_the_site_are_read_as_they_are() {
+    use crate::dataset::crypt4gh::tests::encrypted;
+    let table = "id,age,sex\nA,40,F\nB,50,M\n";
+    let genotypes = vcf("A\tB", &["1 100 . A C . . . GT 0/1 1/1", "2 50 . C T . . . GT 0/0 0/1"]);
+    let config = format!("{HEAD}{TABLE}{VARIANTS}");
+    let read = |case: &Case| {
+        let report = case.ingest(&config)?;
+        assert_eq!((report.individuals, report.variants_matched), (2, 2));
+        Ok::<_, IngestError>(rows(&case.open(), &["age", "sex"], &everything()))
+    };
+    let clear = read(&Case::new(&[("people.csv", table), ("a.vcf", &genotypes)])).unwrap();
+    let sealed = |key: &StoreKey| {
+        let case = Case::new(&[]);
+        for (name, text) in [("people.csv", table), ("a.vcf", genotypes.as_str())] {
+            std::fs::write(case.temp.path().join(name), encrypted(text.as_bytes(), &key.crypt4gh())).unwrap();
+        }
+        case
+    };
+    assert!(read(&sealed(&key())).unwrap() == clear);
+    let error = read(&sealed(&StoreKey::from_bytes([6; 32]))).unwrap_err();
+    assert!(error.to_string().contains("people.csv") && error.to_string().contains("vestibule site crypt4gh"), "{error}");
+}

@@ -20,7 +20,7 @@ use super::super::withdrawal::Withdrawn;
 use super::super::{StoreKey, Value};
 use super::groups::Groups;
 use super::journal::Journal;
-use super::sources::Sources;
+use super::sources::{self, Sources};
 use super::{IngestError, Progress, Tuning, documents, tables};
 
 const SCRATCH: &str = "scratch";
@@ -50,7 +50,7 @@ impl Making<'_> {
     ) -> Result<IngestReport, IngestError> {
         let mut report = IngestReport { changed: true, ..IngestReport::default() };
         let mappings = self.config.mappings(&self.sources.dictionary)?;
-        let mut people = tables::read(self.source, self.config, self.sources, &mappings, &mut report)?;
+        let mut people = tables::read(self.source, self.config, self.sources, self.key, &mappings, &mut report)?;
         let (ids, files) = self.individuals(&people, &mut report)?;
         let order: Vec<[u8; 16]> = ids.iter().map(|id| self.key.order(id)).collect();
         let groups = Groups::new(&order, self.config.approximate_size)?;
@@ -71,7 +71,7 @@ impl Making<'_> {
         let mut with_genotypes = BTreeSet::new();
         let mut owners: Vec<Option<String>> = Vec::new();
         for file in &self.sources.variant_files {
-            let samples = variants::samples(file, &|file| Ok(Box::new(self.source.open(file)?.into_std())))?;
+            let samples = variants::samples(file, &|file| sources::plain(self.source.open(file)?.into_std(), self.key))?;
             owners.push(samples.first().filter(|_| samples.len() == 1).cloned());
             with_genotypes.extend(samples);
         }
@@ -140,7 +140,8 @@ impl Making<'_> {
                 continue;
             }
             let open = |file: &str| -> std::io::Result<Input> {
-                Ok(Box::new(Counted { input: self.source.open(file)?.into_std(), read: Arc::clone(&read) }))
+                let counted = Counted { input: self.source.open(file)?.into_std(), read: Arc::clone(&read) };
+                sources::plain(counted, self.key)
             };
             let mut reading = VariantFile::open(file, &open, &rows, place)?;
             place = Place::start(&catalogues);

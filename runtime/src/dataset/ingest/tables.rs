@@ -7,10 +7,10 @@ use std::collections::HashMap;
 
 use cap_std::fs::Dir;
 
-use super::super::Value;
 use super::super::config::{Config, ConfigError, MapConfig, Mapping};
 use super::super::report::IngestReport;
 use super::super::table::{self, People};
+use super::super::{StoreKey, Value};
 use super::IngestError;
 use super::sources::{Sources, open};
 
@@ -22,6 +22,7 @@ pub(super) fn read(
     source: &Dir,
     config: &Config,
     sources: &Sources,
+    key: &StoreKey,
     mappings: &Mappings<'_>,
     report: &mut IngestReport,
 ) -> Result<People, IngestError> {
@@ -29,7 +30,7 @@ pub(super) fn read(
     let mut people: People = HashMap::new();
     let mut found = vec![false; mappings.len()];
     for table in &config.table {
-        let input = open(source, &table.file)?;
+        let input = open(source, &table.file, key)?;
         table::read(table, input, mappings, &names, &mut found, &mut people, report)?;
     }
     for ((mapping, found), name) in mappings.iter().zip(found).zip(names) {

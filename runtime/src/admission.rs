@@ -4,6 +4,8 @@
 //! *Out*: [`Verified`]: terms that a member of an accepted project signed, valid now, naming this site; and a round within its limits.
 //! *Trusts*: the list of accepted keys, the clock. *Refuses*: everything else, with a code that depends on the offer alone.
 
+use std::sync::Arc;
+
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::manifest::{ManifestError, Signed};
@@ -23,6 +25,7 @@ pub struct Verified {
     round: Round,
     round_digest: Digest,
     charter: Accepted,
+    envelope: Arc<[u8]>,
 }
 
 /// An offer that is not for us.
@@ -81,7 +84,8 @@ pub fn verify(
     let round_digest = Digest::of(&serde_json::to_vec(&offer.request).unwrap_or_default());
     let round = Round::check(offer.request)?;
     let charter = charter.clone();
-    Ok(Verified { signed, researcher, site: site.clone(), index: offer.round, round, round_digest, charter })
+    let (site, index, envelope) = (site.clone(), offer.round, offer.manifest.into());
+    Ok(Verified { signed, researcher, site, index, round, round_digest, charter, envelope })
 }
 
 impl Verified {
@@ -89,6 +93,12 @@ impl Verified {
     #[must_use]
     pub const fn signed(&self) -> &Signed {
         &self.signed
+    }
+
+    /// The same, as they came.
+    #[must_use]
+    pub fn envelope(&self) -> &[u8] {
+        &self.envelope
     }
 
     /// Who signed them, by the name this site gave.

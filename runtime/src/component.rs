@@ -65,7 +65,10 @@ impl Components {
     pub fn get(&self, wanted: ComponentRef) -> Result<Option<Vec<u8>>, ComponentError> {
         let name = wanted.sha256.hex();
         match self.0.read(&name) {
-            Ok(bytes) if Digest::of(&bytes) == wanted.sha256 => Ok(Some(bytes)),
+            Ok(bytes) if Digest::of(&bytes) == wanted.sha256 => {
+                used(&self.0, &name)?;
+                Ok(Some(bytes))
+            }
             Ok(_) => {
                 self.0.remove_file(&name)?;
                 Ok(None)
@@ -73,6 +76,14 @@ impl Components {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Removes what was not used since `before` (1970), also parts of transfers that nobody went on with. Returns how many files there were.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn retire(&self, before: std::time::Duration) -> Result<u64, ComponentError> {
+        retire(&self.0, before).map_err(ComponentError::Io)
     }
 
     /// Starts or continues to receive a component.
@@ -89,6 +100,25 @@ impl Components {
         file.set_len(0)?;
         Ok(Incoming { folder: &self.0, wanted, file, received: 0 })
     }
+}
+
+/// That a file was used just now.
+fn used(folder: &Dir, name: &str) -> std::io::Result<()> {
+    folder.open_with(name, OpenOptions::new().write(true))?.into_std().set_modified(std::time::SystemTime::now())
+}
+
+/// Removes the files of a folder that were not used since `before`.
+fn retire(folder: &Dir, before: std::time::Duration) -> std::io::Result<u64> {
+    let mut removed = 0;
+    for entry in folder.entries()? {
+        let entry = entry?;
+        let modified = entry.metadata()?.modified()?.into_std();
+        if modified.duration_since(std::time::UNIX_EPOCH).is_ok_and(|modified| modified < before) {
+            entry.remove_file()?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 fn part(wanted: ComponentRef) -> String {
@@ -144,8 +174,20 @@ impl Incoming<'_> {
 #[derive(Debug)]
 pub struct CodeFolder(pub Dir);
 
+impl CodeFolder {
+    /// Removes what was not used since `before` (1970). Returns how many files there were.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn retire(&self, before: std::time::Duration) -> std::io::Result<u64> {
+        retire(&self.0, before)
+    }
+}
+
 impl CodeStore for CodeFolder {
     fn get(&self, name: &str) -> Option<Vec<u8>> {
+        // Of a cache nothing is lost where that cannot be written down.
+        let _ = used(&self.0, name);
         self.0.read(name).ok()
     }
     fn put(&self, name: &str, sealed: &[u8]) {
@@ -179,6 +221,18 @@ mod tests {
         incoming.push(b"onent").unwrap();
         assert_eq!(incoming.finish().unwrap(), b"component");
         assert_eq!(components.get(wanted).unwrap().unwrap(), b"component");
+        // Kept while it is used, and removed when it was not for long.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000);
+        let path = temp.path().join(wanted.sha256.hex());
+        let age = || std::fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+        age();
+        assert!(components.get(wanted).unwrap().is_some());
+        assert_eq!(components.retire(now - std::time::Duration::from_secs(60)).unwrap(), 0);
+        age();
+        assert_eq!(components.retire(now - std::time::Duration::from_secs(60)).unwrap(), 1);
+        assert!(components.get(wanted).unwrap().is_none());
+        std::fs::write(&path, b"component").unwrap();
         // Damaged on disk: it is fetched again.
         std::fs::write(temp.path().join(wanted.sha256.hex()), b"compOnent").unwrap();
         assert!(components.get(wanted).unwrap().is_none());

@@ -60,6 +60,10 @@ pub struct Settings {
     pub heartbeat_seconds: u32,
     /// Details of the log (names, titles, reasons) are erased after so many days. The log itself stays.
     pub keep_details_days: u32,
+    /// Releases' bytes are removed so many days after they were stored, if they have left. Their digests stay.
+    pub keep_releases_days: u32,
+    /// Components, and what was compiled of them, are removed when they were not used for so many days.
+    pub keep_components_days: u32,
     /// The slowest that this machine runs guests: delays of releases follow from it.
     pub slowest: Costs,
 }
@@ -77,6 +81,8 @@ impl Default for Settings {
             release_tick_seconds: 0,
             heartbeat_seconds: 86_400,
             keep_details_days: 3_650,
+            keep_releases_days: 365,
+            keep_components_days: 365,
             slowest: Costs::default(),
         }
     }
@@ -94,6 +100,8 @@ max_running_rounds = 1                 # rounds that run at the same time; more 
 require_walls = false                  # true: do not start where the kernel lacks Landlock or seccomp
 release_tick_seconds = 0               # e.g. 60: results leave on the minute after their delay
 heartbeat_seconds = 86_400             # after so long without a line, the log says that it goes on, and other sites witness it
+keep_releases_days = 365               # what left is kept for so long, to be sent again and to answer the same question; its digest stays
+keep_components_days = 365             # components that were not used for so long are removed
 keep_details_days = 3650               # names, titles and reasons beside the log are erased after so long; the log itself stays
 # The slowest that this machine runs guests, as `cargo speed` measures it: the delays that hide how long a round took follow from it.
 [slowest]

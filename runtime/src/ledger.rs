@@ -211,6 +211,12 @@ pub enum LedgerError {
         /// The round.
         round: u32,
     },
+    /// Its bytes were removed.
+    #[error("the release of round {round} is no longer kept at this site, and is never drawn again")]
+    Retired {
+        /// The round.
+        round: u32,
+    },
     /// The job has ended here.
     #[error("the job has ended at this site")]
     Ended,
@@ -239,6 +245,7 @@ impl LedgerError {
             Self::Order { .. } => "round-order",
             Self::NotSettled { .. } => "round-not-settled",
             Self::NotReviewed { .. } => "round-not-reviewed",
+            Self::Retired { .. } => "release-retired",
             Self::Ended => "job-ended",
             Self::Database { .. } => "ledger-database",
         }
@@ -305,6 +312,9 @@ impl Ledger {
             if let Some(found) = find_round(tx, job, index)? {
                 if found.digest != verified.round_digest() {
                     return Err(LedgerError::OtherRound { round: index });
+                }
+                if found.retired {
+                    return Err(LedgerError::Retired { round: index });
                 }
                 return match (found.settled, known.is_some_and(|known| known.ended)) {
                     (Some(settled), _) => Ok(Some(settled)),
@@ -457,8 +467,27 @@ impl Ledger {
             let sql = "DELETE FROM log_detail WHERE leaf IN
                        (SELECT number FROM log_leaf WHERE json_extract(CAST(body AS TEXT), '$.at_ms') < ?1)";
             let details = tx.execute(sql, [milliseconds(before)]).map_err(database(tx))? as u64;
+            let sql = "UPDATE waiting SET about = '{}' WHERE since < ?1 AND about <> '{}'";
+            tx.execute(sql, [milliseconds(before)]).map_err(database(tx))?;
             append(tx, milliseconds(since), Event::Erased { details }, None)?;
             Ok(details)
+        })
+    }
+
+    /// Removes the bytes of releases that were stored before `before` and have left, and says so in the log, together with how many `components` were
+    /// removed. Digests stay. Such a release is never drawn again. Returns how many there were.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn retire(&self, before: Duration, components: u64, since: Duration) -> Result<u64, LedgerError> {
+        self.transaction(|tx| {
+            let sql = "UPDATE release SET bytes = x'', evidence = NULL WHERE released < ?1 AND length(bytes) > 0
+                       AND EXISTS(SELECT 1 FROM departure WHERE departure.job = release.job AND departure.round = release.round)";
+            let releases = tx.execute(sql, [whole(before.as_secs())]).map_err(database(tx))? as u64;
+            if releases > 0 || components > 0 {
+                append(tx, milliseconds(since), Event::Retired { releases, components }, None)?;
+            }
+            Ok(releases)
         })
     }
 
@@ -588,6 +617,8 @@ struct KnownJob {
 struct KnownRound {
     digest: Digest,
     settled: Option<Settled>,
+    /// Something was released, whose bytes are no longer kept.
+    retired: bool,
 }
 
 fn database(tx: &Transaction<'_>) -> impl Fn(rusqlite::Error) -> LedgerError {
@@ -605,15 +636,17 @@ fn find_job(tx: &Transaction<'_>, job: JobId) -> Result<Option<KnownJob>, Ledger
 }
 
 fn find_round(tx: &Transaction<'_>, job: JobId, round: u32) -> Result<Option<KnownRound>, LedgerError> {
-    let sql = "SELECT round_digest, bytes, leaves, hold FROM charge LEFT JOIN release USING(job, round) WHERE job = ?1 AND round = ?2";
+    let sql = "SELECT round_digest, bytes, leaves, hold, sha256 FROM charge LEFT JOIN release USING(job, round) WHERE job = ?1 AND round = ?2";
     let read = |row: &rusqlite::Row<'_>| {
         let (bytes, leaves) = (row.get::<_, Option<Vec<u8>>>(1)?, row.get::<_, Option<i64>>(2)?);
         let settled = bytes.zip(leaves);
         // No bytes: nothing was released.
-        let hold = row.get(3)?;
+        let (hold, sha256) = (row.get(3)?, row.get::<_, Option<String>>(4)?);
+        let retired = settled.as_ref().is_some_and(|(bytes, _)| bytes.is_empty())
+            && sha256.is_some_and(|sha256| sha256 != Digest::of(b"").to_string());
         let settled =
             settled.map(|(bytes, leaves_ms)| Settled { release: (!bytes.is_empty()).then_some(bytes), leaves_ms, hold });
-        Ok(KnownRound { digest: schema::parsed(row, 0)?, settled })
+        Ok(KnownRound { digest: schema::parsed(row, 0)?, settled, retired })
     };
     tx.query_row(sql, params![job.to_string(), round], read).optional().map_err(database(tx))
 }

@@ -7,6 +7,7 @@
 mod export;
 mod read;
 mod report;
+mod ro_crate;
 mod verify;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -21,6 +22,7 @@ use vestibule_protocol::log::tree::{self, Nodes};
 pub use export::{Exported, export};
 pub use read::{Line, read, words};
 pub use report::{Account, Job, Project, Proof, Report, Round, report};
+pub use ro_crate::{RoCrate, ro_crate};
 pub use verify::{Found, LogCheckError, Verified, verify};
 
 /// The log's tables. `log_node` holds the hashes of complete subtrees: every root and proof takes a few of them. `log_detail` may be erased.

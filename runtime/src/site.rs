@@ -297,14 +297,27 @@ impl Site {
         Ok(trust)
     }
 
-    /// Erases what the site's settings say is not kept for so long.
+    /// Erases what the site's settings say is not kept for so long: details of the log, releases' bytes, components.
     pub(crate) fn retire(&self, clock: Duration) {
-        let kept = Duration::from_secs(u64::from(self.home.settings().keep_details_days).saturating_mul(86_400));
-        let Some(before) = clock.checked_sub(kept) else { return };
-        match self.ledger.erase(before, clock) {
+        let settings = self.home.settings();
+        let before = |days: u32| clock.saturating_sub(Duration::from_secs(u64::from(days).saturating_mul(86_400)));
+        match self.ledger.erase(before(settings.keep_details_days), clock) {
             Ok(0) => {}
             Ok(details) => tracing::info!(details, "old details of the log were erased"),
             Err(error) => tracing::error!(%error, "old details of the log could not be erased"),
+        }
+        let unused = before(settings.keep_components_days);
+        let code = self.home.folder("code").map_err(|error| error.to_string());
+        let code = code.and_then(|code| CodeFolder(code).retire(unused).map_err(|error| error.to_string()));
+        let components = self.components.retire(unused).map_err(|error| error.to_string());
+        let components = components.and_then(|components| code.map(|_| components)).unwrap_or_else(|error| {
+            tracing::error!(%error, "old components could not be removed");
+            0
+        });
+        match self.ledger.retire(before(settings.keep_releases_days), components, clock) {
+            Ok(0) => {}
+            Ok(releases) => tracing::info!(releases, "old releases are no longer kept"),
+            Err(error) => tracing::error!(%error, "old releases could not be removed"),
         }
     }
 

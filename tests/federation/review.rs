@@ -129,6 +129,23 @@ fn releases_wait_where_the_site_took_part_on_that_term() {
     let (code, result) = world.job(&["result", &first]);
     assert_eq!(code, 0, "{result}");
 
+    // An oversight body can have all that the site knows of it, as a crate whose parts are all there.
+    world.ok(&["log", "crate", "leiden", &first, "crate"]);
+    let file = |name: &str| std::fs::read(world.dir().join("crate").join(name)).unwrap();
+    let metadata: Value = serde_json::from_slice(&file("ro-crate-metadata.json")).unwrap();
+    let graph = metadata["@graph"].as_array().unwrap();
+    let entity = |id: &str| graph.iter().find(|entity| entity["@id"] == id).unwrap_or_else(|| panic!("{id}: {metadata:#}"));
+    for part in entity("./")["hasPart"].as_array().unwrap() {
+        let id = part["@id"].as_str().unwrap();
+        assert_eq!(entity(id)["sha256"], vestibule_protocol::digest::Digest::of(&file(id)).hex(), "{id}");
+    }
+    assert_eq!(entity("#run")["result"][0]["@id"], "releases/0.json");
+    let left: Value = serde_json::from_slice(&file("releases/0.json")).unwrap();
+    assert_eq!(left["statistics"], entry["release"]["statistics"]);
+    for id in entity("./")["mentions"].as_array().unwrap() {
+        entity(id["@id"].as_str().unwrap());
+    }
+
     // No: nothing leaves, what was charged stays charged, and outside it looks as if nothing had come of it. Also after a crash.
     let second = asking(&world, "0.6");
     let number = held(&world, &second);
@@ -141,6 +158,11 @@ fn releases_wait_where_the_site_took_part_on_that_term() {
     assert_eq!(spent(&world), charged);
     let log = world.ok(&["log", "verify", "leiden"]);
     assert_eq!(log["found"], Value::Array(vec![]), "{log}");
+
+    world.ok(&["log", "crate", "leiden", &second, "denied"]);
+    assert!(!world.dir().join("denied/releases").exists());
+    let metadata = std::fs::read_to_string(world.dir().join("denied/ro-crate-metadata.json")).unwrap();
+    assert!(metadata.contains("FailedActionStatus") && !metadata.contains("within two"), "{metadata}");
 
     // The same again is not answered from what was held back, nor past the person's look from what was let out.
     let third = asking(&world, "0.5");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::json;
+use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::log::leaf::nothing;
 use vestibule_protocol::trust::Trust;
@@ -34,6 +35,15 @@ pub(crate) enum Log {
         #[arg(long)]
         html: Option<PathBuf>,
     },
+    /// Write all that the site knows of one job into a folder, for an oversight body: a Five Safes RO-Crate.
+    Crate {
+        /// The site's folder, or a copy of it.
+        dir: PathBuf,
+        /// The job's id.
+        job: JobId,
+        /// A new folder.
+        out: PathBuf,
+    },
     /// Write the log as files for an oversight body to keep and to check, in the form of C2SP's tlog-tiles, without its details.
     Export {
         /// The site's folder, or a copy of it.
@@ -62,6 +72,12 @@ impl Log {
                 println!("{}", if json { document.to_string() } else { text });
                 Ok(())
             }
+            Self::Crate { dir, job, out } => {
+                let done = log::ro_crate(&dir, job, &out).map_err(|error| coded(error.code(), error))?;
+                let text = format!("{} lines of the log and {} releases, in {}", done.lines, done.releases, out.display());
+                println!("{}", if json { json!({ "lines": done.lines, "releases": done.releases }).to_string() } else { text });
+                Ok(())
+            }
             Self::Report { dir, html } => report(&dir, html, json),
             Self::Verify { dir, bundle } => verify(&dir, bundle, json),
         }
@@ -76,8 +92,12 @@ fn show(dir: &Path, last: Option<u64>, json: bool) -> Result<()> {
     }
     let rows = lines.into_iter().map(|line| {
         let (kind, rest) = log::words(&line.leaf.event);
-        let details =
-            line.details.map(|details| details.to_string()).or_else(|| line.leaf.details.map(|_| "(erased)".to_owned()));
+        let mut details = line.details;
+        if let Some(serde_json::Value::Object(details)) = &mut details {
+            // The signed terms are for `--json` and `log crate`.
+            details.remove("manifest");
+        }
+        let details = details.map(|details| details.to_string()).or_else(|| line.leaf.details.map(|_| "(erased)".to_owned()));
         vec![line.number.to_string(), rfc3339(line.leaf.at_ms), kind, rest, details.unwrap_or_default()]
     });
     println!("{}", show::grid(&["leaf", "time (UTC)", "what", "", "details"], rows));

@@ -180,6 +180,13 @@ pub enum Event {
         /// How many.
         details: u64,
     },
+    /// Old releases' bytes and old components were removed, as the site's settings say. Their digests stay.
+    Retired {
+        /// How many releases.
+        releases: u64,
+        /// How many components, and what was compiled of them.
+        components: u64,
+    },
     /// Nothing happened for a while: the log goes on.
     Heartbeat,
 }

@@ -30,6 +30,8 @@ pub struct Replay {
     pub policies: BTreeMap<u64, Digest>,
     /// How many leaves' details were erased.
     pub erased: u64,
+    /// How many releases' bytes were removed.
+    pub retired: u64,
 }
 
 /// One population's account.
@@ -180,6 +182,7 @@ impl Replay {
             Event::Reviewed { subject, approved } => {
                 self.reviews.push((number, subject.clone(), *approved));
             }
+            Event::Retired { releases, .. } => self.retired = self.retired.saturating_add(*releases),
             Event::Erased { details } => self.erased = self.erased.saturating_add(*details),
             _ => {}
         }

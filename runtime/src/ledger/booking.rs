@@ -60,8 +60,8 @@ impl<'a> Asked<'a> {
         };
         let (researcher, title) = (self.verified.researcher(), &signed.manifest().title);
         let catalogues: Vec<&Name> = signed.manifest().catalogues.iter().map(|catalogue| &catalogue.name).collect();
-        let details =
-            serde_json::json!({ "researcher": researcher, "title": title, "columns": self.columns, "catalogues": catalogues });
+        let details = serde_json::json!({ "researcher": researcher, "title": title, "columns": self.columns, "catalogues": catalogues,
+                "manifest": String::from_utf8_lossy(self.verified.envelope()) });
         let leaf = self.log(tx, event, Some(&details))?;
         let sql = "INSERT INTO job(job, manifest, dataset, researcher, title, admitted, leaf, charter, component, columns)
                    VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";

@@ -94,6 +94,28 @@ fn a_round_is_charged_once_and_answers_with_the_same_bytes_at_the_same_moment() 
 }
 
 #[test]
+fn a_release_is_kept_until_it_has_left_and_is_old_and_is_never_drawn_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let (since, soon) = (Duration::from_secs(NOW.unsigned_abs()), Duration::from_secs(NOW.unsigned_abs() + 1));
+    let charged = run(charge(&ledger, &job(1), 0).unwrap());
+    ledger.commit(&charged, &bytes(b"first"), ("released", None), NOW).unwrap();
+    assert_eq!(ledger.retire(soon, 0, soon).unwrap(), 0, "it has not left");
+    ledger.depart(job(1).job, 0, since).unwrap();
+    assert_eq!(ledger.retire(since, 0, soon).unwrap(), 0, "it is not old");
+    assert_eq!(settled(charge(&ledger, &job(1), 0).unwrap()), bytes(b"first"));
+    assert_eq!(ledger.retire(soon, 0, soon).unwrap(), 1);
+    assert_eq!(ledger.retire(soon, 0, soon).unwrap(), 0);
+    assert_eq!(charge(&ledger, &job(1), 0).unwrap_err().code(), "release-retired");
+    let key = SecretKey::from_seed([1; 32]).unwrap().public();
+    let verify = || log::verify(&temp.path().join("ledger.sqlite"), key, None).unwrap();
+    assert_eq!((verify().found, verify().replay.retired), (vec![], 1));
+    // Nobody removes it without a word in the log, or puts something else in its place.
+    let sql = "UPDATE release SET bytes = x'00'";
+    assert!(ledger.connection().execute(sql, []).unwrap_err().to_string().contains("append-only"));
+}
+
+#[test]
 fn a_round_that_released_nothing_is_never_run_again() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = ledger(&temp);

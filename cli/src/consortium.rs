@@ -38,6 +38,16 @@ pub(crate) struct Consortium {
     person: Vec<Person>,
     #[serde(default)]
     revoked: Vec<Word>,
+    #[serde(default)]
+    rotated: Vec<Rotated>,
+}
+
+/// A person's key that another took the place of. The later of two holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rotated {
+    former: PublicKey,
+    key: PublicKey,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -123,7 +133,9 @@ impl Consortium {
                     names.push((name.clone(), vec![person.key]));
                     let roles = BTreeSet::from([role]);
                     let (organisation, country, key) = (person.organisation, person.country, person.key);
-                    toml::to_string(&Persons { person: [Person { name, organisation, country, roles, key }] })
+                    toml::to_string(&Persons {
+                        person: [Person { name, organisation, country, roles, key, former: BTreeSet::new() }],
+                    })
                 }
             };
             text.push('\n');
@@ -133,7 +145,12 @@ impl Consortium {
     }
 
     /// The bundle of that version, issued at `now` (1970).
-    pub(crate) fn bundle(self, version: u64, now: i64) -> Result<Bundle> {
+    pub(crate) fn bundle(mut self, version: u64, now: i64) -> Result<Bundle> {
+        for Rotated { former, key } in std::mem::take(&mut self.rotated) {
+            let person = self.person.iter_mut().find(|person| person.key == former);
+            let person = person.ok_or_else(|| error(format!("`rotated`: nobody has the key {former}")))?;
+            person.former.insert(std::mem::replace(&mut person.key, key));
+        }
         let issued = OffsetDateTime::from_unix_timestamp(now)?;
         let expires = issued + Duration::days(self.days.clamp(0, 10_000));
         let witnesses = self.quorum()?;

@@ -20,11 +20,11 @@ use crate::compiled;
 use crate::failure::{Exit, Failure, coded};
 
 /// The report that a job's proven releases give.
-pub(crate) fn report(client: &Client, own: PublicKey, job: &str, receipts: &[Receipt]) -> Result<Report> {
+pub(crate) fn report(client: &Client, own: &[PublicKey], job: &str, receipts: &[Receipt]) -> Result<Report> {
     let wrong = |why: &dyn std::fmt::Display| {
         Failure::of(Exit::Refused, "result-differs", format!("the result cannot be had again: {why}"))
     };
-    let signed = Signed::verify(&client.manifest(job)?, &[own]).map_err(|error| coded(error.code(), error))?;
+    let signed = Signed::verify(&client.manifest(job)?, own).map_err(|error| coded(error.code(), error))?;
     if signed.manifest().job.to_string() != job {
         return Err(wrong(&"the coordinator shows another job's manifest"));
     }
@@ -38,7 +38,7 @@ pub(crate) fn report(client: &Client, own: PublicKey, job: &str, receipts: &[Rec
         }
     }
     let sandbox = compiled::sandbox(false)?;
-    let desk = Desk { sandbox: &sandbox, documents: &documents, researchers: &[own], sites: &[] };
+    let desk = Desk { sandbox: &sandbox, documents: &documents, researchers: own, sites: &[] };
     let ready = desk.ready(signed).map_err(|error| coded(error.code(), error))?;
     let manifest = ready.signed.manifest();
     let mut history = Vec::new();

@@ -26,6 +26,17 @@ pub(crate) fn pin(key: &Path, consortium: Digest) -> Result<()> {
     write(&beside(key, ".consortium"), format!("{consortium}\n"))
 }
 
+/// What was believed with a former key is believed with the one that takes its place.
+pub(crate) fn carry_over(former: &Path, new: &Path) -> Result<()> {
+    for suffix in [".consortium", ".trust.json"] {
+        let from = beside(former, suffix);
+        if from.exists() {
+            write(&beside(new, suffix), read_bytes(&from)?)?;
+        }
+    }
+    Ok(())
+}
+
 /// The newest bundle, if it is to be believed after the last; it is kept.
 pub(crate) fn newest(client: &Client, key: &Path) -> Result<Trust> {
     let kept = beside(key, ".trust.json");

@@ -22,7 +22,6 @@ use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::manifest::MAX_COMPONENT_BYTES;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::request;
-use vestibule_protocol::token::Role;
 
 use crate::drive::Shared;
 use crate::run::now;
@@ -124,7 +123,7 @@ pub(crate) fn caller(
     let path = uri.path_and_query().map_or("/", axum::http::uri::PathAndQuery::as_str);
     let key = request::verify(header, method.as_str(), path, body, now())
         .map_err(|error| Refusal::new(StatusCode::UNAUTHORIZED, error.code(), error))?;
-    let known = app.store.members(Role::Researcher)?.into_iter().find(|(_, member)| *member == key);
+    let known = app.researchers()?.into_iter().find(|(_, member)| *member == key);
     known.ok_or_else(|| {
         let why = "this key is not registered here: join with `vestibule researcher join` and the invitation you were given";
         Refusal::new(StatusCode::FORBIDDEN, "researcher-unknown", why)

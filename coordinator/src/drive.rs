@@ -15,6 +15,7 @@ use vestibule_link::{Framed, LinkError};
 use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
+use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::log::leaf::Event as Logged;
 use vestibule_protocol::log::policy::NotProven;
 use vestibule_protocol::manifest::{Manifest, Signed};
@@ -86,7 +87,7 @@ impl Shared {
     /// # Errors
     /// Intake's refusals; the store's.
     pub fn submit(&self, envelope: &[u8], now: i64) -> Result<JobId, SubmitError> {
-        let researchers: Vec<_> = self.store.members(Role::Researcher)?.into_iter().map(|(_, key)| key).collect();
+        let researchers: Vec<_> = self.researchers()?.into_iter().map(|(_, key)| key).collect();
         let sites = self.store.cards()?;
         let desk = Desk { sandbox: &self.sandbox, documents: &self.documents, researchers: &researchers, sites: &sites };
         let (job, ready) = desk.take(envelope, now)?;
@@ -123,6 +124,28 @@ impl Shared {
         let trust = Arc::new(Trust::stored(&envelope).ok()?);
         *known = Some((digest, Arc::clone(&trust)));
         Some(trust)
+    }
+
+    /// Who may submit jobs: those who joined, and those whom the trust bundle names, also by keys that took the place of others. What each may
+    /// ask is for the sites to say.
+    ///
+    /// # Errors
+    /// The store.
+    pub fn researchers(&self) -> Result<Vec<(Name, PublicKey)>, StoreError> {
+        let mut known = self.store.members(Role::Researcher)?;
+        if let Some(trust) = self.trust() {
+            known.retain(|(_, key)| !trust.is_revoked(key));
+            known.extend(trust.keys(vestibule_protocol::trust::Role::Researcher));
+            known.sort();
+            known.dedup();
+        }
+        Ok(known)
+    }
+
+    /// Whether two keys are one person's.
+    #[must_use]
+    pub fn same_person(&self, one: &PublicKey, other: &PublicKey) -> bool {
+        self.trust().map_or(one == other, |trust| trust.same_person(one, other))
     }
 
     fn cancel_token(&self, job: JobId) -> Arc<Notify> {
@@ -210,7 +233,7 @@ async fn rounds(shared: &Arc<Shared>, job: Job) -> Result<Vec<u8>, Failed> {
     let at = Arc::clone(shared);
     let envelope = job.envelope.clone();
     let ready = blocking(move || {
-        let keys: Vec<_> = at.store.members(Role::Researcher)?.into_iter().map(|(_, key)| key).collect();
+        let keys: Vec<_> = at.researchers()?.into_iter().map(|(_, key)| key).collect();
         let signed = Signed::verify(&envelope, &keys).map_err(IntakeError::Manifest)?;
         let desk = Desk { sandbox: &at.sandbox, documents: &at.documents, researchers: &keys, sites: &[] };
         Ok::<_, SubmitError>(desk.ready(signed)?)

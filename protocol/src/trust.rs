@@ -5,6 +5,8 @@
 //! signatures, of the new roots or of those before; an older version; another bundle of the same version (a fork); a key that serves two
 //! purposes; what has expired. A bundle only says who exists: what a site allows is the site's.
 
+mod rotation;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ use crate::log::leaf::Event;
 use crate::log::note::{Kind, Verifier};
 use crate::log::policy::{NotProven, Policy};
 use crate::name::Name;
+
+pub use self::rotation::{ROTATION_TYPE, Rotation};
 
 /// DSSE payload type of a trust bundle.
 pub const BUNDLE_TYPE: &str = "application/vnd.vestibule.trust-bundle.v1+json";
@@ -106,6 +110,9 @@ pub struct Person {
     pub roles: BTreeSet<Role>,
     /// Their key.
     pub key: PublicKey,
+    /// Keys that they had before: what those sign counts still, until they are revoked, and whoever names them by one means this person.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub former: BTreeSet<PublicKey>,
 }
 
 /// What a person's word counts for.
@@ -256,7 +263,7 @@ impl Bundle {
         }
         let of_sites = self.sites.iter().flat_map(|site| [site.link, site.log]);
         let of_witnesses = policy.witnesses().iter().map(|(_, verifier)| verifier.key);
-        let of_people = self.persons.iter().map(|person| person.key);
+        let of_people = self.persons.iter().flat_map(|person| person.former.iter().copied().chain([person.key]));
         for key in keys.iter().copied().chain(of_sites).chain(of_witnesses).chain(of_people) {
             if !used.insert(key) {
                 return Err(TrustError::Field { place: key.to_string(), why: "a key serves one purpose of one member" });
@@ -349,8 +356,25 @@ impl Trust {
     /// The person whose key this is, if they have that role and the key was not revoked.
     #[must_use]
     pub fn person(&self, key: &PublicKey, role: Role) -> Option<&Person> {
-        let person = self.bundle.persons.iter().find(|person| person.key == *key)?;
+        let person = self.bundle.persons.iter().find(|person| person.key == *key || person.former.contains(key))?;
         (person.roles.contains(&role) && !self.is_revoked(key)).then_some(person)
+    }
+
+    /// The keys of everybody who has that role, with their owners' names: those of now, and former ones that were not revoked.
+    #[must_use]
+    pub fn keys(&self, role: Role) -> Vec<(Name, PublicKey)> {
+        let of = |person: &Person| {
+            let keys = person.former.iter().copied().chain([person.key]);
+            keys.filter(|key| self.person(key, role).is_some()).map(|key| (person.name.clone(), key)).collect::<Vec<_>>()
+        };
+        self.bundle.persons.iter().flat_map(of).collect()
+    }
+
+    /// Whether two keys are one person's.
+    #[must_use]
+    pub fn same_person(&self, one: &PublicKey, other: &PublicKey) -> bool {
+        let has = |person: &Person, key: &PublicKey| person.key == *key || person.former.contains(key);
+        one == other || self.bundle.persons.iter().any(|person| has(person, one) && has(person, other))
     }
 
     /// A site.

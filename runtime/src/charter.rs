@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use vestibule_protocol::charter::{CharterError, Purpose, SignedCharter};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Noise;
+use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::manifest::Signed;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
@@ -123,16 +124,17 @@ impl Accepted {
         &self.signed.charter().purpose
     }
 
-    /// Whether a job is one of this charter's, at `site` and `now` (seconds since 1970).
+    /// Whether a job is one of this charter's, at `site` and `now` (seconds since 1970). `keys`: all that are its signer's, since a charter may name
+    /// them by a former one.
     ///
     /// # Errors
     /// See [`CharterRefusal`].
-    pub fn admits(&self, job: &Signed, site: &Name, now: i64) -> Result<(), CharterRefusal> {
+    pub fn admits(&self, job: &Signed, keys: &[PublicKey], site: &Name, now: i64) -> Result<(), CharterRefusal> {
         let (charter, manifest) = (self.signed.charter(), job.manifest());
         if !charter.sites.contains(site) {
             return Err(CharterRefusal::Site);
         }
-        if !charter.members.contains(&job.signer()) {
+        if !keys.iter().any(|key| charter.members.contains(key)) {
             return Err(CharterRefusal::Member);
         }
         if !self.signed.is_valid_at(now) {
@@ -210,7 +212,9 @@ pub(crate) mod tests {
             |manifest: &Manifest, key: &SecretKey| Signed::verify(&manifest.sign(key).unwrap(), &[key.public()]).unwrap();
         let job = signed(&manifest(1), &researcher());
         let code = |charter: &Charter, job: &Signed, now: i64| {
-            accepted(charter, Terms::default()).admits(job, &"here".parse().unwrap(), now).map_err(|error| error.code())
+            accepted(charter, Terms::default())
+                .admits(job, &[job.signer()], &"here".parse().unwrap(), now)
+                .map_err(|error| error.code())
         };
         assert_eq!(code(&good, &job, NOW), Ok(()));
         assert_eq!(code(&good, &job, NOW + 100_000_000), Err("charter-expired"));

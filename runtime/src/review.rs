@@ -71,14 +71,13 @@ pub fn counts<'a>(
     rules: &Rules,
     own: &[PublicKey],
 ) -> Result<(Review, &'a Person), WordError> {
-    let approvers = trust.bundle().persons.iter().filter(|person| trust.person(&person.key, Role::Approver).is_some());
-    let keys: Vec<PublicKey> = approvers.map(|person| person.key).collect();
+    let keys: Vec<PublicKey> = trust.keys(Role::Approver).into_iter().map(|(_, key)| key).collect();
     let (review, key) = Review::verify(envelope, &keys).map_err(|error| match error {
         ReviewError::Envelope(vestibule_protocol::dsse::DsseError::Signature) => WordError::Approver,
         error => error.into(),
     })?;
     let person = trust.person(&key, Role::Approver).ok_or(WordError::Approver)?;
-    if own.contains(&key) {
+    if own.iter().any(|own| trust.same_person(own, &key)) {
         return Err(WordError::Own(person.name.clone()));
     }
     let ours = trust.site(site).is_some_and(|site| site.organisation == person.organisation);

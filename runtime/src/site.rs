@@ -329,8 +329,7 @@ impl Site {
     fn verify(&self, offer: Offer, now: i64) -> Result<Verified, Refused> {
         let trust = self.member(now)?;
         // The consortium says who a researcher is; whose jobs are considered, this site alone.
-        let persons = trust.bundle().persons.iter().filter(|person| trust.person(&person.key, Role::Researcher).is_some());
-        let researchers: Vec<_> = persons.map(|person| (person.name.clone(), person.key)).collect();
+        let researchers = trust.keys(Role::Researcher);
         let mut charters = self.home.charters().map_err(|error| own("charters", &error))?;
         charters.retain(|charter| trust.person(&charter.signed().charter().lead, Role::Researcher).is_some());
         let verified = admission::verify(offer, &researchers, &charters, &self.name, now);

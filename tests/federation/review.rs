@@ -267,3 +267,46 @@ fn two_officers_set_rules_that_hold_at_once() {
     let log = world.ok(&["log", "verify", "leiden"]);
     assert_eq!(log["found"], Value::Array(vec![]), "{log}");
 }
+
+#[test]
+fn a_key_takes_the_place_of_another_without_a_new_charter() {
+    let world = World::new(&["leiden"]);
+    let first = asking(&world, "0.5");
+    assert_eq!(world.ended(&first)["state"], "finished", "{}", world.log());
+    world.ok(&["key", "new", "ada-2.pem"]);
+    let rotated = world.ok(&["key", "rotate", "ada.pem", "ada-2.pem", "-o", "rotation.json"]);
+    world.ok(&["consortium", "rotate", "consortium", "rotation.json"]);
+    // Nobody has it any more, as a key of now.
+    world.ok(&["key", "new", "other.pem"]);
+    world.ok(&["key", "rotate", "other.pem", "ada-2.pem", "-o", "theirs.json"]);
+    refused(&world.json(&["consortium", "rotate", "consortium", "theirs.json"]), "consortium-malformed");
+    world.issue();
+    wait("the new bundle at the site", || {
+        let lines = world.ok(&["log", "show", "leiden"]);
+        let trust = |line: &&Value| line["leaf"]["event"]["kind"] == "trust";
+        (lines.as_array().unwrap().iter().filter(trust).count() == 2).then_some(())
+    });
+    // Both count: the charter names her by the former one.
+    let with = |key: &str, arguments: &[&str]| {
+        let address = world.api_address().to_string();
+        let call = ["--key", key, "--coordinator", &format!("http://{address}")];
+        world.json(&[&["job"], arguments, call.as_slice()].concat())
+    };
+    let second = asking(&world, "0.6");
+    assert_eq!(world.ended(&second)["state"], "finished", "{}", world.log());
+    let submit = |key: &str, epsilon: &str| {
+        let toml = format!("charter = \"project.json\"\nanalysis = \"cohort-summary.wasm\"\ndataset = \"cohort\"\n{SUMMARY}");
+        std::fs::write(world.dir().join("job.toml"), toml.replace("0.5", epsilon)).unwrap();
+        with(key, &["submit", "job.toml", "--wait"])
+    };
+    let (code, document) = submit("ada-2.pem", "0.7");
+    assert_eq!(code, 0, "{document}\n{}", world.log());
+    assert_eq!(with("ada-2.pem", &["list"]).1.as_array().unwrap().len(), 3, "her jobs are hers");
+    assert_eq!(with("ada-2.pem", &["result", &first]).0, 0);
+    // Revoked, the former one counts for nothing.
+    world.ok(&["consortium", "revoke", "consortium", rotated["former"].as_str().unwrap(), "--why", "no longer used"]);
+    world.issue();
+    refused(&submit("ada.pem", "0.8"), "researcher-unknown");
+    refused(&with("ada.pem", &["result", &first]), "researcher-unknown");
+    assert_eq!(with("ada-2.pem", &["list"]).1.as_array().unwrap().len(), 3);
+}

@@ -10,7 +10,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::dsse;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::name::Name;
-use vestibule_protocol::trust::{BUNDLE_TYPE, Roots, Trust};
+use vestibule_protocol::trust::{BUNDLE_TYPE, Roots, Rotation, Trust};
 
 use crate::consortium::{self, Consortium as File};
 use crate::failure::{Failure, coded};
@@ -56,6 +56,13 @@ pub(crate) enum Consortium {
         #[arg(long)]
         why: String,
     },
+    /// Let a person's new key take the place of the one they had, which counts until it is revoked. Ask them by phone whether they did it.
+    Rotate {
+        /// The consortium's folder.
+        dir: PathBuf,
+        /// What `vestibule key rotate` wrote.
+        rotation: PathBuf,
+    },
     /// Make the next bundle of consortium.toml, and sign it with one root's key: DIR/bundle.json.
     Issue {
         /// The consortium's folder.
@@ -100,6 +107,19 @@ impl Consortium {
                     &json!({ "revoked": what }),
                     "written down: it holds once a new bundle is issued, signed and published",
                 )
+            }
+            Self::Rotate { dir, rotation } => {
+                let Rotation { former, key } = Rotation::verify(&read_bytes(&rotation)?)
+                    .map_err(|error| coded(error.code(), format!("{}: {error}", rotation.display())))?;
+                let path = dir.join(FILE);
+                let whole = read(&path)? + &format!("\n[[rotated]]\nformer = \"{former}\"\nkey = \"{key}\"\n");
+                // Whether anybody has the former key is seen before it is written down.
+                File::parse(&whole)?.bundle(1, now())?;
+                write(&path, whole)?;
+                let text = format!(
+                    "written down: {key}\ntakes the place of {former}\nonce a new bundle is issued, signed and published"
+                );
+                print(json, &json!({ "former": former, "key": key }), &text)
             }
             Self::Issue { dir, key } => {
                 let (path, last) = (dir.join(BUNDLE), read_bytes(&dir.join(BUNDLE)).ok());

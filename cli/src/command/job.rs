@@ -174,7 +174,10 @@ fn prove(client: &Client, caller: &Caller, job: &str, result: &JobResult) -> Res
     let receipts = client.receipts(job)?;
     trust::proven(&trust, job, &receipts)?;
     let own = secret_key(&caller.key)?.public();
-    let again = recompute::report(client, own, job, &receipts)?;
+    // Also what the same person signed with a former key is theirs.
+    let persons = trust.bundle().persons.iter().flat_map(|person| person.former.iter().copied().chain([person.key]));
+    let keys: Vec<_> = persons.filter(|key| trust.same_person(key, &own)).chain([own]).collect();
+    let again = recompute::report(client, &keys, job, &receipts)?;
     // Both as JSON reads them: a number is what its text says.
     let read = |report: &Report| serde_json::from_str::<serde_json::Value>(&serde_json::to_string(report)?);
     if read(&again)? != read(&result.report)? {

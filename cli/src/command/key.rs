@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Subcommand;
 use vestibule_protocol::key::SecretKey;
+use vestibule_protocol::trust::Rotation;
 
 use crate::failure::{Failure, coded};
 use crate::files::{passphrase, random, secret_key, write};
+use crate::trust;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Key {
@@ -21,6 +23,17 @@ pub(crate) enum Key {
         /// Ask for a passphrase.
         #[arg(long)]
         passphrase: bool,
+    },
+    /// Say, with both keys, that a new key takes the place of the one you have: for `vestibule consortium rotate`. The old one counts until the
+    /// roots revoke it.
+    Rotate {
+        /// The secret key that you have.
+        former: PathBuf,
+        /// The one that takes its place: `vestibule key new` made it.
+        new: PathBuf,
+        /// The rotation, for the consortium's roots.
+        #[arg(short, long)]
+        output: PathBuf,
     },
     /// Show a key's public half.
     Show {
@@ -44,6 +57,22 @@ impl Key {
                 let public = PathBuf::from(format!("{}.pub", file.display()));
                 write(&public, key.public().to_pem())?;
                 show(&key, json);
+            }
+            Self::Rotate { former, new, output } => {
+                let (old, key) = (secret_key(&former)?, secret_key(&new)?);
+                write(&output, Rotation::sign(&old, &key))?;
+                trust::carry_over(&former, &new)?;
+                if json {
+                    let (former, key) = (old.public(), key.public());
+                    println!("{}", serde_json::json!({ "former": former, "key": key, "file": output }));
+                } else {
+                    println!(
+                        "{}\ntakes the place of {}\nonce the roots have put {} into a bundle",
+                        key.public(),
+                        old.public(),
+                        output.display()
+                    );
+                }
             }
             Self::Show { file } => show(&secret_key(&file)?, json),
         }

@@ -149,8 +149,9 @@ pub(crate) async fn submit(
 #[utoipa::path(get, path = "/v1/jobs", responses((status = 200, body = Vec<JobStatus>)))]
 pub(crate) async fn list(State(app): State<App>, method: Method, uri: Uri, headers: HeaderMap) -> Answer<Vec<JobStatus>> {
     let (_, key) = caller(&app, &method, &uri, &headers, &Bytes::new())?;
-    let jobs = app.store.jobs(Some(key))?;
-    Ok(Json(jobs.iter().map(|job| describe(&app, job)).collect::<Result<_, _>>()?))
+    let jobs = app.store.jobs(None)?;
+    let own = jobs.iter().filter(|job| app.same_person(&job.owner, &key));
+    Ok(Json(own.map(|job| describe(&app, job)).collect::<Result<_, _>>()?))
 }
 
 /// How a job stands.
@@ -258,7 +259,7 @@ pub(super) fn owned(
 ) -> Result<Job, Refusal> {
     let (_, key) = caller(app, method, uri, headers, body)?;
     let id: JobId = id.parse().map_err(|_| Refusal::missing("job"))?;
-    app.store.job(id)?.filter(|job| job.owner == key).ok_or_else(|| Refusal::missing("job"))
+    app.store.job(id)?.filter(|job| app.same_person(&job.owner, &key)).ok_or_else(|| Refusal::missing("job"))
 }
 
 pub(super) fn describe(app: &App, job: &Job) -> Result<JobStatus, Refusal> {

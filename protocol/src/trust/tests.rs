@@ -32,6 +32,7 @@ fn bundle() -> Bundle {
         country: "DE".into(),
         roles: BTreeSet::from([Role::Researcher]),
         key: key(50).public(),
+        former: BTreeSet::from([key(51).public()]),
     };
     Bundle {
         consortium: "north".parse().unwrap(),
@@ -50,6 +51,27 @@ fn bundle() -> Bundle {
 fn signed(bundle: &Bundle, seeds: &[u8]) -> Vec<u8> {
     let first = bundle.sign(&key(seeds[0])).unwrap();
     seeds[1..].iter().fold(first, |envelope, seed| dsse::add_signature(&envelope, BUNDLE_TYPE, &key(*seed)).unwrap())
+}
+
+#[test]
+fn former_keys_count_until_they_are_revoked() {
+    let of = |revoked: &[u8]| {
+        let keys = revoked.iter().map(|seed| key(*seed).public()).collect();
+        let bundle = Bundle { revoked: Revoked { keys, components: BTreeSet::new() }, ..bundle() };
+        Trust::first(&signed(&bundle, &[1, 2]), bundle.roots.fingerprint()).unwrap()
+    };
+    let name =
+        |trust: &Trust, seed: u8| trust.person(&key(seed).public(), Role::Researcher).map(|person| person.name.to_string());
+    let trust = of(&[]);
+    assert_eq!((name(&trust, 50), name(&trust, 51)), (Some("ada".into()), Some("ada".into())));
+    assert_eq!((trust.keys(Role::Researcher).len(), trust.keys(Role::Approver).len()), (2, 0));
+    assert!(
+        trust.same_person(&key(50).public(), &key(51).public()) && !trust.same_person(&key(50).public(), &key(52).public())
+    );
+    let trust = of(&[51]);
+    assert_eq!((name(&trust, 50), name(&trust, 51), trust.keys(Role::Researcher).len()), (Some("ada".into()), None, 1));
+    // It is still hers: she does not decide about what it signed.
+    assert!(trust.same_person(&key(50).public(), &key(51).public()));
 }
 
 #[test]

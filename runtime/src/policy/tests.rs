@@ -45,6 +45,7 @@ fn case() -> Case {
             country: "NL".into(),
             roles: BTreeSet::from([Role::Researcher]),
             key: researcher().public(),
+            former: BTreeSet::new(),
         },
         not_for_profit: true,
         plan: Plan { columns: vec!["x".into()], variants: vec![], partitioning: Partitioning::Each, max_rounds: 1 },

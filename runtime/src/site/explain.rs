@@ -59,8 +59,7 @@ pub fn explain(home: &Home, manifest: &[u8], component: Option<Vec<u8>>, since: 
     let site = known!(home.coordinator()).site;
     let missing = || ("trust-missing", "the site has no trust bundle of its consortium yet".to_owned());
     let trust = known!(home.trust()).ok_or_else(missing)?;
-    let persons = trust.bundle().persons.iter().filter(|person| trust.person(&person.key, Role::Researcher).is_some());
-    let researchers: Vec<_> = persons.map(|person| (person.name.clone(), person.key)).collect();
+    let researchers = trust.keys(Role::Researcher);
     // Rules are asked about jobs; which round comes first, the analysis says to the coordinator.
     let statistic = Statistic { name: "any".into(), length: 1, bound: Bound::OneCell, weight: 1.0, source: Source::Given };
     let request = RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![], dosages: false };

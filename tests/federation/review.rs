@@ -170,6 +170,10 @@ fn releases_wait_where_the_site_took_part_on_that_term() {
     assert_eq!(spent(&world), charged);
     assert_eq!(decide(&world, "deny", &number, "eva.pem").0, 0);
     assert_eq!(world.ended(&third)["sites"][0]["reason"]["code"], "no-release");
+    let report = world.ok(&["log", "report", "leiden", "--html", "report.html"]);
+    assert_eq!(report["decided"], serde_json::json!({ "release approved": 1, "release denied": 2 }), "{report}");
+    let html = std::fs::read_to_string(world.dir().join("report.html")).unwrap();
+    assert!(html.contains("Decided by people") && html.contains("release denied"));
     let page = crate::world::run(world.dir(), &["site", "queue", "leiden", "--all"]);
     let page = String::from_utf8(page.stdout).unwrap();
     assert!(

@@ -141,6 +141,9 @@ fn report(dir: &Path, html: Option<PathBuf>, json: bool) -> Result<()> {
     for (code, count) in &report.refused {
         println!("refused {count} times: {code}");
     }
+    for (what, count) in &report.decided {
+        println!("people decided {count} times: {what}");
+    }
     println!("{} lines, proven by witnesses up to {}", report.leaves, report.proven);
     Ok(())
 }

@@ -78,6 +78,13 @@ pub(crate) fn page(report: &Report) -> String {
         }
         body.push_str("</tbody></table>");
     }
+    if !report.decided.is_empty() {
+        body.push_str("<h2>Decided by people</h2><table><thead><tr><th>what</th><th>how often</th></tr></thead><tbody>");
+        for (what, count) in &report.decided {
+            let _ = write!(body, "<tr><td>{}</td><td>{count}</td></tr>", escape(what));
+        }
+        body.push_str("</tbody></table>");
+    }
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\

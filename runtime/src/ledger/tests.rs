@@ -115,6 +115,41 @@ fn a_release_is_kept_until_it_has_left_and_is_old_and_is_never_drawn_again() {
     assert!(ledger.connection().execute(sql, []).unwrap_err().to_string().contains("append-only"));
 }
 
+/// SQLite's own limit stands in for the disk's: both end a transaction with the same error, SQLITE_FULL.
+#[test]
+fn a_full_disk_books_nothing_and_lets_nothing_leave() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let charged = run(charge(&ledger, &job(1), 0).unwrap());
+    let pages = |most: i64| {
+        let connection = ledger.connection();
+        let now: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let set = connection.query_row(&format!("PRAGMA max_page_count = {}", now + most), [], |row| row.get::<_, i64>(0));
+        assert_eq!(set.unwrap(), now + most);
+    };
+    let (since, large) = (Duration::from_secs(NOW.unsigned_abs()), bytes(&[7; 100_000]));
+    pages(0);
+    // What was noised is not on disk: it does not leave, and nobody hears that it was.
+    let error = ledger.commit(&charged, &large, ("released", None), NOW).unwrap_err();
+    assert!(error.code() == "ledger-database" && error.to_string().contains("full"), "{error}");
+    assert_eq!(ledger.depart(job(1).job, 0, since).unwrap_err().code(), "round-not-settled");
+    // Jobs are refused, and nothing of them is charged: until there is room again, at the latest when the free pages are used up.
+    let spent = |ledger: &Ledger| ledger.accounts().unwrap()[0].spent;
+    let refused = (2..60).find_map(|number| {
+        let before = spent(&ledger);
+        let error = charge(&ledger, &job(number), 0).err()?;
+        assert_eq!(spent(&ledger), before);
+        Some(error)
+    });
+    assert_eq!(refused.unwrap().code(), "ledger-database");
+    pages(1_000);
+    let again = run(charge(&ledger, &job(1), 0).unwrap());
+    assert_eq!(ledger.commit(&again, &large, ("released", None), NOW).unwrap(), large);
+    ledger.depart(job(1).job, 0, since).unwrap();
+    let key = SecretKey::from_seed([1; 32]).unwrap().public();
+    assert_eq!(log::verify(&temp.path().join("ledger.sqlite"), key, None).unwrap().found, vec![]);
+}
+
 #[test]
 fn a_round_that_released_nothing_is_never_run_again() {
     let temp = tempfile::tempdir().unwrap();

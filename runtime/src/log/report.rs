@@ -18,6 +18,7 @@ use vestibule_protocol::log::proof::LeafProof;
 use vestibule_protocol::log::replay::Replay;
 use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::release::Release;
+use vestibule_protocol::review::Subject;
 
 use super::verify::{LogCheckError, open};
 use super::{Line, inclusion, read};
@@ -37,6 +38,8 @@ pub struct Report {
     pub projects: Vec<Project>,
     /// How many offers were refused or turned away, by code.
     pub refused: BTreeMap<String, u64>,
+    /// What people decided, and how often: about jobs, components and releases.
+    pub decided: BTreeMap<String, u64>,
 }
 
 /// One population's account.
@@ -134,12 +137,20 @@ pub fn report(file: &Path, charters: &Path) -> Result<Report, LogCheckError> {
         let hashes = inclusion(&connection, leaf, size).map_err(error)?;
         Ok(Proof { leaf, line, proof: Some(LeafProof { index: leaf, hashes, checkpoint }.text()) })
     };
-    let (mut replay, mut refused) = (Replay::default(), BTreeMap::new());
+    let (mut replay, mut refused, mut decided) = (Replay::default(), BTreeMap::new(), BTreeMap::new());
     for line in &lines {
         // A log that is not whole is for `log verify` to tell.
         let _ = replay.apply(&line.leaf);
         if let Event::Refused { code, .. } | Event::Rejected { code } = &line.leaf.event {
             *refused.entry(code.clone()).or_insert(0) += 1;
+        }
+        if let Event::Reviewed { subject, approved } = &line.leaf.event {
+            let what = match subject {
+                Subject::Job { .. } => "job",
+                Subject::Component { .. } => "component",
+                Subject::Release { .. } => "release",
+            };
+            *decided.entry(format!("{what} {}", if *approved { "approved" } else { "denied" })).or_insert(0) += 1;
         }
     }
     let mut jobs: Vec<_> = replay.jobs.iter().collect();
@@ -183,7 +194,7 @@ pub fn report(file: &Path, charters: &Path) -> Result<Report, LogCheckError> {
         Account { population: name.to_string(), spent_epsilon, cap_epsilon, delta }
     });
     let log = super::origin(&connection).map_err(error)?;
-    Ok(Report { log, leaves: replay.leaves, proven: size, accounts: accounts.collect(), projects, refused })
+    Ok(Report { log, leaves: replay.leaves, proven: size, accounts: accounts.collect(), projects, refused, decided })
 }
 
 /// The names and lengths of what a round released.

@@ -157,7 +157,7 @@ pub struct Rules {
     digest: Digest,
     policies: PolicySet,
     schema: Schema,
-    world: Vec<Value>,
+    world: Entities,
 }
 
 impl Rules {
@@ -190,11 +190,8 @@ impl Rules {
             let all: Vec<String> = errors.chain(checked.validation_warnings().map(ToString::to_string)).collect();
             return Err(RulesError::Rules(all.join("\n")));
         }
-        let world = world(&document)?;
-        let rules = Self { digest: document.digest(), document, policies, schema, world };
-        // That the world itself is well formed is seen now, not with the first job.
-        rules.entities(vec![]).map_err(RulesError::Rules)?;
-        Ok(rules)
+        let world = Entities::from_json_value(Value::Array(world(&document)?), Some(&schema)).map_err(|error| wrong(&error))?;
+        Ok(Self { digest: document.digest(), document, policies, schema, world })
     }
 
     /// The rules that a site starts with.
@@ -255,18 +252,14 @@ impl Rules {
         let context = Context::from_json_value(question.context.clone(), Some((&self.schema, &action))).map_err(text)?;
         let (researcher, dataset) = (entity("Researcher", &question.researcher)?, entity("Dataset", &question.dataset)?);
         let request = Request::new(researcher, action, dataset, context, Some(&self.schema)).map_err(text)?;
-        let entities = self.entities(question.entities.to_vec())?;
+        let asked = Value::Array(question.entities.to_vec());
+        let entities = self.world.clone().add_entities_from_json_value(asked, Some(&self.schema)).map_err(text)?;
         let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
         let errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
         let mut rules: Vec<Rule> = response.diagnostics().reason().map(|id| self.rule(id)).collect();
         rules.sort_by(|one, other| one.id.cmp(&other.id));
         let admitted = errors.is_empty() && response.decision() == Answer::Allow;
         Ok(Decision { outcome: if admitted { Outcome::Admit } else { Outcome::Refuse }, rules, errors })
-    }
-
-    fn entities(&self, more: Vec<Value>) -> Result<Entities, String> {
-        let all: Vec<Value> = self.world.iter().cloned().chain(more).collect();
-        Entities::from_json_value(Value::Array(all), Some(&self.schema)).map_err(|error| error.to_string())
     }
 
     fn rule(&self, id: &PolicyId) -> Rule {

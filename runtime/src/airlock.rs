@@ -1,7 +1,7 @@
 //! Step 12: the airlock looks once more at what is about to leave, knowing only the signed terms.
 //!
 //! *In*: [`Charged`] terms and [`Noised`] sums. *Out*: [`Cleared`], with the [evidence](Cleared::evidence) that a person reads where one must
-//! look. *Trusts*: neither the step that calibrated nor the one that drew: what the noise [`cost`]s is reckoned again, the other way round, from the
+//! look. *Trusts*: neither the step that calibrated nor the one that drew: what the noise costs is reckoned again, the other way round, from the
 //! manifest. *Refuses*: another shape, another grid, other noise, a charge below what the round costs. What it says of the numbers follows
 //! from the noised ones alone.
 

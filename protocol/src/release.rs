@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::calibration::{Calibrated, NoiseScale, to_real};
 use crate::job::JobId;
 use crate::name::Name;
-use crate::round::{Round, RoundRequest};
+use crate::round::{Bound, Round, RoundRequest};
 
 /// One statistic of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +37,61 @@ pub struct Release {
     pub site: Name,
     /// What the round was charged at this site, in 10^-12 rho.
     pub charged_rho_pico: u64,
+    /// What the site made of noised counts before it let them go, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<Rounding>,
     /// One per statistic of the round, in its order.
     pub statistics: Vec<NoisedStatistic>,
+}
+
+/// What a site makes of noised counts before it lets them go. It follows from the noised numbers alone, so it costs no privacy; it makes what is left
+/// easier to defend before those who know rules of thumb for tables (a threshold of 10, a base of 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rounding {
+    /// Counts below this are released as 0.
+    pub suppress_below: u32,
+    /// The others as the nearest multiple of this, if it is above 1.
+    pub round_to: u32,
+}
+
+impl Rounding {
+    /// Whether it makes a difference at all.
+    #[must_use]
+    pub const fn is_any(&self) -> bool {
+        self.suppress_below > 0 || self.round_to > 1
+    }
+
+    /// Whether a statistic is of counts: an individual is in a cell or is not, or adds a whole number from 0 on to each entry.
+    #[must_use]
+    pub fn is_for(bound: &Bound) -> bool {
+        match *bound {
+            Bound::OneCell => true,
+            Bound::Range { lower, upper } => lower == 0.0 && upper.fract() == 0.0,
+            Bound::L1 { .. } | Bound::L2 { .. } | Bound::Top { .. } => false,
+        }
+    }
+
+    /// Applied to a noised count, in steps of a grid that has 2^s of them in 1. A grid without whole numbers is left as it is.
+    #[must_use]
+    pub fn apply(&self, steps: i64, log2_scale: i32) -> i64 {
+        let Some(one) = u32::try_from(log2_scale).ok().and_then(|scale| 1_i64.checked_shl(scale)).filter(|one| *one > 0) else {
+            return steps;
+        };
+        if steps < one.saturating_mul(self.suppress_below.into()) {
+            return 0;
+        }
+        let base = one.saturating_mul(self.round_to.max(1).into());
+        if self.round_to <= 1 {
+            return steps;
+        }
+        steps.saturating_add(base / 2).div_euclid(base).saturating_mul(base)
+    }
+
+    /// What rounding adds to a count's variance: that of a number spread evenly over the base.
+    fn variance(&self) -> f64 {
+        if self.round_to > 1 { f64::from(self.round_to).powi(2) / 12.0 } else { 0.0 }
+    }
 }
 
 /// One statistic of a finished round, all sites added up. This is what `next` reads.
@@ -49,7 +102,7 @@ pub struct Released {
     pub name: String,
     /// Noised sums over all sites.
     pub values: Vec<f64>,
-    /// Standard deviation of the noise on each value, all sites together.
+    /// Standard deviation of the noise on each value, all sites together, with what rounding adds to it.
     pub noise_sd: f64,
     /// How many sites' sums are in it.
     pub sites: u32,
@@ -130,12 +183,13 @@ pub fn most_bytes(round: &RoundRequest) -> usize {
 pub fn combine(round: &Round, releases: &[Release]) -> Vec<Released> {
     let sites = u32::try_from(releases.len()).unwrap_or(u32::MAX);
     let combined = round.statistics().iter().enumerate().map(|(index, statistic)| {
-        let parts = || releases.iter().filter_map(|release| release.statistics.get(index));
+        let parts = || releases.iter().filter_map(|release| Some((release.statistics.get(index)?, release.rounding)));
         let mut values = vec![0.0; statistic.length as usize];
         let mut variance = 0.0;
-        for part in parts() {
+        for (part, rounding) in parts() {
             let step = f64::from(-part.log2_scale).exp2();
             variance += (part.noise.sd_steps() * step).powi(2);
+            variance += rounding.filter(|_| Rounding::is_for(&statistic.bound)).map_or(0.0, |rounding| rounding.variance());
             for (sum, &steps) in values.iter_mut().zip(&part.steps) {
                 *sum += to_real(steps, part.log2_scale);
             }
@@ -153,6 +207,26 @@ mod tests {
     use crate::round::{Bound, Partitioning, Statistic};
     use crate::scores::Source;
 
+    #[test]
+    fn small_counts_are_suppressed_and_others_rounded() {
+        let one = 1_i64 << 20;
+        let rounding = Rounding { suppress_below: 10, round_to: 5 };
+        for (count, want) in [(-3.0, 0), (0.0, 0), (9.99, 0), (10.0, 10), (12.4, 10), (12.6, 15), (1_003.0, 1_005)] {
+            #[expect(clippy::cast_possible_truncation, reason = "small")]
+            let steps = (count * 1_048_576.0_f64) as i64;
+            assert_eq!(rounding.apply(steps, 20), want * one, "{count}");
+        }
+        assert_eq!(Rounding { suppress_below: 10, round_to: 1 }.apply(11 * one + 7, 20), 11 * one + 7);
+        assert_eq!(rounding.apply(-5, -3), -5, "a grid without whole numbers");
+        assert_eq!(rounding.apply(i64::MAX, 20), Rounding { suppress_below: 0, round_to: 5 }.apply(i64::MAX, 20));
+        assert!(Rounding::is_for(&Bound::Range { lower: 0.0, upper: 2.0 }) && Rounding::is_for(&Bound::OneCell));
+        assert!(!Rounding::is_for(&Bound::Range { lower: 0.0, upper: 2.5 }) && !Rounding::is_for(&Bound::L2 { radius: 1.0 }));
+        let (round, _, release) = setting();
+        let plain = combine(&round, std::slice::from_ref(&release))[0].noise_sd;
+        let rounded = combine(&round, &[Release { rounding: Some(rounding), ..release }])[0].noise_sd;
+        assert!((rounded.powi(2) - plain.powi(2) - 25.0 / 12.0).abs() < 1e-9);
+    }
+
     fn setting() -> (Round, Vec<Calibrated>, Release) {
         let statistic = Statistic { name: "n".into(), length: 2, bound: Bound::OneCell, weight: 1.0, source: Source::Given };
         let round = Round::check(RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![], dosages: true })
@@ -165,8 +239,14 @@ mod tests {
             noise: calibrated[0].noise,
             steps: vec![3 << 20, -1 << 19],
         }];
-        let release =
-            Release { job: JobId::from_bytes([1; 16]), round: 0, site: "a".parse().unwrap(), charged_rho_pico: 1, statistics };
+        let release = Release {
+            job: JobId::from_bytes([1; 16]),
+            round: 0,
+            site: "a".parse().unwrap(),
+            charged_rho_pico: 1,
+            rounding: None,
+            statistics,
+        };
         (round, calibrated, release)
     }
 
@@ -243,7 +323,8 @@ mod tests {
         let (job, site) = (JobId::from_bytes([1; 16]), "a".parse::<Name>().unwrap());
         let parsed = |steps: &[i64]| {
             let noised = NoisedStatistic { name: "n".into(), log2_scale: 0, noise: calibrated[0].noise, steps: steps.to_vec() };
-            let release = Release { job, round: 0, site: site.clone(), charged_rho_pico: 1, statistics: vec![noised] };
+            let release =
+                Release { job, round: 0, site: site.clone(), charged_rho_pico: 1, rounding: None, statistics: vec![noised] };
             Release::parse(&serde_json::to_vec(&release).unwrap(), job, 0, &site, &round, &calibrated)
         };
         for wrong in [[1, 0, 0, 0], [1, 1, 1, 0], [2, 0, 0, 0], [1, 1, 1, -1]] {

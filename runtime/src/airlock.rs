@@ -75,6 +75,13 @@ pub fn inspect(
         }
     }
     let rows: Vec<Seen> = agreed.iter().zip(noised.steps()).map(|(statistic, steps)| seen(statistic, steps)).collect();
+    let catalogues = &verified.signed().manifest().catalogues;
+    let catalogues: Vec<String> =
+        catalogues.iter().map(|catalogue| format!("{} ({})", catalogue.name, catalogue.sha256)).collect();
+    let variants = match catalogues.as_slice() {
+        [] => "none are read".to_owned(),
+        some => format!("those of public lists that the manifest names: {}", some.join(", ")),
+    };
     let check = |name: &str, found: String| json!({ "check": name, "result": "pass", "found": found });
     let evidence = json!({
         "checks": [
@@ -82,6 +89,7 @@ pub fn inspect(
             check("noise", format!("reckoned from the signed bounds, it costs {cost} of what the round may spend on its sums")),
             check("shape", format!("{} statistics, as long as the signed round says", rows.len())),
             check("numbers", "whole steps of the mechanism's grid, none beyond it".to_owned()),
+            check("variants", variants),
             check("labels", "names and lengths are the signed round's; the component writes no text that leaves".to_owned()),
         ],
         "statistics": statistics.iter().zip(&rows).zip(&agreed).map(|((asked, seen), agreed)| json!({

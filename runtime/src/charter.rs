@@ -14,6 +14,7 @@ use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::manifest::Signed;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
+use vestibule_protocol::release::Rounding;
 
 /// What a site allows less than a charter asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -25,6 +26,19 @@ pub struct Terms {
     pub columns: Option<BTreeSet<String>>,
     /// Whether a person looks at every release before it leaves.
     pub review: bool,
+    /// Noised counts below this are released as 0.
+    pub suppress_below: u32,
+    /// Noised counts are released as multiples of this.
+    pub round_to: u32,
+}
+
+impl Terms {
+    /// What is made of noised counts before they leave, if anything is.
+    #[must_use]
+    pub fn rounding(&self) -> Option<Rounding> {
+        let Self { suppress_below, round_to, .. } = *self;
+        Some(Rounding { suppress_below, round_to }).filter(Rounding::is_any)
+    }
 }
 
 /// A charter that this site takes part in.
@@ -242,7 +256,7 @@ pub(crate) mod tests {
         assert_eq!(whole.reads(&columns(&["age", "sex"])), Ok(()));
         assert_eq!(whole.reads(&columns(&["age", "trait"])), Err(CharterRefusal::Column("trait".into())));
         let columns_here = Some(BTreeSet::from(["sex".into(), "trait".into()]));
-        let here = accepted(&narrow, Terms { columns: columns_here, epsilon_micro: Some(2_000_000), review: false });
+        let here = accepted(&narrow, Terms { columns: columns_here, epsilon_micro: Some(2_000_000), ..Terms::default() });
         assert_eq!(here.reads(&columns(&["sex"])), Ok(()));
         assert_eq!(here.reads(&columns(&["age"])).unwrap_err().code(), "charter-column");
         assert_eq!(here.reads(&columns(&["trait"])).unwrap_err().code(), "charter-column");

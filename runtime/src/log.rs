@@ -8,6 +8,7 @@ mod export;
 mod read;
 mod report;
 mod ro_crate;
+mod signatures;
 mod verify;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -23,6 +24,7 @@ pub use export::{Exported, export};
 pub use read::{Line, read, words};
 pub use report::{Account, Job, Project, Proof, Report, Round, report};
 pub use ro_crate::{RoCrate, ro_crate};
+pub use signatures::signatures;
 pub use verify::{Found, LogCheckError, Verified, verify};
 
 /// The log's tables. `log_node` holds the hashes of complete subtrees: every root and proof takes a few of them. `log_detail` may be erased.

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 use vestibule_protocol::calibration::Calibrated;
-use vestibule_protocol::release::{NoisedStatistic, Release};
+use vestibule_protocol::release::{NoisedStatistic, Release, Rounding};
 
 use crate::airlock::Cleared;
 use crate::ledger::{Charged, Ledger, LedgerError, Settled};
@@ -24,18 +24,23 @@ pub fn store(
     now: i64,
 ) -> Result<Settled, LedgerError> {
     let verified = charged.admitted().verified();
+    let rounding = verified.charter().terms().rounding();
     let statistic =
         |((asked, calibrated), steps): ((&vestibule_protocol::round::Statistic, &Calibrated), &Vec<i64>)| NoisedStatistic {
             name: asked.name.clone(),
             log2_scale: calibrated.released_log2_scale(),
             noise: calibrated.noise,
-            steps: steps.clone(),
+            steps: match rounding.filter(|_| Rounding::is_for(&asked.bound)) {
+                Some(rounding) => steps.iter().map(|steps| rounding.apply(*steps, calibrated.released_log2_scale())).collect(),
+                None => steps.clone(),
+            },
         };
     let release = Release {
         job: verified.signed().manifest().job,
         round: verified.index(),
         site: verified.site().clone(),
         charged_rho_pico: charged.rho().pico(),
+        rounding,
         statistics: verified.round().statistics().iter().zip(calibrated).zip(cleared.steps()).map(statistic).collect(),
     };
     let bytes = serde_json::to_vec(&release).expect("names and numbers are always JSON");

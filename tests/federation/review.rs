@@ -119,7 +119,7 @@ fn releases_wait_where_the_site_took_part_on_that_term() {
     let entry = world.ok(&["site", "queue", "leiden", &number])[0].clone();
     let checks: Vec<&str> =
         entry["about"]["checks"].as_array().unwrap().iter().map(|check| check["check"].as_str().unwrap()).collect();
-    assert_eq!(checks, ["charge", "noise", "shape", "numbers", "labels"]);
+    assert_eq!(checks, ["charge", "noise", "shape", "numbers", "variants", "labels"]);
     assert_eq!(entry["about"]["held"]["rules"][0]["id"], "hold-reviewed-projects", "{entry}");
     // What a person looks at is what would leave: the noised numbers.
     let steps = entry["release"]["statistics"][0]["steps"].as_array().unwrap().len();
@@ -260,7 +260,9 @@ fn two_officers_set_rules_that_hold_at_once() {
     assert_eq!(reason["code"], "policy-refused", "{status}");
     assert!(reason["message"].as_str().unwrap().contains("ages are for no project of 2026"), "{status}");
 
-    // Whoever puts other rules in their place is found out: the log says which hold.
+    // Everything that was signed is what the log says. Whoever puts other rules in their place is found out.
+    let log = world.ok(&["log", "verify", "leiden"]);
+    assert_eq!(log["found"], Value::Array(vec![]), "{log}");
     let policies = world.dir().join("leiden/policies");
     let newest =
         world.ok(&["site", "policy", "show", "leiden"])["digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
@@ -268,8 +270,14 @@ fn two_officers_set_rules_that_hold_at_once() {
     let older = others.into_iter().find(|path| !path.ends_with(format!("{newest}.json"))).unwrap();
     std::fs::copy(older, policies.join(format!("{newest}.json"))).unwrap();
     refused(&world.json(&["site", "policy", "show", "leiden"]), "policy-differs");
-    let log = world.ok(&["log", "verify", "leiden"]);
-    assert_eq!(log["found"], Value::Array(vec![]), "{log}");
+    let wrong = |what: &str| {
+        let (code, log) = world.json(&["log", "verify", "leiden"]);
+        let found = log["found"].as_array().unwrap();
+        assert!(code == 1 && found.len() == 1 && found[0].to_string().contains(what), "{log}");
+    };
+    wrong("policy 2");
+    std::fs::remove_file(policies.join(format!("{newest}.json"))).unwrap();
+    wrong("not in the folder");
 }
 
 #[test]
@@ -313,4 +321,34 @@ fn a_key_takes_the_place_of_another_without_a_new_charter() {
     refused(&submit("ada.pem", "0.8"), "researcher-unknown");
     refused(&with("ada.pem", &["result", &first]), "researcher-unknown");
     assert_eq!(with("ada-2.pem", &["list"]).1.as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_site_lets_go_of_counts_as_coarsely_as_it_likes() {
+    let world = World::new(&["kyoto", "leiden"]);
+    world.ok(&["site", "charter", "accept", "leiden", "project.json", "--suppress-below", "300", "--round-to", "5"]);
+    let job = world
+        .submitted("cohort-summary", &SUMMARY.replace("[\"leiden\"]", "[\"*\"]").replace("min_sites = 1", "min_sites = 2"));
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    let released = |site: &str| {
+        let ledger = rusqlite::Connection::open(world.dir().join(site).join("ledger.sqlite")).unwrap();
+        let bytes: Vec<u8> = ledger.query_row("SELECT bytes FROM release", [], |row| row.get(0)).unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()
+    };
+    // 503 people of two sexes: one of the two counts at least is below 300, and becomes 0; what is not is a multiple of 5.
+    let (rounded, plain) = (released("leiden"), released("kyoto"));
+    assert!(rounded["rounding"]["suppress_below"] == 300 && plain.get("rounding").is_none(), "{rounded}");
+    let counts = |release: &Value| -> Vec<f64> {
+        let statistics = release["statistics"].as_array().unwrap();
+        let sexes = statistics.iter().find(|statistic| statistic["name"].as_str().unwrap().contains("sex")).unwrap();
+        let one = f64::exp2(sexes["log2_scale"].as_f64().unwrap());
+        sexes["steps"].as_array().unwrap().iter().map(|steps| steps.as_f64().unwrap() / one).collect()
+    };
+    let (rounded, plain) = (counts(&rounded), counts(&plain));
+    assert!(rounded.iter().all(|count| *count == 0.0 || (*count >= 300.0 && count % 5.0 == 0.0)), "{rounded:?}");
+    assert!(rounded.contains(&0.0) && plain.iter().any(|count| count.fract() != 0.0), "{rounded:?} {plain:?}");
+    let (code, result) = world.job(&["result", &job]);
+    assert_eq!(code, 0, "{result}");
+    let words = result["proven"]["rounded"].as_array().unwrap();
+    assert!(words.len() == 1 && words[0].as_str().unwrap().contains("leiden: counts below 300"), "{words:?}");
 }

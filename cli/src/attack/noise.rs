@@ -219,7 +219,8 @@ fn length(lab: &Lab) -> Result<Row> {
             steps: vec![steps; 1_000],
         };
         let job = JobId::from_bytes([0; 16]);
-        let release = Release { job, round: 0, site: "s".parse()?, charged_rho_pico: 1, statistics: vec![statistic] };
+        let release =
+            Release { job, round: 0, site: "s".parse()?, charged_rho_pico: 1, rounding: None, statistics: vec![statistic] };
         Ok(serde_json::to_vec(&release)?)
     };
     let bytes = |release: Option<&[u8]>| {

@@ -1,12 +1,14 @@
 //! `vestibule job`.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use vestibule_coordinator::api::types::{JobResult, JobStatus};
+use vestibule_coordinator::api::types::{JobResult, JobStatus, Receipt};
+use vestibule_protocol::release::{Release, Rounding};
 use vestibule_protocol::report::Report;
 
 use crate::client::Client;
@@ -165,6 +167,22 @@ struct Proven {
     releases: usize,
     /// The version of the trust bundle that says whose logs and witnesses those are.
     bundle: u64,
+    /// What sites made of noised counts before they let them go.
+    rounded: BTreeSet<String>,
+}
+
+/// Which sites released less of counts than they had, in words.
+fn rounded(receipts: &[Receipt]) -> BTreeSet<String> {
+    let words = |receipt: &Receipt| {
+        let release: Release = serde_json::from_str(&receipt.release).ok()?;
+        let Rounding { suppress_below, round_to } = release.rounding?;
+        Some(format!(
+            "{}: counts below {suppress_below} are released as 0, others as multiples of {}",
+            receipt.site,
+            round_to.max(1)
+        ))
+    };
+    receipts.iter().filter_map(words).collect()
 }
 
 /// Fetches the sites' releases of a job with their receipts, and computes the report again. A release that is not in its site's witnessed log is an
@@ -184,17 +202,18 @@ fn prove(client: &Client, caller: &Caller, job: &str, result: &JobResult) -> Res
         let why = "the report is not what the sites' releases give: the coordinator has changed it, or runs another program";
         return Err(Failure::of(Exit::Refused, "result-differs", why));
     }
-    Ok(Proven { releases: receipts.len(), bundle: trust.bundle().version })
+    Ok(Proven { releases: receipts.len(), bundle: trust.bundle().version, rounded: rounded(&receipts) })
 }
 
 fn print_result(result: &JobResult, proven: &Proven, json: bool) -> Result<()> {
     let document = serde_json::json!({ "status": result.status, "report": result.report, "proven": proven });
-    let Proven { releases, bundle } = proven;
+    let Proven { releases, bundle, rounded } = proven;
     print_json_or(json, &document, || {
         let proof = format!(
             "{releases} releases, each proven to be in its site's witnessed log (trust bundle {bundle}); the report was computed from them again here"
         );
-        format!("{}\n\n{}\n{proof}", show::status(&result.status), show::report(&result.report))
+        let words = rounded.iter().map(String::as_str).chain([proof.as_str()]).collect::<Vec<_>>().join("\n");
+        format!("{}\n\n{}\n{words}", show::status(&result.status), show::report(&result.report))
     })
 }
 

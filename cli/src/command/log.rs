@@ -173,8 +173,11 @@ fn whose(dir: &Path, bundle: Option<PathBuf>) -> Result<(PublicKey, Option<(Trus
 fn verify(dir: &Path, bundle: Option<PathBuf>, json: bool) -> Result<()> {
     let (key, trust) = whose(dir, bundle)?;
     let policy = trust.as_ref().map(|(trust, name)| (trust.policy(), name.as_str()));
-    let Verified { origin, root, replay, checkpoints, witnessed, erased, found } =
+    let Verified { origin, root, replay, checkpoints, witnessed, erased, mut found } =
         log::verify(&dir.join(LEDGER), key, policy).map_err(|error| coded(error.code(), error))?;
+    let name = trust.as_ref().and_then(|(_, name)| name.parse().ok());
+    let whose = trust.as_ref().map(|(trust, _)| trust).zip(name.as_ref());
+    found.extend(log::signatures(dir, &replay, whose).map_err(|error| coded(error.code(), error))?);
     let rounds = replay.jobs.values().flat_map(|job| &job.rounds);
     let releases = rounds.filter(|round| round.settled.is_some_and(|(_, release)| release != nothing())).count();
     if json {

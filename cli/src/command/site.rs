@@ -175,6 +175,12 @@ pub(crate) enum Charter {
         /// A person looks at every release before it leaves.
         #[arg(long)]
         review: bool,
+        /// Noised counts below this are released as 0. Costs no privacy, and makes results worse.
+        #[arg(long, default_value_t = 0)]
+        suppress_below: u32,
+        /// Noised counts are released as multiples of this. Costs no privacy, and makes results worse.
+        #[arg(long, default_value_t = 1)]
+        round_to: u32,
     },
     /// The projects that this site takes part in.
     List {
@@ -309,7 +315,7 @@ fn charters(command: Charter, json: bool) -> Result<()> {
         logged.map_err(|error| coded(error.code(), error))
     };
     match command {
-        Charter::Accept { dir, charter, epsilon, columns, review } => {
+        Charter::Accept { dir, charter, epsilon, columns, review, suppress_below, round_to } => {
             let site = recorded(&dir, "charter-accept", json!({ "file": charter }))?;
             #[expect(
                 clippy::cast_possible_truncation,
@@ -318,7 +324,7 @@ fn charters(command: Charter, json: bool) -> Result<()> {
             )]
             let epsilon_micro = epsilon.map(|epsilon| (epsilon * 1e6).round() as u64);
             let columns = (!columns.is_empty()).then(|| columns.into_iter().collect());
-            let terms = Terms { epsilon_micro, columns, review };
+            let terms = Terms { epsilon_micro, columns, review, suppress_below, round_to };
             let accepted = site.accept(&read_bytes(&charter)?, terms.clone()).map_err(home)?;
             let (digest, project) = (accepted.signed().digest(), &accepted.signed().charter().project);
             log(&site, digest, project, true, json!(terms))?;

@@ -111,7 +111,7 @@ fn a_frame_of_another_kind_or_size_is_refused_before_it_is_read() {
 #[test]
 fn the_last_answer_has_one_length_whatever_is_in_it() {
     use crate::calibration::NoiseScale;
-    use crate::release::{NoisedStatistic, Release};
+    use crate::release::{NoisedStatistic, Release, Rounding};
     use crate::round::{Bound, Statistic};
     use crate::scores::Source;
     let lengths: [u32; 3] = [1, 700, 3];
@@ -128,9 +128,16 @@ fn the_last_answer_has_one_length_whatever_is_in_it() {
             steps: vec![value; length as usize],
         };
         let statistics = lengths.into_iter().enumerate().map(noised).collect();
+        let rounding = (charged > 0).then_some(Rounding { suppress_below: u32::MAX, round_to: u32::MAX });
         let site = "s".repeat(64).parse().unwrap_or_else(|_| "s".parse().unwrap());
-        let release =
-            Release { job: JobId::from_bytes([255; 16]), round: u32::MAX, site, charged_rho_pico: charged, statistics };
+        let release = Release {
+            job: JobId::from_bytes([255; 16]),
+            round: u32::MAX,
+            site,
+            charged_rho_pico: charged,
+            rounding,
+            statistics,
+        };
         serde_json::to_vec(&release).unwrap()
     };
     let length = |release: Option<&[u8]>| {

@@ -106,6 +106,10 @@ impl<'a> Asked<'a> {
         let Some((bytes, leaves_ms)) = found else { return Ok(None) };
         // A stored release that cannot be read is not given again: the round is charged and run.
         let Ok(first) = serde_json::from_slice::<Release>(&bytes) else { return Ok(None) };
+        // Made less of, or more, than this project's terms say: it is another answer.
+        if first.rounding != self.verified.charter().terms().rounding() {
+            return Ok(None);
+        }
         let release = Release { job: self.job(), round: self.verified.index(), charged_rho_pico: 0, ..first };
         let bytes = serde_json::to_vec(&release).expect("names and numbers are always JSON");
         // What one project may have without a person's look, another may not.

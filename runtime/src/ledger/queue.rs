@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
-use vestibule_protocol::log::leaf::Event;
+use vestibule_protocol::log::leaf::{Event, nothing};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::review::{Review, Subject};
 
@@ -166,7 +166,7 @@ impl Ledger {
         self.transaction(|tx| evidence(tx, job, round))
     }
 
-    /// How many releases went before, by the same component over the same columns of the same people.
+    /// How many releases went before, by the same component over the same columns of the same people. One that is still to leave is not known of.
     ///
     /// # Errors
     /// The database.
@@ -174,8 +174,10 @@ impl Ledger {
         self.transaction(|tx| {
             let sql = "SELECT COUNT(*) FROM job_account AS this JOIN job_account AS other USING(component, columns, population)
                        JOIN release ON release.job = other.job
-                       WHERE this.job = ?1 AND other.job <> this.job AND length(bytes) > 0 AND code <> 'repeated'";
-            tx.query_row(sql, [job.to_string()], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(database(tx))
+                       JOIN departure ON departure.job = release.job AND departure.round = release.round
+                       WHERE this.job = ?1 AND other.job <> this.job AND sha256 <> ?2 AND code <> 'repeated'";
+            let row = params![job.to_string(), nothing().to_string()];
+            tx.query_row(sql, row, |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(database(tx))
         })
     }
 }

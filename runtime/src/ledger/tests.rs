@@ -115,6 +115,21 @@ fn a_release_is_kept_until_it_has_left_and_is_old_and_is_never_drawn_again() {
     assert!(ledger.connection().execute(sql, []).unwrap_err().to_string().contains("append-only"));
 }
 
+#[test]
+fn releases_alike_are_known_of_once_they_have_left() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let since = Duration::from_secs(NOW.unsigned_abs());
+    let first = run(charge(&ledger, &job(1), 0).unwrap());
+    run(charge(&ledger, &job(2), 0).unwrap());
+    ledger.commit(&first, &bytes(b"first"), ("released", None), NOW).unwrap();
+    assert_eq!(ledger.similar(job(2).job).unwrap(), 0, "it is still to leave");
+    ledger.depart(job(1).job, 0, since).unwrap();
+    assert_eq!((ledger.similar(job(2).job).unwrap(), ledger.similar(job(1).job).unwrap()), (1, 0));
+    ledger.retire(since + Duration::from_secs(1), 0, since).unwrap();
+    assert_eq!(ledger.similar(job(2).job).unwrap(), 1, "what left has left, also where its bytes are no longer kept");
+}
+
 /// SQLite's own limit stands in for the disk's: both end a transaction with the same error, SQLITE_FULL.
 #[test]
 fn a_full_disk_books_nothing_and_lets_nothing_leave() {
@@ -162,7 +177,14 @@ fn a_round_that_released_nothing_is_never_run_again() {
 
 /// A whole release, as the ledger reads it again.
 fn release(job: &Manifest) -> Settled {
-    let release = Release { job: job.job, round: 0, site: "here".parse().unwrap(), charged_rho_pico: 5, statistics: vec![] };
+    let release = Release {
+        job: job.job,
+        round: 0,
+        site: "here".parse().unwrap(),
+        charged_rho_pico: 5,
+        rounding: None,
+        statistics: vec![],
+    };
     bytes(&serde_json::to_vec(&release).unwrap())
 }
 

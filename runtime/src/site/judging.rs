@@ -176,7 +176,7 @@ impl Site {
         }
     }
 
-    /// Why a person must look at what was cleared before it leaves, if one must; with the evidence for them and for the log.
+    /// Why a person must look at what was cleared before it leaves, if one must; with what they need to know of the job.
     pub(super) fn outgoing(&self, judged: &Judged, dataset: &DatasetInfo, cleared: &Cleared) -> Option<(String, Value)> {
         let job = judged.verified.signed().manifest().job;
         let (entries, chosen, faint) = cleared.counts();
@@ -184,7 +184,14 @@ impl Site {
         let similar = self.ledger.similar(job).unwrap_or(u64::from(u32::MAX));
         let review = judged.verified.charter().terms().review;
         let decision = judged.release(dataset, Outgoing { review, entries, chosen, similar, faint });
-        (decision.outcome != Outcome::Admit).then(|| (decision.why(), judged.about(&decision)))
+        (decision.outcome != Outcome::Admit).then(|| {
+            let mut about = judged.about(&decision);
+            if let Value::Object(about) = &mut about {
+                about.insert("releases_alike_before".to_owned(), json!(similar));
+                about.insert("chosen_by_the_data".to_owned(), json!(chosen));
+            }
+            (decision.why(), about)
+        })
     }
 
     /// Whether a release that waits for a person may leave: `None` while nobody has decided. Puts it into the queue.

@@ -262,7 +262,7 @@ pub fn run(
     match partitions.kind() {
         Partitioning::Each => over(&Everybody { dataset, selection }, crews, calibrated, selection.variants()),
         Partitioning::Blocks(count) => {
-            let (parts, of) = dataset.parts().map_err(|_| RoundFailure::Dataset)?;
+            let (parts, of) = dataset.parts();
             let selection = selection.clone().with_places();
             let blocks = Blocks::new(count, of);
             over(&InBlocks { dataset, selection, blocks, parts, most: partitions.most() }, crews, calibrated, 0)

@@ -79,10 +79,10 @@ fn no_trace_of_a_person_is_left_anywhere_but_in_the_dataset() {
     }
     // A round that fails after it was charged: the dataset is damaged under it.
     let version = std::fs::read_to_string(world.dir().join("leiden/data/cohort/current")).unwrap();
-    let rows = world.dir().join("leiden/data/cohort").join(version).join("people.parquet");
+    let rows = world.dir().join("leiden/data/cohort").join(version).join("people.rows");
     let mut bytes = std::fs::read(&rows).unwrap();
     let quarter = bytes.len() / 4;
-    bytes[4..quarter].fill(7);
+    bytes[48..quarter].fill(7);
     std::fs::write(&rows, bytes).unwrap();
     let status = world.ended(&world.submitted("cohort-summary", &format!("{terms}[params]\ncolumns = [\"age\"]\n")));
     assert_eq!(status["sites"][0]["reason"]["code"], "no-release", "{status}");

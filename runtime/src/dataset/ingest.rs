@@ -26,7 +26,7 @@ use self::sources::Sources;
 use super::config::{Config, ConfigError};
 use super::report::IngestReport;
 use super::withdrawal::{self, Withdrawn};
-use super::{CURRENT, DatasetError, StoreKey, current, read_info, store};
+use super::{CURRENT, DatasetError, StoreKey, current, read_info};
 
 /// How far an ingest is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,16 +98,6 @@ impl IngestError {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull,
             _ => Self::Io { what: what.to_owned(), why: error.to_string() },
         }
-    }
-
-    pub(super) fn parquet(error: parquet::errors::ParquetError) -> Self {
-        let text = error.to_string();
-        if let parquet::errors::ParquetError::External(source) = error
-            && let Some(error) = source.downcast_ref::<std::io::Error>()
-        {
-            return Self::io(store::FILE, error);
-        }
-        if text.contains("os error 28") { Self::DiskFull } else { Self::Io { what: store::FILE.to_owned(), why: text } }
     }
 }
 

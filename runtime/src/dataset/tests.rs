@@ -1,6 +1,7 @@
 //! Ingest and scan: made files for every case, real files for whole datasets.
 
 mod gvcf;
+mod integrity;
 mod plink;
 mod reads;
 mod withdrawal;
@@ -448,13 +449,13 @@ fn another_key_and_changed_files_are_refused() {
     assert_eq!(open([6; 32]), Err("dataset-wrong-key"));
     let version = case.data().read_to_string("cohort/current").unwrap();
     let path = case.temp.path().join("data/cohort").join(version);
-    let whole = std::fs::read(path.join("people.parquet")).unwrap();
+    let whole = std::fs::read(path.join("people.rows")).unwrap();
     assert!(!contains(&whole, b"cohort") && !contains(&whole, b"c.age"), "the rows' file shows what is in it");
     // Every flipped byte of the rows' file is noticed, at the latest when it is read.
     for at in (0..whole.len()).step_by(whole.len() / 60) {
         let mut changed = whole.clone();
         changed[at] ^= 1;
-        std::fs::write(path.join("people.parquet"), &changed).unwrap();
+        std::fs::write(path.join("people.rows"), &changed).unwrap();
         let read = Dataset::open(&case.data(), &name, &key()).and_then(|dataset| {
             let selection =
                 dataset.select(&["age".into(), "sex".into(), "ldl".into(), "smoker".into(), "enrolled".into()], &[]).unwrap();
@@ -467,7 +468,7 @@ fn another_key_and_changed_files_are_refused() {
             assert!(values[0] == Value::Number(30.0) && values[1] == Value::Level(0), "byte {at}");
         }
     }
-    std::fs::write(path.join("people.parquet"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(path.join("people.rows"), &whole[..whole.len() / 2]).unwrap();
     assert_eq!(open([5; 32]), Err("dataset-damaged"));
     let info = std::fs::read_to_string(path.join("info.json")).unwrap();
     std::fs::write(path.join("info.json"), info.replace("8.0", "9.0")).unwrap();

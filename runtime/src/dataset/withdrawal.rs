@@ -15,6 +15,7 @@ use vestibule_protocol::digest::hex;
 use vestibule_protocol::name::Name;
 
 use super::ingest::{self, IngestError};
+use super::store::CopyError;
 use super::{CURRENT, Dataset, DatasetError, StoreKey, catalogue_file, current, store};
 
 const FILE: &str = "withdrawn";
@@ -163,7 +164,10 @@ fn compact(data: &Dir, folder: &Dir, name: &Name, key: &StoreKey) -> Result<u64,
     let info = dir.read("info.json").map_err(|error| io("info.json", error))?;
     crate::home::replace(&dir, "seal", &key.seal(&version, &info)).map_err(|error| io("seal", error))?;
     let out = dir.create(store::FILE).map_err(|error| io(store::FILE, error))?.into_std();
-    let out = dataset.store.copy_without_withdrawn(out, &key.version(&version)).map_err(IngestError::parquet)?;
+    let out = dataset.store.copy_without_withdrawn(out, &key.version(&version)).map_err(|error| match error {
+        CopyError::Read(why) => dataset.damaged(why).into(),
+        CopyError::Write(error) => io(store::FILE, error),
+    })?;
     out.sync_all().and_then(|()| ingest::sync(&dir)).map_err(|error| io(store::FILE, error))?;
     crate::home::replace(folder, CURRENT, version.as_bytes()).map_err(|error| io(CURRENT, error))?;
     ingest::sync(folder).map_err(|error| io(CURRENT, error))?;

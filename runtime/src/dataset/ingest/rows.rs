@@ -207,7 +207,8 @@ impl Making<'_> {
         let sizes: Vec<usize> = self.sources.catalogues.iter().map(|(_, catalogue)| catalogue.variants.len()).collect();
         let file = self.dir.create(store::FILE).map_err(|error| IngestError::io(store::FILE, &error))?.into_std();
         let key = self.key.version(self.version);
-        let mut writer = RowWriter::new(file, &key, &self.sources.dictionary, &sizes).map_err(IngestError::parquet)?;
+        let failed = |error: std::io::Error| IngestError::io(store::FILE, &error);
+        let mut writer = RowWriter::new(file, &key, &self.sources.dictionary, &sizes).map_err(failed)?;
         for (group, rows) in groups.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
             let ids = ids.get(rows).unwrap_or_default();
             let rows = ids.iter().map(|id| {
@@ -216,9 +217,9 @@ impl Making<'_> {
                     *value = constant.unwrap_or(*value);
                 }
                 let place = u64::from_be_bytes(*self.key.order(id).first_chunk().expect("8 of 16 bytes"));
-                (id, place, values)
+                (place, values)
             });
-            let rows: Vec<(&String, u64, Vec<Value>)> = rows.collect();
+            let rows: Vec<(u64, Vec<Value>)> = rows.collect();
             let mut blocks = Vec::new();
             for (catalogue, &variants) in sizes.iter().enumerate() {
                 for block in 0..store::blocks(variants) {
@@ -226,10 +227,10 @@ impl Making<'_> {
                     blocks.push(bytes.map_err(|error| IngestError::io(SCRATCH, &error))?);
                 }
             }
-            writer.group(group as u64, &rows, blocks).map_err(IngestError::parquet)?;
+            writer.group(group as u64, &rows, blocks).map_err(failed)?;
         }
-        let file = writer.finish(groups.count() as u64).map_err(IngestError::parquet)?;
-        file.sync_all().map_err(|error| IngestError::io(store::FILE, &error))
+        let file = writer.finish(groups.count() as u64).map_err(failed)?;
+        file.sync_all().map_err(failed)
     }
 }
 

@@ -29,7 +29,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::SecretKey;
 use vestibule_protocol::log::checkpoint::Checkpoint;
-use vestibule_protocol::log::leaf::{Event, Leaf};
+use vestibule_protocol::log::leaf::{Event, Leaf, nothing};
 use vestibule_protocol::log::proof::LeafProof;
 use vestibule_protocol::message::Receipt;
 use vestibule_protocol::name::Name;
@@ -79,6 +79,15 @@ pub struct Settled {
     pub leaves_ms: i64,
     /// Why a person must look at it first, if one must.
     pub hold: Option<String>,
+}
+
+/// What left of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departed {
+    /// The leaf that says so.
+    pub leaf: u64,
+    /// Whether a release did, rather than the word that there is none.
+    pub released: bool,
 }
 
 /// What the ledger says to an admitted round.
@@ -362,33 +371,38 @@ impl Ledger {
     }
 
     /// Logs, once, that a settled round's answer may leave, now that its moment has come: before that, a leaf would tell that the round
-    /// had ended. Returns the leaf's number.
+    /// had ended. What the leaf says is what leaves, whatever is decided later.
     ///
     /// # Errors
-    /// The database. Then nothing must leave.
-    pub fn depart(&self, job: JobId, round: u32, since: Duration) -> Result<u64, LedgerError> {
+    /// The database; a person must look at it first. Then nothing must leave.
+    pub fn depart(&self, job: JobId, round: u32, since: Duration) -> Result<Departed, LedgerError> {
         self.transaction(|tx| {
-            let row = params![job.to_string(), round];
-            let sql = "SELECT leaf FROM departure WHERE job = ?1 AND round = ?2";
-            let known: Option<i64> = tx.query_row(sql, row, |row| row.get(0)).optional().map_err(database(tx))?;
-            if let Some(leaf) = known {
-                return Ok(leaf.unsigned_abs());
+            if let Some(departed) = departed(tx, job, round)? {
+                return Ok(departed);
             }
             let settled =
                 find_round(tx, job, round)?.and_then(|round| round.settled).ok_or(LedgerError::NotSettled { round })?;
-            let leaves = match (&settled.release, &settled.hold) {
+            let released = match (&settled.release, &settled.hold) {
                 (Some(_), Some(_)) => queue::release(tx, job, round)?.ok_or(LedgerError::NotReviewed { round })?,
-                _ => true,
+                (release, _) => release.is_some(),
             };
-            let release = settled.release.as_deref().filter(|_| leaves).unwrap_or_default();
+            let release = settled.release.as_deref().filter(|_| released).unwrap_or_default();
             let event = Event::Settled { job, round, release: Digest::of(release) };
             // There always are some: the leaf is as long whether something left or not.
             let evidence = queue::evidence(tx, job, round)?.unwrap_or(serde_json::Value::Null);
             let leaf = append(tx, milliseconds(since).max(settled.leaves_ms), event, Some(&evidence))?;
             let sql = "INSERT INTO departure(job, round, leaf) VALUES(?1, ?2, ?3)";
             tx.execute(sql, params![job.to_string(), round, leaf]).map_err(database(tx))?;
-            Ok(leaf.unsigned_abs())
+            Ok(Departed { leaf: leaf.unsigned_abs(), released })
         })
+    }
+
+    /// What left of a round, if its answer has.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn departed(&self, job: JobId, round: u32) -> Result<Option<Departed>, LedgerError> {
+        self.transaction(|tx| departed(tx, job, round))
     }
 
     /// Ends a job: no further round is charged, and what no round was charged for is free again. Unknown jobs have ended already.
@@ -467,8 +481,15 @@ impl Ledger {
             let sql = "DELETE FROM log_detail WHERE leaf IN
                        (SELECT number FROM log_leaf WHERE json_extract(CAST(body AS TEXT), '$.at_ms') < ?1)";
             let details = tx.execute(sql, [milliseconds(before)]).map_err(database(tx))? as u64;
-            let sql = "UPDATE waiting SET about = '{}' WHERE since < ?1 AND about <> '{}'";
-            tx.execute(sql, [milliseconds(before)]).map_err(database(tx))?;
+            for sql in [
+                "UPDATE waiting SET about = '{}' WHERE since < ?1 AND about <> '{}'",
+                "UPDATE job SET title = '' WHERE admitted < ?1 / 1000 AND title <> ''",
+                // A component's goes on counting for as long as its signer does.
+                "UPDATE review SET envelope = x'' WHERE json_extract(subject, '$.kind') <> 'component' AND leaf IN
+                   (SELECT number FROM log_leaf WHERE json_extract(CAST(body AS TEXT), '$.at_ms') < ?1)",
+            ] {
+                tx.execute(sql, [milliseconds(before)]).map_err(database(tx))?;
+            }
             append(tx, milliseconds(since), Event::Erased { details }, None)?;
             Ok(details)
         })
@@ -585,6 +606,17 @@ fn append(tx: &Transaction<'_>, at_ms: i64, event: Event, details: Option<&serde
 /// SQLite's integers are signed; sizes are far below 2^63.
 fn whole(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+fn departed(tx: &Transaction<'_>, job: JobId, round: u32) -> Result<Option<Departed>, LedgerError> {
+    let sql = "SELECT leaf, body FROM departure JOIN log_leaf ON number = leaf WHERE job = ?1 AND round = ?2";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?));
+    let found = tx.query_row(sql, params![job.to_string(), round], read).optional().map_err(database(tx))?;
+    Ok(found.map(|(leaf, body)| {
+        let said = Leaf::parse(&body).map(|leaf| leaf.event);
+        let released = matches!(said, Ok(Event::Settled { release, .. }) if release != nothing());
+        Departed { leaf: leaf.unsigned_abs(), released }
+    }))
 }
 
 fn milliseconds(since: Duration) -> i64 {

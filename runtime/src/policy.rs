@@ -10,13 +10,13 @@ pub mod signed;
 
 use std::time::Duration;
 
-use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::name::Name;
 
 use crate::admission::Verified;
 use crate::dataset::DatasetInfo;
 use crate::home::{Home, HomeError, Settings};
+use crate::ledger::Ledger;
 
 /// Terms that this site takes part in.
 #[derive(Debug, Clone)]
@@ -24,6 +24,7 @@ pub struct Admitted {
     verified: Verified,
     limits: Limits,
     columns: Vec<String>,
+    hold: Option<(String, serde_json::Value)>,
 }
 
 /// Why not.
@@ -124,15 +125,15 @@ pub fn decide(verified: Verified, settings: &Settings, dataset: Option<&DatasetI
     if memory_mib > settings.max_memory_mib {
         return Err(Refusal::Memory { asked: memory_mib, cap: settings.max_memory_mib });
     }
-    Ok(Admitted { limits: manifest.limits, verified, columns: vec![] })
+    Ok(Admitted { limits: manifest.limits, verified, columns: vec![], hold: None })
 }
 
-/// The rules that hold at a site: those that the log says were `set`, or the ones that ship.
+/// The rules that hold at a site: those that the log says were set last, or the ones that ship.
 ///
 /// # Errors
 /// They are not in the site's folder, or are others.
-pub fn holding(home: &Home, set: Option<Digest>, site: &Name) -> Result<rules::Rules, HomeError> {
-    let Some(set) = set else { return Ok(rules::Rules::shipped(site.clone())) };
+pub fn holding(home: &Home, ledger: &Ledger, site: &Name) -> Result<rules::Rules, HomeError> {
+    let Some((_, set)) = ledger.policy()? else { return Ok(rules::Rules::shipped(site.clone())) };
     let rules = signed::stored(&home.policy(set)?)?;
     if rules.digest() == set { Ok(rules) } else { Err(HomeError::PolicyDiffers(set)) }
 }
@@ -143,7 +144,7 @@ pub fn holding(home: &Home, set: Option<Digest>, site: &Name) -> Result<rules::R
 /// [`signed::PolicyError`]; the folder cannot be written.
 pub fn set(home: &Home, envelope: &[u8], site: &Name, since: Duration) -> Result<rules::Rules, HomeError> {
     let ledger = home.ledger()?;
-    let now = holding(home, ledger.policy()?.map(|(_, digest)| digest), site)?;
+    let now = holding(home, &ledger, site)?;
     let rules = signed::next(&now, envelope)?;
     // First the file, then the leaf: what the log says holds is there.
     home.keep_policy(rules.digest(), envelope)?;
@@ -168,6 +169,18 @@ impl Admitted {
     #[must_use]
     pub fn reading(self, columns: &[String]) -> Self {
         Self { columns: columns.to_vec(), ..self }
+    }
+
+    /// The same terms, where a person must look at a release before it leaves, also at one that was drawn for others: why, and what to tell them.
+    #[must_use]
+    pub fn holding(self, hold: Option<(String, serde_json::Value)>) -> Self {
+        Self { hold, ..self }
+    }
+
+    /// Why a person must look at an answer that is there already, if one must.
+    #[must_use]
+    pub const fn hold(&self) -> Option<&(String, serde_json::Value)> {
+        self.hold.as_ref()
     }
 
     /// The limits that will be used.

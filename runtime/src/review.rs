@@ -98,8 +98,7 @@ pub fn counts<'a>(
 pub fn book(home: &Home, envelope: &[u8], own: &[PublicKey], since: Duration) -> Result<(Review, Name), WordError> {
     let (site, ledger) = (home.coordinator()?.site, home.ledger()?);
     let trust = home.trust()?.ok_or(WordError::Trust)?;
-    let set = ledger.policy().map_err(HomeError::from)?.map(|(_, digest)| digest);
-    let rules = policy::holding(home, set, &site)?;
+    let rules = policy::holding(home, &ledger, &site)?;
     let (review, person) = counts(envelope, &trust, &site, &rules, own)?;
     ledger.review(&review, &person.name, envelope, since).map_err(HomeError::from)?;
     Ok((review, person.name.clone()))

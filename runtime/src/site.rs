@@ -36,7 +36,7 @@ use crate::dataset::{Dataset, DatasetError, Selection};
 use crate::delay::{self, Delay, Load};
 use crate::guests::{Guests, GuestsError, Prepared};
 use crate::home::{Coordinator, Home, HomeError};
-use crate::ledger::{Admission, Charged, Ledger, LedgerError, Purse, Recovered, Settled};
+use crate::ledger::{Admission, Charged, Departed, Ledger, LedgerError, Purse, Recovered, Settled};
 use crate::partitions::Partitions;
 use crate::policy::rules::Rules;
 use crate::policy::{self, Admitted};
@@ -310,10 +310,11 @@ impl Site {
         let code = self.home.folder("code").map_err(|error| error.to_string());
         let code = code.and_then(|code| CodeFolder(code).retire(unused).map_err(|error| error.to_string()));
         let components = self.components.retire(unused).map_err(|error| error.to_string());
-        let components = components.and_then(|components| code.map(|_| components)).unwrap_or_else(|error| {
-            tracing::error!(%error, "old components could not be removed");
-            0
-        });
+        let components =
+            components.and_then(|components| code.map(|code| components.saturating_add(code))).unwrap_or_else(|error| {
+                tracing::error!(%error, "old components could not be removed");
+                0
+            });
         match self.ledger.retire(before(settings.keep_releases_days), components, clock) {
             Ok(0) => {}
             Ok(releases) => tracing::info!(releases, "old releases are no longer kept"),
@@ -370,7 +371,7 @@ impl Site {
     }
 
     /// Logs that an answer leaves, now that its moment has come. Nothing leaves that cannot be logged.
-    pub(crate) fn depart(&self, job: JobId, round: u32, clock: Duration) -> Result<u64, LedgerError> {
+    pub(crate) fn depart(&self, job: JobId, round: u32, clock: Duration) -> Result<Departed, LedgerError> {
         self.ledger.depart(job, round, clock)
     }
 
@@ -422,7 +423,8 @@ impl Site {
             error @ LedgerError::OtherPopulation { .. } => own("ledger", &error),
             error => (error.code(), error).into(),
         };
-        match self.ledger.charge(admitted.reading(&plan.columns), &purse, since).map_err(ledger)? {
+        let admitted = admitted.reading(&plan.columns).holding(self.again(&judged, dataset.info(), &calibrated));
+        match self.ledger.charge(admitted, &purse, since).map_err(ledger)? {
             Admission::Run(charged) => {
                 Ok(Outcome::Run(Box::new(Ready { charged, judged, dataset, selection, partitions, guests, calibrated, delay })))
             }

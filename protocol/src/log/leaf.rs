@@ -184,7 +184,7 @@ pub enum Event {
     Retired {
         /// How many releases.
         releases: u64,
-        /// How many components, and what was compiled of them.
+        /// How many components, and pieces of what was compiled of them.
         components: u64,
     },
     /// Nothing happened for a while: the log goes on.

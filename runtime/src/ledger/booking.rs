@@ -23,6 +23,7 @@ use crate::policy::Admitted;
 pub(super) struct Asked<'a> {
     verified: &'a Verified,
     columns: &'a [String],
+    hold: Option<&'a (String, serde_json::Value)>,
     purse: &'a Purse,
     rho: Rho,
     request: Digest,
@@ -35,6 +36,7 @@ impl<'a> Asked<'a> {
         Self {
             verified: admitted.verified(),
             columns: admitted.columns(),
+            hold: admitted.hold(),
             purse,
             rho,
             request: request(admitted, purse),
@@ -106,17 +108,12 @@ impl<'a> Asked<'a> {
         let Some((bytes, leaves_ms)) = found else { return Ok(None) };
         // A stored release that cannot be read is not given again: the round is charged and run.
         let Ok(first) = serde_json::from_slice::<Release>(&bytes) else { return Ok(None) };
-        // Made less of, or more, than this project's terms say: it is another answer.
-        if first.rounding != self.verified.charter().terms().rounding() {
-            return Ok(None);
-        }
         let release = Release { job: self.job(), round: self.verified.index(), charged_rho_pico: 0, ..first };
         let bytes = serde_json::to_vec(&release).expect("names and numbers are always JSON");
         // What one project may have without a person's look, another may not.
-        let hold = self.verified.charter().terms().review.then(|| "the project's releases are looked at".to_owned());
-        let settled = Settled { release: Some(bytes), leaves_ms, hold };
+        let settled = Settled { release: Some(bytes), leaves_ms, hold: self.hold.map(|(why, _)| why.clone()) };
         self.charge(tx, Rho::ZERO, 0)?;
-        let evidence = serde_json::json!({ "repeated": true });
+        let evidence = serde_json::json!({ "repeated": true, "held": self.hold.map(|(_, about)| about) });
         settle(tx, (self.job(), self.verified.index()), &settled, ("repeated", Some(&evidence)), self.now())?;
         Ok(Some(settled))
     }
@@ -215,7 +212,8 @@ fn request(admitted: &Admitted, purse: &Purse) -> Digest {
     let manifest = verified.signed().manifest();
     let data = (&manifest.dataset, &purse.version, &manifest.dictionary, &manifest.catalogues);
     let noise = (manifest.noise, manifest.epsilon_micro, manifest.delta_femto);
-    let all = (&manifest.component, &manifest.params, data, noise, admitted.limits(), verified.round_digest());
+    let made = (admitted.limits(), verified.charter().terms().rounding());
+    let all = (&manifest.component, &manifest.params, data, noise, made, verified.round_digest());
     Digest::of(&serde_json::to_vec(&all).expect("names, texts and numbers are always JSON"))
 }
 

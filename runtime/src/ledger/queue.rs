@@ -72,14 +72,16 @@ impl Ledger {
         })
     }
 
-    /// The last decision about a subject, as it was signed, if there is one.
+    /// The last decision about a subject, as it was signed, if there is one that was not erased.
     ///
     /// # Errors
     /// The database.
     pub fn reviewed(&self, subject: &Subject) -> Result<Option<Vec<u8>>, LedgerError> {
         self.transaction(|tx| {
             let sql = "SELECT envelope FROM review WHERE subject = ?1 ORDER BY number DESC LIMIT 1";
-            tx.query_row(sql, [text(subject)], |row| row.get(0)).optional().map_err(database(tx))
+            let found: Option<Vec<u8>> =
+                tx.query_row(sql, [text(subject)], |row| row.get(0)).optional().map_err(database(tx))?;
+            Ok(found.filter(|envelope| !envelope.is_empty()))
         })
     }
 
@@ -92,8 +94,8 @@ impl Ledger {
             let event = Event::Reviewed { subject: review.subject.clone(), approved: review.approved };
             let details = serde_json::json!({ "person": person, "why": review.why });
             let leaf = append(tx, milliseconds(since), event, Some(&details))?;
-            let sql = "INSERT INTO review(subject, approved, person, why, envelope, leaf) VALUES(?1, ?2, ?3, ?4, ?5, ?6)";
-            let row = params![text(&review.subject), review.approved, person.as_str(), review.why, envelope, leaf];
+            let sql = "INSERT INTO review(subject, approved, envelope, leaf) VALUES(?1, ?2, ?3, ?4)";
+            let row = params![text(&review.subject), review.approved, envelope, leaf];
             tx.execute(sql, row).map_err(database(tx)).map(|_| ())
         })
     }

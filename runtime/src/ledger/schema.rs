@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS waiting(
   leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
 CREATE TABLE IF NOT EXISTS review(
   number INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL, approved INTEGER NOT NULL CHECK(approved IN (0, 1)),
-  person TEXT NOT NULL, why TEXT NOT NULL, envelope BLOB NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
+  envelope BLOB NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
 CREATE INDEX IF NOT EXISTS review_subject ON review(subject);
 CREATE TABLE IF NOT EXISTS policy(
   version INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
@@ -82,7 +82,9 @@ CREATE TRIGGER IF NOT EXISTS dataset_kept BEFORE DELETE ON dataset BEGIN SELECT 
 CREATE TRIGGER IF NOT EXISTS account_kept BEFORE DELETE ON account BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS reservation_fixed BEFORE UPDATE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS reservation_kept BEFORE DELETE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, charter, dataset, researcher, title, leaf ON job
+CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, charter, dataset, researcher, component, columns, admitted, leaf ON job
+  BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS job_title_erased BEFORE UPDATE OF title ON job WHEN NEW.title <> ''
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS job_stays_ended BEFORE UPDATE OF ended ON job WHEN NEW.ended < OLD.ended
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
@@ -91,7 +93,9 @@ CREATE TRIGGER IF NOT EXISTS charge_fixed BEFORE UPDATE ON charge BEGIN SELECT R
 CREATE TRIGGER IF NOT EXISTS charge_kept BEFORE DELETE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS waiting_fixed BEFORE UPDATE OF number, subject, job, round, kind, since, leaf ON waiting BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS waiting_kept BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS review_fixed BEFORE UPDATE ON review BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS review_fixed BEFORE UPDATE OF number, subject, approved, leaf ON review BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS review_erased BEFORE UPDATE OF envelope ON review WHEN length(NEW.envelope) > 0
+  BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS review_kept BEFORE DELETE ON review BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS policy_fixed BEFORE UPDATE ON policy BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS policy_kept BEFORE DELETE ON policy BEGIN SELECT RAISE(ABORT, 'append-only'); END;

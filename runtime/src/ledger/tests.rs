@@ -10,6 +10,7 @@ use crate::policy::decide;
 use vestibule_protocol::charter::Charter;
 use vestibule_protocol::manifest::Manifest;
 use vestibule_protocol::release::Release;
+use vestibule_protocol::review::{Review, Subject};
 
 fn admit(verified: Verified) -> Admitted {
     let info = DatasetInfo::for_tests("cohort", verified.signed().manifest().dictionary);
@@ -209,6 +210,90 @@ fn the_same_request_is_answered_with_the_same_draw_and_costs_nothing() {
     // What costs something reserves the job's whole budget then.
     run(charge_round(&ledger, &same, 2).unwrap());
     assert_eq!(ledger.accounts().unwrap()[0].jobs[1].reserved, Rho::budget(1.0, 1e-6));
+}
+
+/// A person's word about a release, as the ledger books it.
+fn say(ledger: &Ledger, subject: &Subject, approved: bool, after: u64) {
+    let review = Review { subject: subject.clone(), approved, why: "looked".into(), at: "2026-11-22T12:00:00Z".into() };
+    ledger.review(&review, &"eva".parse().unwrap(), b"signed", AT + Duration::from_secs(after)).unwrap();
+}
+
+#[test]
+fn what_has_left_has_left_whatever_is_decided_later() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    for (number, word) in [(1, true), (2, false)] {
+        let job = job(number);
+        let charged = run(charge(&ledger, &job, 0).unwrap());
+        let held = Settled { hold: Some("the project's releases are looked at".into()), ..release(&job) };
+        ledger.commit(&charged, &held, ("released", None), NOW).unwrap();
+        let digest = Digest::of(held.release.as_deref().unwrap());
+        let subject = Subject::Release { site: "here".parse().unwrap(), job: job.job, round: 0, release: digest };
+        assert_eq!(ledger.wait(&subject, (job.job, 0), &serde_json::json!({}), AT).unwrap(), None);
+        assert_eq!(ledger.depart(job.job, 0, AT).unwrap_err().code(), "round-not-reviewed");
+        assert_eq!(ledger.departed(job.job, 0).unwrap(), None);
+        // A word that was taken back in time is no word.
+        say(&ledger, &subject, !word, 1);
+        say(&ledger, &subject, word, 2);
+        let left = ledger.depart(job.job, 0, AT + Duration::from_secs(3)).unwrap();
+        assert_eq!(left.released, word);
+        // After a crash the same leaves again: the leaf says which.
+        say(&ledger, &subject, !word, 4);
+        assert_eq!(ledger.depart(job.job, 0, AT + Duration::from_secs(5)).unwrap(), left);
+        assert_eq!(ledger.departed(job.job, 0).unwrap(), Some(left));
+    }
+    let key = SecretKey::from_seed([1; 32]).unwrap().public();
+    assert_eq!(log::verify(&temp.path().join("ledger.sqlite"), key, None).unwrap().found, vec![]);
+}
+
+#[test]
+fn an_answer_that_was_drawn_for_others_waits_where_this_projects_own_would() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let ask = |number: u8, hold: Option<&str>| {
+        let terms = verified(&Manifest { params: "\"x\"".into(), ..manifest(number) }, 0);
+        let hold = hold.map(|why| (why.to_owned(), serde_json::json!({ "project": number })));
+        ledger.charge(admit(terms).holding(hold), &purse(8.0), AT).unwrap()
+    };
+    let charged = run(ask(1, None));
+    ledger.commit(&charged, &release(&manifest(1)), ("released", None), NOW).unwrap();
+    assert!(ledger.depart(manifest(1).job, 0, AT).unwrap().released, "the first project's leave at once");
+    let held = settled(ask(2, Some("looked at")));
+    assert_eq!(held.hold.as_deref(), Some("looked at"));
+    assert_eq!(ledger.depart(manifest(2).job, 0, AT).unwrap_err().code(), "round-not-reviewed");
+    let evidence = ledger.evidence(manifest(2).job, 0).unwrap().unwrap();
+    assert_eq!(evidence, serde_json::json!({ "repeated": true, "held": { "project": 2 } }));
+    // Nor is it given on from there before somebody has looked; the first is there still, for projects that need no look.
+    assert_eq!(settled(ask(3, None)).hold, None);
+}
+
+#[test]
+fn titles_and_signed_words_are_erased_with_the_details() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    run(charge(&ledger, &job(1), 0).unwrap());
+    let of_job = Subject::Job { site: "here".parse().unwrap(), manifest: Digest::of(b"manifest") };
+    let of_component = Subject::Component { component: Digest::of(b"component") };
+    let about = serde_json::json!({ "researcher": "ada" });
+    ledger.wait(&of_job, (job(1).job, 0), &about, AT).unwrap();
+    say(&ledger, &of_job, true, 0);
+    say(&ledger, &of_component, true, 0);
+    let title = || ledger.accounts().unwrap()[0].jobs[0].title.clone();
+    assert!(ledger.erase(AT, AT).unwrap() == 0 && !title().is_empty(), "nothing is old");
+    let later = AT + Duration::from_secs(60);
+    assert!(ledger.erase(later, later).unwrap() > 0);
+    assert_eq!((title(), ledger.queue().unwrap()[0].about.clone()), (String::new(), serde_json::json!({})));
+    assert_eq!(ledger.reviewed(&of_job).unwrap(), None, "what a person signed about a job is gone");
+    assert_eq!(
+        ledger.reviewed(&of_component).unwrap().as_deref(),
+        Some(&b"signed"[..]),
+        "a component's review goes on counting"
+    );
+    let key = SecretKey::from_seed([1; 32]).unwrap().public();
+    assert_eq!(log::verify(&temp.path().join("ledger.sqlite"), key, None).unwrap().found, vec![]);
+    for sql in ["UPDATE job SET title = 'other'", "UPDATE review SET envelope = x'00'", "UPDATE review SET approved = 0"] {
+        assert!(ledger.connection().execute(sql, []).unwrap_err().to_string().contains("append-only"), "{sql}");
+    }
 }
 
 #[test]

@@ -251,7 +251,7 @@ async fn answered(
     site: &Arc<Site>,
     connection: &quinn::Connection,
     verified: &Verified,
-    mut settled: Settled,
+    settled: Settled,
     stream: &mut Framed,
 ) -> Result<Answer, LinkError> {
     let (job, index, request) = (verified.signed().manifest().job, verified.index(), verified.round().request().clone());
@@ -259,11 +259,7 @@ async fn answered(
     loop {
         let (at, of, what) = (Arc::clone(site), verified.clone(), settled.clone());
         match blocking(move || at.release_word(&of, &what, since_1970())).await? {
-            Ok(Some(true)) => break,
-            Ok(Some(false)) => {
-                settled.release = None;
-                break;
-            }
+            Ok(Some(_)) => break,
             Ok(None) => {}
             Err(error) => tracing::error!(%job, %error, "the queue cannot be read"),
         }
@@ -278,9 +274,10 @@ async fn answered(
     }
     let at = Arc::clone(site);
     match blocking(move || at.depart(job, index, since_1970())).await? {
-        Ok(leaf) => {
-            let receipt = witnessing::receipt(site, connection, leaf).await?;
-            Ok(Answer::settled(settled.release.as_deref(), &request, receipt))
+        Ok(departed) => {
+            let receipt = witnessing::receipt(site, connection, departed.leaf).await?;
+            let release = settled.release.as_deref().filter(|_| departed.released);
+            Ok(Answer::settled(release, &request, receipt))
         }
         Err(error) => {
             tracing::error!(%job, %error, "an answer could not be logged, and does not leave");

@@ -141,7 +141,7 @@ pub fn ro_crate(site: &Path, job: JobId, out: &Path) -> Result<RoCrate, LogCheck
                 releases.extend(result);
             }
             Event::Reviewed { approved, .. } => {
-                let sql = "SELECT envelope FROM review WHERE leaf = ?1";
+                let sql = "SELECT envelope FROM review WHERE leaf = ?1 AND length(envelope) > 0";
                 let row = params![super::signed(line.number)];
                 let signed: Option<Vec<u8>> = connection.query_row(sql, row, |row| row.get(0)).optional().map_err(error)?;
                 let what = "A person's decision, signed (DSSE)";
@@ -291,7 +291,7 @@ impl Described<'_> {
         mentions.extend(refer(&disclosures));
         let root = json!({ "@id": "./", "@type": "Dataset", "conformsTo": { "@id": "https://w3id.org/5s-crate/0.4" },
             "name": format!("Job {job}, at one site"), "description": "What was asked of the site's data, on whose word, what was decided, what left, and the proof that all of it is in the site's witnessed log.",
-            "datePublished": at, "license": "All rights reserved", "mainEntity": { "@id": component }, "mentions": mentions,
+            "datePublished": at, "license": "As the charter and the dataset's conditions of use say", "mainEntity": { "@id": component }, "mentions": mentions,
             "sourceOrganization": { "@id": "#project" }, "hasPart": parts });
         let run = json!({ "@id": "#run", "@type": "CreateAction", "name": details("title"), "instrument": { "@id": component },
             "agent": { "@id": "#researcher" }, "object": [{ "@id": "#dataset" }, terms], "result": releases, "startTime": at,

@@ -114,7 +114,8 @@ impl Check<'_> {
 
     /// What people decided they signed, as it stands in the log.
     fn reviews(&mut self, connection: &Connection, keys: &[PublicKey]) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare("SELECT leaf, subject, approved, envelope FROM review ORDER BY number")?;
+        let mut statement = connection
+            .prepare("SELECT leaf, subject, approved, envelope FROM review WHERE length(envelope) > 0 ORDER BY number")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (leaf, subject, approved): (i64, String, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);

@@ -313,7 +313,7 @@ impl Check<'_> {
             match round.map(|round| round.settled) {
                 None => self.wrong(&place, "no leaf says that its round was charged"),
                 // Somebody looked at it and said no: what left is that there is nothing.
-                Some(Some((_, release))) if release == nothing() && denied(replay, digest) => {}
+                Some(Some((leaf, release))) if release == nothing() && denied(replay, digest, leaf) => {}
                 Some(Some((leaf, release))) if release != digest => {
                     self.wrong(&place, format!("leaf {leaf} says that something else left"));
                 }
@@ -362,10 +362,11 @@ impl Check<'_> {
     }
 }
 
-/// Whether a person decided that a release does not leave.
-fn denied(replay: &Replay, digest: Digest) -> bool {
+/// Whether a person had decided, when the answer left, that a release does not.
+fn denied(replay: &Replay, digest: Digest, left: u64) -> bool {
     let of = |subject: &Subject| matches!(subject, Subject::Release { release, .. } if *release == digest);
-    replay.reviews.iter().rev().find(|(_, subject, _)| of(subject)).is_some_and(|(_, _, approved)| !approved)
+    let mut before = replay.reviews.iter().rev().filter(|(leaf, ..)| *leaf < left);
+    before.find(|(_, subject, _)| of(subject)).is_some_and(|(_, _, approved)| !approved)
 }
 
 fn texts(numbers: Vec<u64>) -> Vec<String> {

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cedar_policy::{
-    Authorizer, Context, Decision as Answer, Entities, EntityUid, PolicyId, PolicySet, Request, Schema, ValidationMode,
-    Validator,
+    AuthorizationError, Authorizer, Context, Decision as Answer, Entities, EntityUid, PolicyId, PolicySet, Request, Schema,
+    ValidationMode, Validator,
 };
 use miette::Diagnostic as _;
 use serde::{Deserialize, Serialize};
@@ -227,19 +227,21 @@ impl Rules {
         }
     }
 
-    /// Whether a release may leave at once. What cannot be decided waits for a person.
+    /// Whether a release may leave at once. What cannot be decided waits for a person. Errors are named by their rule alone: what went wrong may say
+    /// a number of the release.
     #[must_use]
     pub fn release(&self, question: &Question) -> Decision {
         let decision = self.ask("release-at-once", question);
         let outcome = if decision.outcome == Outcome::Admit { Outcome::Admit } else { Outcome::Hold };
-        Decision { outcome, ..decision }
+        let errors = decision.errors.iter().map(|error| error.split(':').next().unwrap_or_default().to_owned()).collect();
+        Decision { outcome, errors, ..decision }
     }
 
     fn ask(&self, action: &str, question: &Question) -> Decision {
         self.response(action, question).unwrap_or_else(|error| Decision {
             outcome: Outcome::Refuse,
             rules: vec![],
-            errors: vec![error],
+            errors: vec![format!("the facts: {error}")],
         })
     }
 
@@ -255,7 +257,10 @@ impl Rules {
         let asked = Value::Array(question.entities.to_vec());
         let entities = self.world.clone().add_entities_from_json_value(asked, Some(&self.schema)).map_err(text)?;
         let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
-        let errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
+        let failed = |error: &AuthorizationError| match error {
+            AuthorizationError::PolicyEvaluationError(error) => format!("rule `{}`: {error}", error.policy_id()),
+        };
+        let errors: Vec<String> = response.diagnostics().errors().map(failed).collect();
         let mut rules: Vec<Rule> = response.diagnostics().reason().map(|id| self.rule(id)).collect();
         rules.sort_by(|one, other| one.id.cmp(&other.id));
         let admitted = errors.is_empty() && response.decision() == Answer::Allow;

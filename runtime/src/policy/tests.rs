@@ -240,6 +240,12 @@ fn an_error_in_the_evaluation_is_never_a_yes() {
     let found = case().ask(|facts| rules.job(&facts.question()));
     assert_eq!((found.outcome, found.errors.len()), (Outcome::Refuse, 1), "{found:?}");
     assert!(found.why().contains("could not be evaluated") && !found.why().contains("9223"), "{}", found.why());
+    // Of a release, not even the site's log is told which number it was.
+    let rules = "@id(\"none\") @why(\"none\") forbid(principal, action == Site::Action::\"release-at-once\", resource)\n\
+                 when { context.out.faint * 9223372036854775807 > 5 };";
+    let rules = Rules::of(Document { rules: rules.into(), ..Document::shipped("here".parse().unwrap()) }).unwrap();
+    let found = case().ask(|facts| rules.release(&facts.release(Outgoing { faint: 4_711, ..Outgoing::default() })));
+    assert_eq!((found.outcome, found.errors), (Outcome::Hold, vec!["rule `none`".to_owned()]));
     // Facts that do not fit the schema: a country that is no entity.
     let mut question = case().ask(|facts| facts.question());
     question.entities[0]["attrs"]["country"] = "NL".into();

@@ -88,8 +88,7 @@ pub fn explain(home: &Home, manifest: &[u8], component: Option<Vec<u8>>, since: 
     let dataset = known!(Dataset::open(&data, &terms.dataset, &home.store_key()));
     let selection = known!(dataset.select(&plan.columns, &plan.variants));
     let ledger = known!(home.ledger());
-    let set = known!(ledger.policy()).map(|(_, digest)| digest);
-    let rules = std::sync::Arc::new(known!(policy::holding(home, set, &site)));
+    let rules = std::sync::Arc::new(known!(policy::holding(home, &ledger, &site)));
     let word = |subject: &Subject| -> Result<Option<bool>, Unexplained> {
         let Some(envelope) = known!(ledger.reviewed(subject)) else { return Ok(None) };
         let counted = review::counts(&envelope, &trust, &site, &rules, &parties(&verified));

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use vestibule_protocol::calibration::{Calibrated, NoiseScale};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::review::Subject;
@@ -116,7 +117,8 @@ impl Site {
         if let Some((_, rules)) = known.as_ref().filter(|(of, _)| *of == set) {
             return Ok(Arc::clone(rules));
         }
-        let rules = policy::holding(&self.home, set, &self.name).map_err(|error: HomeError| own("policy", &error))?;
+        let rules = policy::holding(&self.home, &self.ledger, &self.name);
+        let rules = rules.map_err(|error: HomeError| own("policy", &error))?;
         let rules = Arc::new(rules);
         *known = Some((set, Arc::clone(&rules)));
         Ok(rules)
@@ -178,8 +180,26 @@ impl Site {
 
     /// Why a person must look at what was cleared before it leaves, if one must; with what they need to know of the job.
     pub(super) fn outgoing(&self, judged: &Judged, dataset: &DatasetInfo, cleared: &Cleared) -> Option<(String, Value)> {
+        self.hold(judged, dataset, cleared.counts())
+    }
+
+    /// The same about an answer that is there already, by what its terms alone say of it: all of its numbers may be faint.
+    pub(super) fn again(&self, judged: &Judged, dataset: &DatasetInfo, calibrated: &[Calibrated]) -> Option<(String, Value)> {
+        let entries = calibrated.iter().map(|statistic| statistic.length as usize).fold(0, usize::saturating_add);
+        let chosen = calibrated.iter().map(|statistic| match statistic.noise {
+            NoiseScale::Choice { k, .. } => k as usize,
+            NoiseScale::Gaussian { .. } | NoiseScale::Laplace { .. } => 0,
+        });
+        self.hold(judged, dataset, (entries, chosen.fold(0, usize::saturating_add), entries))
+    }
+
+    fn hold(
+        &self,
+        judged: &Judged,
+        dataset: &DatasetInfo,
+        (entries, chosen, faint): (usize, usize, usize),
+    ) -> Option<(String, Value)> {
         let job = judged.verified.signed().manifest().job;
-        let (entries, chosen, faint) = cleared.counts();
         // Without the ledger's word, as if there were many.
         let similar = self.ledger.similar(job).unwrap_or(u64::from(u32::MAX));
         let review = judged.verified.charter().terms().review;
@@ -194,7 +214,8 @@ impl Site {
         })
     }
 
-    /// Whether a release that waits for a person may leave: `None` while nobody has decided. Puts it into the queue.
+    /// Whether a release that waits for a person may leave: `None` while nobody has decided. Puts it into the queue. What has left before is not
+    /// decided about again.
     pub(crate) fn release_word(
         &self,
         verified: &Verified,
@@ -203,6 +224,9 @@ impl Site {
     ) -> Result<Option<bool>, LedgerError> {
         let (Some(bytes), Some(why)) = (&settled.release, &settled.hold) else { return Ok(Some(true)) };
         let (job, round) = (verified.signed().manifest().job, verified.index());
+        if let Some(departed) = self.ledger.departed(job, round)? {
+            return Ok(Some(departed.released));
+        }
         let subject = Subject::Release { site: self.name.clone(), job, round, release: Digest::of(bytes) };
         let (Some(trust), Ok(rules)) = (self.trust(), self.rules()) else { return Ok(None) };
         let parties = parties(verified);

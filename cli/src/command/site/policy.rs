@@ -96,8 +96,7 @@ fn document(folder: &Path) -> Result<Document> {
 fn holding(dir: &Path) -> Result<Rules> {
     let site = open(dir)?;
     let ledger = site.ledger().map_err(home)?;
-    let set = ledger.policy().map_err(|error| coded(error.code(), error))?.map(|(_, digest)| digest);
-    policy::holding(&site, set, &site.coordinator().map_err(home)?.site).map_err(home)
+    policy::holding(&site, &ledger, &site.coordinator().map_err(home)?.site).map_err(home)
 }
 
 impl Policy {

@@ -442,7 +442,9 @@ fn log() {
     // In memory: what is measured is the log, not the disk.
     let temp = tempfile::tempdir_in("/dev/shm").unwrap();
     let file = temp.path().join("ledger.sqlite");
-    let ledger = vestibule_runtime::ledger::Ledger::open(&file).unwrap();
+    let seal = vestibule_runtime::ledger::Seal::from_bytes(&zeroize::Zeroizing::new([1; 32]));
+    let ledger = vestibule_runtime::ledger::Ledger::open(&file, &seal).unwrap();
+    let source = vestibule_runtime::log::Source::new(&file, Some(seal));
     let key = SecretKey::from_seed([1; 32]).unwrap();
     let details = serde_json::json!({ "user": "operator", "uid": 1000, "on": { "file": "a charter's file.json" } });
     let start = Instant::now();
@@ -455,7 +457,7 @@ fn log() {
         format!("{:.0} us", start.elapsed().as_secs_f64() * 10.0),
     );
     let verified = median(3, || {
-        let found = vestibule_runtime::log::verify(&file, key.public(), None).unwrap();
+        let found = vestibule_runtime::log::verify(&source, key.public(), None).unwrap();
         assert!(found.found.is_empty() && found.replay.leaves == 100_000);
     });
     row("`log verify` of 100,000 leaves", format!("{verified:.2} s"));

@@ -6,7 +6,7 @@
 //! policies/          rules that the site's officers set     data/                  datasets, encrypted
 //! keys/link.pem      the site's own key
 //! keys/store.pem     what data.key is sealed with; that is what datasets are encrypted with
-//! data.key           see there                              blobs/, code/          components, and what was compiled of them
+//! data.key           see there; the ledger's records too    blobs/, code/          components, and what was compiled of them
 //! keys/log.pem       what the log's checkpoints are signed with; keys/log.pub: what they are verified with
 //! keys/witness.pem   what other sites' checkpoints are cosigned with; witness.sqlite: how far each was
 //! trust.json         the trust bundle that is believed      frozen.note            why the site is frozen, if it is
@@ -15,12 +15,15 @@
 //! *In*: a path, and the passphrase of the keys if they have one. *Out*: [`Home`]: parsed settings, keys in memory, capability
 //! handles to the folders. *Refuses*: a folder that is in use by another daemon, unknown settings, a wrong passphrase.
 
+mod backup;
+mod keys;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _, PermissionsExt as _};
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use serde::{Deserialize, Serialize};
 use vestibule_protocol::charter::CharterError;
 use vestibule_protocol::digest::Digest;
@@ -32,9 +35,12 @@ use zeroize::Zeroizing;
 use crate::charter::{Accepted, Terms};
 use crate::dataset::StoreKey;
 use crate::delay::Costs;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Seal};
 use crate::policy::signed::PolicyError;
 use crate::witness::Witness;
+pub use backup::Backup;
+pub use keys::seal_of;
+use keys::{Folder, LEDGER_LABEL, STORE_KEY, data_key, derived, wrap};
 
 /// A site's settings, as `site.toml` holds them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -242,10 +248,9 @@ pub const LOG_KEY: &str = "keys/log.pub";
 pub const TRUST: &str = "trust.json";
 /// Whom the site dials, and under which name, in a site's folder.
 pub const COORDINATOR: &str = "coordinator.json";
+const KEYS: &str = "keys";
 const FROZEN: &str = "frozen.note";
-const STORE_KEY: &str = "keys/store.pem";
-const NEXT_STORE_KEY: &str = "keys/store.next.pem";
-const DATA_KEY: &str = "data.key";
+const WITNESS: &str = "witness.sqlite";
 const FOLDERS: [&str; 6] = ["keys", "charters", "policies", "data", "blobs", "code"];
 
 impl Home {
@@ -299,25 +304,11 @@ impl Home {
         let wrong = |why: String| HomeError::Settings { path: path.join("site.toml"), why };
         let settings: Settings = toml::from_str(&read("site.toml")?).map_err(|error| wrong(error.to_string()))?;
         settings.slowest.check().map_err(|why| wrong(why.to_owned()))?;
-        let key = |file: &str| {
-            let mode =
-                dir.metadata(file).map_err(|source| HomeError::Io { path: path.join(file), source })?.permissions().mode();
-            if mode & 0o077 != 0 {
-                return Err(HomeError::KeyMode { path: path.join(file), mode: mode & 0o777 });
-            }
-            SecretKey::from_pem(&read(file)?, passphrase).map_err(|source| HomeError::Key { path: path.join(file), source })
-        };
-        let (link_key, store_key) = (key("keys/link.pem")?, key(STORE_KEY)?);
-        let (log_key, witness_key) = (key("keys/log.pem")?, key("keys/witness.pem")?);
-        let sealed = dir.read(DATA_KEY).map_err(|source| HomeError::Io { path: path.join(DATA_KEY), source })?;
-        let opens = |key: &SecretKey| StoreKey::from_bytes(*key.seed()).decrypt(&sealed).map(Zeroizing::new);
-        let mut opened = opens(&store_key);
-        // A rotation that was killed, or is under way: where the next key opens it, that one holds.
-        if opened.is_none() && dir.exists(NEXT_STORE_KEY) {
-            opened = opens(&key(NEXT_STORE_KEY)?);
-        }
-        let data_key = opened.and_then(|opened| opened.as_slice().try_into().ok().map(Zeroizing::new));
-        let data_key = data_key.ok_or_else(|| HomeError::DataKey(path.join(DATA_KEY)))?;
+        let (folder, keys) = (Folder { path, dir: &dir }, path.join(KEYS));
+        let keys = Folder { path: &keys, dir: &folder.dir(KEYS)? };
+        let (link_key, log_key, witness_key) =
+            (keys.key("link.pem", passphrase)?, keys.key("log.pem", passphrase)?, keys.key("witness.pem", passphrase)?);
+        let data_key = data_key(&folder, &keys, passphrase)?;
         Ok(Self { path: path.to_owned(), link_key, data_key, log_key, witness_key, settings, dir })
     }
 
@@ -380,38 +371,16 @@ impl Home {
         StoreKey::from_bytes(*self.data_key)
     }
 
-    /// A new key takes the place of `keys/store.pem`, and the old one opens nothing that is here any more. Datasets stay as they are.
-    ///
-    /// # Errors
-    /// The folder is in use, or cannot be written. Then the old key still holds.
-    pub fn rotate_store_key(&self, passphrase: Option<&str>) -> Result<(), HomeError> {
-        let _lock = self.lock()?;
-        let io = |source| HomeError::Io { path: self.path.join(STORE_KEY), source };
-        let key_error = |source| HomeError::Key { path: self.path.join(STORE_KEY), source };
-        // The passphrase that the keys have, not one that nobody typed.
-        let now = SecretKey::from_pem(&self.dir.read_to_string(STORE_KEY).map_err(io)?, passphrase).map_err(key_error)?;
-        let sealed = self.dir.read(DATA_KEY).map_err(io)?;
-        if StoreKey::from_bytes(*now.seed()).decrypt(&sealed).is_none() {
-            // An earlier rotation was killed before its last step.
-            self.dir.rename(NEXT_STORE_KEY, &self.dir, STORE_KEY).map_err(io)?;
-        }
-        let mut seed = Zeroizing::new([0; 32]);
-        getrandom::fill(seed.as_mut_slice()).map_err(|error| io(std::io::Error::other(error.to_string())))?;
-        let new = SecretKey::from_seed(*seed).map_err(key_error)?;
-        // The new key lies beside the old one first: whichever of the two opens the data key is the one that holds.
-        replace(&self.dir, NEXT_STORE_KEY, new.to_pem(passphrase).map_err(key_error)?.as_bytes()).map_err(io)?;
-        wrap(&self.dir, &new, &self.data_key).map_err(io)?;
-        self.dir.rename(NEXT_STORE_KEY, &self.dir, STORE_KEY).map_err(io)
-    }
-
     /// A secret of this site that seals compiled code and is used for nothing else.
     #[must_use]
     pub fn code_key(&self) -> [u8; 32] {
-        use aws_lc_rs::hmac;
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.data_key.as_slice());
-        let mut out = [0; 32];
-        out.copy_from_slice(hmac::sign(&key, b"vestibule/site/code-cache/1").as_ref());
-        out
+        *derived(&self.data_key, b"vestibule/site/code-cache/1")
+    }
+
+    /// What seals the ledger's records.
+    #[must_use]
+    pub fn seal(&self) -> Seal {
+        Seal::from_bytes(&derived(&self.data_key, LEDGER_LABEL))
     }
 
     /// A folder of the site.
@@ -471,7 +440,7 @@ impl Home {
     /// # Errors
     /// It cannot be opened.
     pub fn witness(&self) -> Result<Witness, HomeError> {
-        let path = self.path.join("witness.sqlite");
+        let path = self.path.join(WITNESS);
         let key = SecretKey::from_seed(*self.witness_key.seed())
             .map_err(|source| HomeError::Key { path: self.path.join("keys/witness.pem"), source })?;
         Witness::open(&path, key).map_err(|error| HomeError::Settings { path, why: error.to_string() })
@@ -482,7 +451,7 @@ impl Home {
     /// # Errors
     /// It cannot be opened, or is damaged.
     pub fn ledger(&self) -> Result<Ledger, HomeError> {
-        Ok(Ledger::open(&self.path.join(LEDGER))?)
+        Ok(Ledger::open(&self.path.join(LEDGER), &self.seal())?)
     }
 
     /// Whom to dial.
@@ -574,12 +543,6 @@ impl Home {
     }
 }
 
-/// Seals the data key with the store key, in the place of what was there.
-fn wrap(dir: &Dir, store_key: &SecretKey, data_key: &Zeroizing<[u8; 32]>) -> std::io::Result<()> {
-    let sealed = StoreKey::from_bytes(*store_key.seed()).encrypt("data-key", data_key.as_slice());
-    replace(dir, DATA_KEY, &sealed.map_err(std::io::Error::other)?)
-}
-
 /// Writes a new file that only its owner may read, and syncs it.
 fn write_private(dir: &Dir, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = dir.open_with(name, OpenOptions::new().write(true).create_new(true).mode(0o600))?;
@@ -600,6 +563,7 @@ pub(crate) fn replace(dir: &Dir, name: &str, bytes: &[u8]) -> std::io::Result<()
 
 #[cfg(test)]
 mod tests {
+    use super::keys::NEXT_STORE_KEY;
     use super::*;
 
     #[test]

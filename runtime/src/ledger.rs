@@ -19,6 +19,7 @@ mod booking;
 mod queue;
 mod recovery;
 mod schema;
+mod seal;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,13 +39,14 @@ use vestibule_protocol::privacy::Rho;
 use self::booking::Asked;
 pub use self::queue::{Kind, Waiting};
 pub use self::recovery::Recovered;
+pub use self::seal::Seal;
 use crate::admission::Verified;
 use crate::policy::Admitted;
 use crate::{delay, log};
 
 /// The site's ledger. Cheap to clone; one transaction at a time.
 #[derive(Clone, Debug)]
-pub struct Ledger(Arc<Mutex<Connection>>);
+pub struct Ledger(Arc<Mutex<Connection>>, Seal);
 
 /// A round that was charged: the right to run it, once or again after a crash.
 #[derive(Debug)]
@@ -133,10 +135,10 @@ pub struct JobAccount {
     pub job: JobId,
     /// The dataset it read.
     pub dataset: Name,
-    /// Who signed it, by the name this site gave.
-    pub researcher: Name,
-    /// Its title.
-    pub title: String,
+    /// Who signed it, unless that was erased.
+    pub researcher: Option<Name>,
+    /// Its title, unless that was erased.
+    pub title: Option<String>,
     /// Reserved at its first round that cost something.
     pub reserved: Rho,
     /// Charged.
@@ -276,13 +278,13 @@ impl Charged {
 }
 
 impl Ledger {
-    /// Opens or makes the ledger at `path`.
+    /// Opens or makes the ledger at `path`, whose records `seal` seals.
     ///
     /// # Errors
     /// It cannot be opened, is damaged, or its durability settings cannot be had.
-    pub fn open(path: &Path) -> Result<Self, LedgerError> {
-        let connection = schema::open(path).map_err(|why| LedgerError::Database { path: path.to_owned(), why })?;
-        Ok(Self(Arc::new(Mutex::new(connection))))
+    pub fn open(path: &Path, seal: &Seal) -> Result<Self, LedgerError> {
+        let connection = schema::open(path, seal).map_err(|why| LedgerError::Database { path: path.to_owned(), why })?;
+        Ok(Self(Arc::new(Mutex::new(connection)), seal.clone()))
     }
 
     pub(crate) fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -310,7 +312,7 @@ impl Ledger {
         let (signed, index) = (verified.signed(), verified.index());
         let job = signed.manifest().job;
         let rho = signed.budget().round(verified.round().share_ppb()).charge();
-        let asked = Asked::new(&admitted, purse, rho, since);
+        let asked = Asked::new(&admitted, purse, (rho, self.1.name(verified.researcher())), since);
         let answer = self.transaction(|tx| {
             let known = find_job(tx, job)?;
             if let Some(known) = &known
@@ -357,7 +359,6 @@ impl Ledger {
         charged: &Charged,
         settled: &Settled,
         (code, evidence): (&str, Option<&serde_json::Value>),
-        now: i64,
     ) -> Result<Settled, LedgerError> {
         let verified = charged.admitted.verified();
         let (job, index) = (verified.signed().manifest().job, verified.index());
@@ -365,7 +366,7 @@ impl Ledger {
             if let Some(first) = find_round(tx, job, index)?.and_then(|round| round.settled) {
                 return Ok(first);
             }
-            settle(tx, (job, index), settled, (code, evidence), now)?;
+            settle(tx, (job, index), settled, (code, evidence))?;
             Ok(settled.clone())
         })
     }
@@ -481,30 +482,25 @@ impl Ledger {
             let sql = "DELETE FROM log_detail WHERE leaf IN
                        (SELECT number FROM log_leaf WHERE json_extract(CAST(body AS TEXT), '$.at_ms') < ?1)";
             let details = tx.execute(sql, [milliseconds(before)]).map_err(database(tx))? as u64;
-            for sql in [
-                "UPDATE waiting SET about = '{}' WHERE since < ?1 AND about <> '{}'",
-                "UPDATE job SET title = '' WHERE admitted < ?1 / 1000 AND title <> ''",
-                // A component's goes on counting for as long as its signer does.
-                "UPDATE review SET envelope = x'' WHERE json_extract(subject, '$.kind') <> 'component' AND leaf IN
-                   (SELECT number FROM log_leaf WHERE json_extract(CAST(body AS TEXT), '$.at_ms') < ?1)",
-            ] {
-                tx.execute(sql, [milliseconds(before)]).map_err(database(tx))?;
-            }
+            // A component's goes on counting for as long as its signer does.
+            let sql = "UPDATE review SET envelope = x'' WHERE json_extract(subject, '$.kind') <> 'component' AND leaf IN
+                       (SELECT number FROM log_leaf WHERE json_extract(CAST(body AS TEXT), '$.at_ms') < ?1)";
+            tx.execute(sql, [milliseconds(before)]).map_err(database(tx))?;
             append(tx, milliseconds(since), Event::Erased { details }, None)?;
             Ok(details)
         })
     }
 
-    /// Removes the bytes of releases that were stored before `before` and have left, and says so in the log, together with how many `components` were
+    /// Removes the bytes of releases whose moment was before `before` and that have left, and says so in the log, together with how many `components` were
     /// removed. Digests stay. Such a release is never drawn again. Returns how many there were.
     ///
     /// # Errors
     /// The database.
     pub fn retire(&self, before: Duration, components: u64, since: Duration) -> Result<u64, LedgerError> {
         self.transaction(|tx| {
-            let sql = "UPDATE release SET bytes = x'', evidence = NULL WHERE released < ?1 AND length(bytes) > 0
+            let sql = "UPDATE release SET bytes = x'', evidence = NULL WHERE leaves < ?1 AND length(bytes) > 0
                        AND EXISTS(SELECT 1 FROM departure WHERE departure.job = release.job AND departure.round = release.round)";
-            let releases = tx.execute(sql, [whole(before.as_secs())]).map_err(database(tx))? as u64;
+            let releases = tx.execute(sql, [milliseconds(before)]).map_err(database(tx))? as u64;
             if releases > 0 || components > 0 {
                 append(tx, milliseconds(since), Event::Retired { releases, components }, None)?;
             }
@@ -628,13 +624,13 @@ fn settle(
     (job, round): (JobId, u32),
     settled: &Settled,
     (code, evidence): (&str, Option<&serde_json::Value>),
-    now: i64,
 ) -> Result<(), LedgerError> {
     let bytes = settled.release.as_deref().unwrap_or_default();
-    let sql = "INSERT INTO release(job, round, bytes, sha256, code, released, leaves, evidence, hold)
-               VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    let (sha256, evidence) = (Digest::of(bytes).to_string(), evidence.map(ToString::to_string));
-    let row = params![job.to_string(), round, bytes, sha256, code, now, settled.leaves_ms, evidence, settled.hold];
+    let sql = "INSERT INTO release(job, round, bytes, sha256, leaves, evidence, hold)
+               VALUES(?1, ?2, seal('release', ?1 || ' ' || ?2, ?3), ?4, ?5, seal('evidence', ?1 || ' ' || ?2, ?6), ?7)";
+    let evidence = serde_json::json!({ "code": code, "found": evidence }).to_string();
+    let sha256 = Digest::of(bytes).to_string();
+    let row = params![job.to_string(), round, bytes, sha256, settled.leaves_ms, evidence.as_bytes(), settled.hold];
     tx.execute(sql, row).map_err(database(tx)).map(|_| ())
 }
 
@@ -668,16 +664,14 @@ fn find_job(tx: &Transaction<'_>, job: JobId) -> Result<Option<KnownJob>, Ledger
 }
 
 fn find_round(tx: &Transaction<'_>, job: JobId, round: u32) -> Result<Option<KnownRound>, LedgerError> {
-    let sql = "SELECT round_digest, bytes, leaves, hold, sha256 FROM charge LEFT JOIN release USING(job, round) WHERE job = ?1 AND round = ?2";
+    let sql = "SELECT round_digest, unseal('release', job || ' ' || round, bytes), leaves, hold, sha256
+               FROM charge LEFT JOIN release USING(job, round) WHERE job = ?1 AND round = ?2";
     let read = |row: &rusqlite::Row<'_>| {
-        let (bytes, leaves) = (row.get::<_, Option<Vec<u8>>>(1)?, row.get::<_, Option<i64>>(2)?);
-        let settled = bytes.zip(leaves);
-        // No bytes: nothing was released.
+        // No bytes: nothing was released, or they are no longer kept.
+        let (release, leaves) = (row.get::<_, Option<Vec<u8>>>(1)?, row.get::<_, Option<i64>>(2)?);
         let (hold, sha256) = (row.get(3)?, row.get::<_, Option<String>>(4)?);
-        let retired = settled.as_ref().is_some_and(|(bytes, _)| bytes.is_empty())
-            && sha256.is_some_and(|sha256| sha256 != Digest::of(b"").to_string());
-        let settled =
-            settled.map(|(bytes, leaves_ms)| Settled { release: (!bytes.is_empty()).then_some(bytes), leaves_ms, hold });
+        let retired = release.is_none() && sha256.is_some_and(|sha256| sha256 != nothing().to_string());
+        let settled = leaves.map(|leaves_ms| Settled { release, leaves_ms, hold });
         Ok(KnownRound { digest: schema::parsed(row, 0)?, settled, retired })
     };
     tx.query_row(sql, params![job.to_string(), round], read).optional().map_err(database(tx))

@@ -21,13 +21,15 @@ use vestibule_protocol::log::note::{self, Kind, Verifier};
 use vestibule_protocol::log::tree::{self, Nodes};
 
 pub use export::{Exported, export};
-pub use read::{Line, read, words};
+pub(crate) use read::details;
+pub use read::{Line, Source, read, words};
 pub use report::{Account, Job, Project, Proof, Report, Round, report};
 pub use ro_crate::{RoCrate, ro_crate};
 pub use signatures::signatures;
 pub use verify::{Found, LogCheckError, Verified, verify};
 
-/// The log's tables. `log_node` holds the hashes of complete subtrees: every root and proof takes a few of them. `log_detail` may be erased.
+/// The log's tables. `log_node` holds the hashes of complete subtrees: every root and proof takes a few of them. `log_detail` holds salts and details,
+/// sealed, and may be erased.
 pub(crate) const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS log_origin(number INTEGER PRIMARY KEY, origin TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE IF NOT EXISTS log_leaf(number INTEGER PRIMARY KEY, body BLOB NOT NULL CHECK(length(body) <= 65535)) STRICT;
@@ -35,7 +37,7 @@ CREATE TABLE IF NOT EXISTS log_node(
   level INTEGER NOT NULL, number INTEGER NOT NULL, hash BLOB NOT NULL CHECK(length(hash) = 32),
   PRIMARY KEY(level, number)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS log_detail(
-  leaf INTEGER PRIMARY KEY REFERENCES log_leaf(number), salt BLOB NOT NULL CHECK(length(salt) = 16), details TEXT NOT NULL) STRICT;
+  leaf INTEGER PRIMARY KEY REFERENCES log_leaf(number), sealed BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS log_checkpoint(size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS log_witness(name TEXT PRIMARY KEY, size INTEGER NOT NULL) STRICT;
 CREATE TRIGGER IF NOT EXISTS log_leaf_next BEFORE INSERT ON log_leaf
@@ -108,8 +110,8 @@ pub(crate) fn append(connection: &Connection, at_ms: i64, event: Event, details:
         insert.execute(params![level, signed(number), hash.as_bytes()])?;
     }
     if let Some(details) = details {
-        let sql = "INSERT INTO log_detail(leaf, salt, details) VALUES(?1, ?2, ?3)";
-        connection.prepare_cached(sql)?.execute(params![signed(index), salt, details])?;
+        let sql = "INSERT INTO log_detail(leaf, sealed) VALUES(?1, seal('details', ?1, ?2))";
+        connection.prepare_cached(sql)?.execute(params![signed(index), [&salt, details.as_bytes()].concat()])?;
     }
     Ok(index)
 }

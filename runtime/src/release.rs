@@ -21,7 +21,6 @@ pub fn store(
     calibrated: &[Calibrated],
     (cleared, hold): (&Cleared, Option<(String, Value)>),
     leaves_ms: i64,
-    now: i64,
 ) -> Result<Settled, LedgerError> {
     let verified = charged.admitted().verified();
     let rounding = verified.charter().terms().rounding();
@@ -50,7 +49,7 @@ pub fn store(
         evidence.insert("held".to_owned(), about);
     }
     let evidence = Some(&evidence);
-    ledger.commit(charged, &Settled { release: Some(bytes), leaves_ms, hold }, ("released", evidence), now)
+    ledger.commit(charged, &Settled { release: Some(bytes), leaves_ms, hold }, ("released", evidence))
 }
 
 /// Stores that a charged round releases nothing. `code` stays in the site's ledger. Returns an earlier release if there is one
@@ -58,6 +57,6 @@ pub fn store(
 ///
 /// # Errors
 /// The ledger cannot be written.
-pub fn store_nothing(ledger: &Ledger, charged: &Charged, code: &str, leaves_ms: i64, now: i64) -> Result<Settled, LedgerError> {
-    ledger.commit(charged, &Settled { release: None, leaves_ms, hold: None }, (code, None), now)
+pub fn store_nothing(ledger: &Ledger, charged: &Charged, code: &str, leaves_ms: i64) -> Result<Settled, LedgerError> {
+    ledger.commit(charged, &Settled { release: None, leaves_ms, hold: None }, (code, None))
 }

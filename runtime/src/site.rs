@@ -447,13 +447,12 @@ impl Site {
         let leaves = ended.saturating_add(drawn.unwrap_or_default());
         let leaves = leaves.saturating_add(delay::until_tick(leaves, self.home.settings().release_tick_seconds));
         let leaves_ms = i64::try_from(leaves.as_millis()).unwrap_or(i64::MAX);
-        let now = i64::try_from(ended.as_secs()).unwrap_or(i64::MAX);
         let stored = match &outcome {
             Ok(cleared) => {
                 let hold = self.outgoing(&judged, dataset.info(), cleared);
-                release::store(&self.ledger, &charged, &calibrated, (cleared, hold), leaves_ms, now)
+                release::store(&self.ledger, &charged, &calibrated, (cleared, hold), leaves_ms)
             }
-            Err(code) => release::store_nothing(&self.ledger, &charged, code, leaves_ms, now),
+            Err(code) => release::store_nothing(&self.ledger, &charged, code, leaves_ms),
         };
         if let Err(code) = outcome {
             tracing::warn!(%job, code, "a round released nothing");

@@ -124,7 +124,7 @@ fn signed_64(number: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Ledger;
+    use crate::ledger::{Ledger, Seal};
     use std::time::Duration;
     use vestibule_protocol::log::leaf::Event;
 
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_witness_cosigns_what_goes_on_and_nothing_else() {
         let temp = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&temp.path().join("ledger.sqlite")).unwrap();
+        let ledger = Ledger::open(&temp.path().join("ledger.sqlite"), &Seal::for_tests()).unwrap();
         let log = crate::log::verifier(&ledger.checkpoint(&key(1)).unwrap().0.origin, key(1).public());
         let known = |origin: &str| (origin == log.name).then(|| log.clone());
         let open = || Witness::open(&temp.path().join("witness.sqlite"), key(2)).unwrap();
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!((Checkpoint::parse(text).unwrap().size, by.len()), (7, 1));
         assert_eq!(witness.evidence().unwrap(), vec![]);
         // A restored backup that goes another way is a fork, of whatever length, and its request is kept.
-        let restored = Ledger::open(&backup).unwrap();
+        let restored = Ledger::open(&backup, &Seal::for_tests()).unwrap();
         restored.record(Event::Operator { command: "other".into() }, None, Duration::ZERO).unwrap();
         for (more, status) in [(3, 409), (5, 422)] {
             beat(&restored, more);
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn strangers_and_nonsense_get_no_cosignature() {
         let temp = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&temp.path().join("ledger.sqlite")).unwrap();
+        let ledger = Ledger::open(&temp.path().join("ledger.sqlite"), &Seal::for_tests()).unwrap();
         beat(&ledger, 3);
         let witness = Witness::open(&temp.path().join("witness.sqlite"), key(2)).unwrap();
         let origin = ledger.checkpoint(&key(1)).unwrap().0.origin;

@@ -58,7 +58,7 @@ fn kills_at_random_moments_leave_every_log_whole() {
         let log = world.ok(&["log", "verify", site]);
         // Two rounds of each job: charged once, released once, what the coordinator holds is what the log says.
         assert_eq!((&log["whole"], &log["releases"]), (&true.into(), &(2 * jobs.len()).into()), "{site}: {log}");
-        let ledger = rusqlite::Connection::open(world.dir().join(site).join("ledger.sqlite")).unwrap();
+        let ledger = world.ledger(site);
         let count = |sql: &str| ledger.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap() as usize;
         assert_eq!(count("SELECT COUNT(*) FROM charge WHERE rho > 0"), 2 * jobs.len(), "{site}");
         let sql = "SELECT job, round, json FROM release WHERE site = ?1";
@@ -71,7 +71,7 @@ fn kills_at_random_moments_leave_every_log_whole() {
             .collect();
         assert_eq!(held.len(), 2 * jobs.len(), "{site}");
         for (job, round, json) in held {
-            let sql = "SELECT bytes FROM release WHERE job = ?1 AND round = ?2";
+            let sql = "SELECT unseal('release', job || ' ' || round, bytes) FROM release WHERE job = ?1 AND round = ?2";
             let kept: Vec<u8> = ledger.query_row(sql, (&job, round), |row| row.get(0)).unwrap();
             assert_eq!(json, kept, "{site} {job} round {round}");
         }
@@ -107,7 +107,7 @@ fn kills_lose_no_job_and_charge_no_round_twice() {
     for site in ["kyoto", "leiden"] {
         let log = world.ok(&["log", "verify", site]);
         assert_eq!((&log["whole"], &log["releases"]), (&true.into(), &(2 * (jobs.len() + 1)).into()), "{log}");
-        let ledger = rusqlite::Connection::open(world.dir().join(site).join("ledger.sqlite")).unwrap();
+        let ledger = world.ledger(site);
         for job in &jobs {
             let charges: i64 = ledger.query_row("SELECT COUNT(*) FROM charge WHERE job = ?1", [job], |row| row.get(0)).unwrap();
             assert_eq!(charges, 2, "{site} {job}");
@@ -126,7 +126,11 @@ fn kills_lose_no_job_and_charge_no_round_twice() {
                     )
                     .unwrap();
                 let kept: Vec<u8> = ledger
-                    .query_row("SELECT bytes FROM release WHERE job = ?1 AND round = ?2", (job, round), |row| row.get(0))
+                    .query_row(
+                        "SELECT unseal('release', job || ' ' || round, bytes) FROM release WHERE job = ?1 AND round = ?2",
+                        (job, round),
+                        |row| row.get(0),
+                    )
                     .unwrap();
                 assert_eq!(held, kept, "{site} {job} round {round}");
             }

@@ -13,6 +13,7 @@
 //! | `time` | a release leaves when its delay is over, whoever asks |
 //! | `network` | jobs end over links that lose and delay packets; nothing reaches a site unasked; a site that was cut off comes back |
 //! | `trust` | edited terms, old bundles, silent witnesses, restored backups, rewritten logs, forged proofs: nobody is believed for who they are |
+//! | `backup` | a site's backup says nothing without the keys, and is found out when it is restored |
 //! | `liar` | a coordinator that lies |
 //! | `commands` | exit codes, JSON, and what errors say |
 //! | `world` | the fixture |
@@ -26,6 +27,7 @@
 )]
 
 mod attack;
+mod backup;
 mod canary;
 mod commands;
 mod components;

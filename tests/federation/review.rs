@@ -331,8 +331,10 @@ fn a_site_lets_go_of_counts_as_coarsely_as_it_likes() {
         .submitted("cohort-summary", &SUMMARY.replace("[\"leiden\"]", "[\"*\"]").replace("min_sites = 1", "min_sites = 2"));
     assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
     let released = |site: &str| {
-        let ledger = rusqlite::Connection::open(world.dir().join(site).join("ledger.sqlite")).unwrap();
-        let bytes: Vec<u8> = ledger.query_row("SELECT bytes FROM release", [], |row| row.get(0)).unwrap();
+        let ledger = world.ledger(site);
+        let bytes: Vec<u8> = ledger
+            .query_row("SELECT unseal('release', job || ' ' || round, bytes) FROM release", [], |row| row.get(0))
+            .unwrap();
         serde_json::from_slice::<Value>(&bytes).unwrap()
     };
     // 503 people of two sexes: one of the two counts at least is below 300, and becomes 0; what is not is a multiple of 5.

@@ -113,8 +113,14 @@ fn a_site_that_is_told_to_stop_ends_its_round_first_and_the_release_is_sent_late
     world.stop_site("leiden");
     // The release is on disk before the daemon is gone.
     let release = |world: &World| -> Vec<u8> {
-        let ledger = rusqlite::Connection::open(world.dir().join("leiden/ledger.sqlite")).unwrap();
-        ledger.query_row("SELECT bytes FROM release WHERE job = ?1 AND round = 0", [&job], |row| row.get(0)).unwrap()
+        let ledger = world.ledger("leiden");
+        ledger
+            .query_row(
+                "SELECT unseal('release', job || ' ' || round, bytes) FROM release WHERE job = ?1 AND round = 0",
+                [&job],
+                |row| row.get(0),
+            )
+            .unwrap()
     };
     let stored = release(&world);
     assert_eq!(workers(site), Vec::<u32>::new());

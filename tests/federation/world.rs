@@ -308,6 +308,13 @@ impl World {
         self.job(&["submit", "job.toml", "--wait"])
     }
 
+    /// A site's ledger, to look into: `unseal` opens its records.
+    pub(crate) fn ledger(&self, site: &str) -> rusqlite::Connection {
+        let dir = self.dir().join(site);
+        let seal = vestibule_runtime::home::seal_of(&dir, None, None).unwrap();
+        vestibule_runtime::log::Source::new(dir.join("ledger.sqlite"), seal).open().unwrap()
+    }
+
     /// The daemons' process ids.
     pub(crate) fn pids(&self) -> Vec<(String, u32)> {
         let coordinator = self.coordinator.iter().map(|daemon| ("coordinator".to_owned(), daemon.0.id()));

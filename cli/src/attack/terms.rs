@@ -17,12 +17,13 @@ use vestibule_runtime::admission;
 use vestibule_runtime::charter::{Accepted, Terms};
 use vestibule_runtime::dataset::{DatasetInfo, IngestError};
 use vestibule_runtime::home::Settings;
-use vestibule_runtime::ledger::{Admission, Ledger, LedgerError, Purse};
+use vestibule_runtime::ledger::{Admission, Ledger, LedgerError, Purse, Seal};
 use vestibule_runtime::policy;
 
 use super::Row;
 use super::lab::{Lab, Person};
 use crate::compiled;
+use crate::files::random;
 
 const IMPORTS: &str = "import";
 const TERMS: &str = "terms";
@@ -197,7 +198,8 @@ fn accounts(lab: &Lab) -> Result<Vec<Row>> {
         version: "v1".to_owned(),
     };
     let path = lab.path().join("ledger.sqlite");
-    let open = || Ledger::open(&path);
+    let seal = Seal::from_bytes(&zeroize::Zeroizing::new(random()?));
+    let open = || Ledger::open(&path, &seal);
     let (ada, eve) = (researcher(1)?, researcher(2)?);
     let refused = |result: Result<Admission, LedgerError>, wanted: &str| match result {
         Ok(_) => (false, "it was charged and run".to_owned()),

@@ -9,11 +9,12 @@ use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::log::leaf::nothing;
 use vestibule_protocol::trust::Trust;
-use vestibule_runtime::home::{COORDINATOR, LEDGER, LOG_KEY, TRUST};
-use vestibule_runtime::log::{self, Verified};
+use vestibule_runtime::home::{COORDINATOR, HomeError, LEDGER, LOG_KEY, TRUST, seal_of};
+use vestibule_runtime::ledger::Seal;
+use vestibule_runtime::log::{self, Source, Verified};
 
 use crate::failure::{Exit, Failure, coded};
-use crate::files::{public_key, read, read_bytes, rfc3339, write};
+use crate::files::{public_key, read, read_bytes, rfc3339, with_passphrase, write};
 use crate::html::transparency;
 use crate::show;
 
@@ -21,24 +22,24 @@ use crate::show;
 pub(crate) enum Log {
     /// What a site logged, oldest first.
     Show {
-        /// The site's folder, or a copy of it.
-        dir: PathBuf,
+        #[command(flatten)]
+        site: Folder,
         /// The last so many only.
         #[arg(long)]
         last: Option<u64>,
     },
     /// The transparency report, for the people in the data: who asked what and why, what it cost and what left, each line with its proof.
     Report {
-        /// The site's folder, or a copy of it.
-        dir: PathBuf,
+        #[command(flatten)]
+        site: Folder,
         /// Also write it as a page.
         #[arg(long)]
         html: Option<PathBuf>,
     },
     /// Write all that the site knows of one job into a folder, for an oversight body: a Five Safes RO-Crate.
     Crate {
-        /// The site's folder, or a copy of it.
-        dir: PathBuf,
+        #[command(flatten)]
+        site: Folder,
         /// The job's id.
         job: JobId,
         /// A new folder.
@@ -53,39 +54,61 @@ pub(crate) enum Log {
     },
     /// Verify a site's log and ledger, offline: hash every leaf again, recompute the ledger from the leaves, check every signature.
     Verify {
-        /// The site's folder, or a copy of it.
-        dir: PathBuf,
+        #[command(flatten)]
+        site: Folder,
         /// The consortium's trust bundle, from somewhere else than the folder: it says whose the log is, and who witnesses it.
         #[arg(long)]
         bundle: Option<PathBuf>,
     },
 }
 
+/// A site's folder, and what opens its sealed records.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Folder {
+    /// The site's folder, or a copy of it.
+    dir: PathBuf,
+    /// The folder of the site's keys, where it is not `keys` in that folder. Without them what is sealed (names, reasons, signed words, what was
+    /// released) is left out.
+    #[arg(long)]
+    keys: Option<PathBuf>,
+}
+
+impl Folder {
+    fn seal(&self) -> Result<Option<Seal>> {
+        with_passphrase(|passphrase| seal_of(&self.dir, self.keys.as_deref(), passphrase), HomeError::code)
+    }
+
+    fn source(&self) -> Result<Source> {
+        Ok(Source::new(self.dir.join(LEDGER), self.seal()?))
+    }
+}
+
 impl Log {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
-            Self::Show { dir, last } => show(&dir, last, json),
+            Self::Show { site, last } => show(&site, last, json),
             Self::Export { dir, out } => {
-                let done = log::export(&dir.join(LEDGER), &out).map_err(|error| coded(error.code(), error))?;
+                let done =
+                    log::export(&Source::new(dir.join(LEDGER), None), &out).map_err(|error| coded(error.code(), error))?;
                 let text = format!("{} leaves of {} in {} files, in {}", done.size, done.origin, done.files, out.display());
                 let document = json!({ "origin": done.origin, "leaves": done.size, "files": done.files });
                 println!("{}", if json { document.to_string() } else { text });
                 Ok(())
             }
-            Self::Crate { dir, job, out } => {
-                let done = log::ro_crate(&dir, job, &out).map_err(|error| coded(error.code(), error))?;
+            Self::Crate { site, job, out } => {
+                let done = log::ro_crate(&site.dir, site.seal()?, job, &out).map_err(|error| coded(error.code(), error))?;
                 let text = format!("{} lines of the log and {} releases, in {}", done.lines, done.releases, out.display());
                 println!("{}", if json { json!({ "lines": done.lines, "releases": done.releases }).to_string() } else { text });
                 Ok(())
             }
-            Self::Report { dir, html } => report(&dir, html, json),
-            Self::Verify { dir, bundle } => verify(&dir, bundle, json),
+            Self::Report { site, html } => report(&site, html, json),
+            Self::Verify { site, bundle } => verify(&site, bundle, json),
         }
     }
 }
 
-fn show(dir: &Path, last: Option<u64>, json: bool) -> Result<()> {
-    let lines = log::read(&dir.join(LEDGER), last).map_err(|error| coded(error.code(), error))?;
+fn show(site: &Folder, last: Option<u64>, json: bool) -> Result<()> {
+    let lines = log::read(&site.source()?, last).map_err(|error| coded(error.code(), error))?;
     if json {
         println!("{}", serde_json::to_string(&lines)?);
         return Ok(());
@@ -97,15 +120,16 @@ fn show(dir: &Path, last: Option<u64>, json: bool) -> Result<()> {
             // The signed terms are for `--json` and `log crate`.
             details.remove("manifest");
         }
-        let details = details.map(|details| details.to_string()).or_else(|| line.leaf.details.map(|_| "(erased)".to_owned()));
+        let gone = if line.sealed { "(sealed)" } else { "(erased)" };
+        let details = details.map(|details| details.to_string()).or_else(|| line.leaf.details.map(|_| gone.to_owned()));
         vec![line.number.to_string(), rfc3339(line.leaf.at_ms), kind, rest, details.unwrap_or_default()]
     });
     println!("{}", show::grid(&["leaf", "time (UTC)", "what", "", "details"], rows));
     Ok(())
 }
 
-fn report(dir: &Path, html: Option<PathBuf>, json: bool) -> Result<()> {
-    let report = log::report(&dir.join(LEDGER), &dir.join("charters")).map_err(|error| coded(error.code(), error))?;
+fn report(site: &Folder, html: Option<PathBuf>, json: bool) -> Result<()> {
+    let report = log::report(&site.source()?, &site.dir.join("charters")).map_err(|error| coded(error.code(), error))?;
     if let Some(path) = html {
         write(&path, transparency::page(&report))?;
         eprintln!("wrote {}", path.display());
@@ -170,14 +194,16 @@ fn whose(dir: &Path, bundle: Option<PathBuf>) -> Result<(PublicKey, Option<(Trus
     Ok((key, Some((trust, name))))
 }
 
-fn verify(dir: &Path, bundle: Option<PathBuf>, json: bool) -> Result<()> {
-    let (key, trust) = whose(dir, bundle)?;
+fn verify(site: &Folder, bundle: Option<PathBuf>, json: bool) -> Result<()> {
+    let (key, trust) = whose(&site.dir, bundle)?;
+    let seal = site.seal()?;
     let policy = trust.as_ref().map(|(trust, name)| (trust.policy(), name.as_str()));
-    let Verified { origin, root, replay, checkpoints, witnessed, erased, mut found } =
-        log::verify(&dir.join(LEDGER), key, policy).map_err(|error| coded(error.code(), error))?;
+    let Verified { origin, root, replay, checkpoints, witnessed, erased, sealed, mut found } =
+        log::verify(&Source::new(site.dir.join(LEDGER), seal.clone()), key, policy)
+            .map_err(|error| coded(error.code(), error))?;
     let name = trust.as_ref().and_then(|(_, name)| name.parse().ok());
     let whose = trust.as_ref().map(|(trust, _)| trust).zip(name.as_ref());
-    found.extend(log::signatures(dir, &replay, whose).map_err(|error| coded(error.code(), error))?);
+    found.extend(log::signatures((&site.dir, seal), &replay, whose).map_err(|error| coded(error.code(), error))?);
     let rounds = replay.jobs.values().flat_map(|job| &job.rounds);
     let releases = rounds.filter(|round| round.settled.is_some_and(|(_, release)| release != nothing())).count();
     if json {
@@ -186,7 +212,7 @@ fn verify(dir: &Path, bundle: Option<PathBuf>, json: bool) -> Result<()> {
                 "cap_rho_pico": account.cap_rho_pico })
         });
         let document = json!({ "whole": found.is_empty(), "origin": origin, "leaves": replay.leaves, "root": root, "key": key.to_string(),
-            "checkpoints": checkpoints, "witnessed": witnessed, "erased": erased, "jobs": replay.jobs.len(), "releases": releases,
+            "checkpoints": checkpoints, "witnessed": witnessed, "erased": erased, "sealed": sealed, "jobs": replay.jobs.len(), "releases": releases,
             "accounts": accounts.collect::<Vec<_>>(), "found": found });
         println!("{document}");
     } else {
@@ -201,11 +227,19 @@ fn verify(dir: &Path, bundle: Option<PathBuf>, json: bool) -> Result<()> {
             println!("{name}: {spent:.6} rho spent of {cap:.6}, recomputed from the leaves");
         }
         println!("{} jobs, {releases} releases", replay.jobs.len());
+        if sealed > 0 {
+            println!(
+                "{sealed} sealed records (details, releases, signed words) were not opened: the site's keys are not here, name their folder with --keys"
+            );
+        }
         for problem in &found {
             println!("WRONG  {}: {}", problem.place, problem.why);
         }
         if found.is_empty() {
-            println!("the log is whole, and the ledger is what it says");
+            println!(
+                "the log is whole, and the ledger is what it says{}",
+                if sealed > 0 { ", as far as it was opened" } else { "" }
+            );
         }
     }
     if found.is_empty() {

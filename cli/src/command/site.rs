@@ -95,6 +95,17 @@ pub(crate) enum Site {
         /// The site's folder.
         dir: PathBuf,
     },
+    /// Copy the site into OUT, without its keys, while the daemon runs: whole, or not at all. What lies in the copy is sealed, or public; it takes the keys to
+    /// restore the site from it. Keep those elsewhere.
+    Backup {
+        /// The site's folder.
+        dir: PathBuf,
+        /// A new folder.
+        out: PathBuf,
+        /// Leave the datasets out: they can be ingested again.
+        #[arg(long)]
+        without_data: bool,
+    },
     /// Let a frozen site go on, after it was restored from a copy or ran twice: books all that its lost leaves can have spent, and gives its
     /// log a new name, which the consortium's roots must put in place of the old one.
     Recover {
@@ -255,6 +266,18 @@ impl Site {
             Self::Crypt4gh { dir } => {
                 let public = open(&dir)?.store_key().crypt4gh().public();
                 print(json, &json!({ "public": public }), public.trim_end());
+                Ok(())
+            }
+            Self::Backup { dir, out, without_data } => {
+                let site = recorded(&dir, "backup", json!({ "out": out, "data": !without_data }))?;
+                let done = site.backup(&out, !without_data).map_err(home)?;
+                let text = format!(
+                    "{} files, {} bytes, in {}; they are of no use without keys/, which is not among them: keep that elsewhere",
+                    done.files,
+                    done.bytes,
+                    out.display()
+                );
+                print(json, &json!(done), &text);
                 Ok(())
             }
             Self::Recover { dir } => {
@@ -475,8 +498,8 @@ fn budget(site: &Home, json: bool) -> Result<()> {
             vec![
                 job.job.to_string(),
                 job.dataset.to_string(),
-                job.researcher.to_string(),
-                job.title.clone(),
+                job.researcher.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+                job.title.clone().unwrap_or_else(|| "-".to_owned()),
                 job.rounds.to_string(),
                 format!("{:.6}", job.spent.value()),
                 state.to_owned(),

@@ -26,19 +26,22 @@ pub(super) struct Asked<'a> {
     hold: Option<&'a (String, serde_json::Value)>,
     purse: &'a Purse,
     rho: Rho,
+    /// The researcher's name, as the ledger's rows have it.
+    researcher: String,
     request: Digest,
     since: Duration,
 }
 
 impl<'a> Asked<'a> {
-    /// For `rho`, at `since` (1970).
-    pub(super) fn new(admitted: &'a Admitted, purse: &'a Purse, rho: Rho, since: Duration) -> Self {
+    /// For `rho`, of a researcher, at `since` (1970).
+    pub(super) fn new(admitted: &'a Admitted, purse: &'a Purse, (rho, researcher): (Rho, String), since: Duration) -> Self {
         Self {
             verified: admitted.verified(),
             columns: admitted.columns(),
             hold: admitted.hold(),
             purse,
             rho,
+            researcher,
             request: request(admitted, purse),
             since,
         }
@@ -65,14 +68,13 @@ impl<'a> Asked<'a> {
         let details = serde_json::json!({ "researcher": researcher, "title": title, "columns": self.columns, "catalogues": catalogues,
                 "manifest": String::from_utf8_lossy(self.verified.envelope()) });
         let leaf = self.log(tx, event, Some(&details))?;
-        let sql = "INSERT INTO job(job, manifest, dataset, researcher, title, admitted, leaf, charter, component, columns)
-                   VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let sql = "INSERT INTO job(job, manifest, dataset, researcher, admitted, leaf, charter, component, columns)
+                   VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         let row = params![
             self.job().to_string(),
             signed.digest().to_string(),
             dataset,
-            self.verified.researcher().as_str(),
-            signed.manifest().title,
+            self.researcher,
             self.now(),
             leaf,
             signed.manifest().charter.to_string(),
@@ -98,7 +100,7 @@ impl<'a> Asked<'a> {
     /// The answer to the same request, if it has left; entered as this round's, at no cost. One that is still to leave is not known of:
     /// that this round is free would tell that the other has ended.
     pub(super) fn repeated(&self, tx: &Transaction<'_>) -> Result<Option<Settled>, LedgerError> {
-        let sql = "SELECT bytes, leaves FROM charge JOIN release USING(job, round) LEFT JOIN waiting USING(job, round)
+        let sql = "SELECT unseal('release', job || ' ' || round, bytes), leaves FROM charge JOIN release USING(job, round) LEFT JOIN waiting USING(job, round)
                    WHERE request = ?1 AND length(bytes) > 0 AND leaves <= ?2 AND (hold IS NULL OR
                      (SELECT approved FROM review WHERE review.subject = waiting.subject ORDER BY review.number DESC LIMIT 1) = 1)
                    ORDER BY charge.rowid LIMIT 1";
@@ -114,7 +116,7 @@ impl<'a> Asked<'a> {
         let settled = Settled { release: Some(bytes), leaves_ms, hold: self.hold.map(|(why, _)| why.clone()) };
         self.charge(tx, Rho::ZERO, 0)?;
         let evidence = serde_json::json!({ "repeated": true, "held": self.hold.map(|(_, about)| about) });
-        settle(tx, (self.job(), self.verified.index()), &settled, ("repeated", Some(&evidence)), self.now())?;
+        settle(tx, (self.job(), self.verified.index()), &settled, ("repeated", Some(&evidence)))?;
         Ok(Some(settled))
     }
 
@@ -134,7 +136,7 @@ impl<'a> Asked<'a> {
                 return Err(LedgerError::OverCharter { asked: whole });
             }
             if let Some(cap) = self.purse.researcher_cap {
-                let committed = committed(tx, &self.purse.population, self.verified.researcher())?;
+                let committed = committed(tx, &self.purse.population, &self.researcher)?;
                 if committed.checked_add(whole).is_none_or(|sum| sum > cap) {
                     return Err(LedgerError::OverResearcher { population: population(), asked: whole });
                 }
@@ -238,10 +240,10 @@ fn of_charter(tx: &Transaction<'_>, charter: Digest, population: &Name) -> Resul
 }
 
 /// What a researcher's jobs hold and have spent of an account.
-fn committed(tx: &Transaction<'_>, population: &Name, researcher: &Name) -> Result<Rho, LedgerError> {
+fn committed(tx: &Transaction<'_>, population: &Name, researcher: &str) -> Result<Rho, LedgerError> {
     let sql = "SELECT COALESCE(SUM(CASE ended WHEN 0 THEN reserved_rho ELSE spent_rho END), 0)
                FROM job_account WHERE population = ?1 AND researcher = ?2";
-    tx.query_row(sql, [population.as_str(), researcher.as_str()], |row| schema::rho(row, 0)).map_err(database(tx))
+    tx.query_row(sql, [population.as_str(), researcher], |row| schema::rho(row, 0)).map_err(database(tx))
 }
 
 /// A delta in 10^-15.

@@ -35,7 +35,7 @@ pub struct Waiting {
     pub kind: Kind,
     /// What is to be signed for.
     pub subject: Subject,
-    /// What a person needs to know.
+    /// What a person needs to know; nothing where that was erased.
     pub about: Value,
     /// Since when, in milliseconds since 1970.
     pub since_ms: i64,
@@ -63,9 +63,8 @@ impl Ledger {
             if tx.query_row(sql, [&text], |_| Ok(())).optional().map_err(database(tx))?.is_none() {
                 let leaf = append(tx, milliseconds(since), Event::Held { subject: subject.clone() }, Some(about))?;
                 let kind = if matches!(subject, Subject::Release { .. }) { "release" } else { "job" };
-                let row = params![text, job.to_string(), round, kind, about.to_string(), milliseconds(since), leaf];
-                let sql =
-                    "INSERT INTO waiting(subject, job, round, kind, about, since, leaf) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+                let row = params![text, job.to_string(), round, kind, milliseconds(since), leaf];
+                let sql = "INSERT INTO waiting(subject, job, round, kind, since, leaf) VALUES(?1, ?2, ?3, ?4, ?5, ?6)";
                 tx.execute(sql, row).map_err(database(tx))?;
             }
             last(tx, &text)
@@ -78,10 +77,9 @@ impl Ledger {
     /// The database.
     pub fn reviewed(&self, subject: &Subject) -> Result<Option<Vec<u8>>, LedgerError> {
         self.transaction(|tx| {
-            let sql = "SELECT envelope FROM review WHERE subject = ?1 ORDER BY number DESC LIMIT 1";
-            let found: Option<Vec<u8>> =
-                tx.query_row(sql, [text(subject)], |row| row.get(0)).optional().map_err(database(tx))?;
-            Ok(found.filter(|envelope| !envelope.is_empty()))
+            let sql = "SELECT unseal('review', leaf, envelope) FROM review WHERE subject = ?1 ORDER BY number DESC LIMIT 1";
+            let found = tx.query_row(sql, [text(subject)], |row| row.get::<_, Option<Vec<u8>>>(0)).optional();
+            Ok(found.map_err(database(tx))?.flatten())
         })
     }
 
@@ -94,7 +92,7 @@ impl Ledger {
             let event = Event::Reviewed { subject: review.subject.clone(), approved: review.approved };
             let details = serde_json::json!({ "person": person, "why": review.why });
             let leaf = append(tx, milliseconds(since), event, Some(&details))?;
-            let sql = "INSERT INTO review(subject, approved, envelope, leaf) VALUES(?1, ?2, ?3, ?4)";
+            let sql = "INSERT INTO review(subject, approved, envelope, leaf) VALUES(?1, ?2, seal('review', ?4, ?3), ?4)";
             let row = params![text(&review.subject), review.approved, envelope, leaf];
             tx.execute(sql, row).map_err(database(tx)).map(|_| ())
         })
@@ -105,10 +103,11 @@ impl Ledger {
     /// # Errors
     /// The database.
     pub fn queue(&self) -> Result<Vec<Waiting>, LedgerError> {
-        let sql = "SELECT waiting.number, kind, subject, about, since,
+        let sql = "SELECT waiting.number, kind, subject, unseal('details', log_detail.leaf, sealed), since,
                      (SELECT approved FROM review WHERE review.subject = waiting.subject ORDER BY number DESC LIMIT 1),
-                     CASE kind WHEN 'release' THEN (SELECT bytes FROM release WHERE release.job = waiting.job AND release.round = waiting.round) END
-                   FROM waiting ORDER BY waiting.number";
+                     CASE kind WHEN 'release' THEN (SELECT unseal('release', release.job || ' ' || release.round, bytes) FROM release
+                       WHERE release.job = waiting.job AND release.round = waiting.round) END
+                   FROM waiting LEFT JOIN log_detail USING(leaf) ORDER BY waiting.number";
         let read = |row: &Row<'_>| {
             let json = |column: usize, text: &[u8]| {
                 let wrong =
@@ -123,7 +122,7 @@ impl Ledger {
                 number: row.get::<_, i64>(0)?.unsigned_abs(),
                 kind: if row.get::<_, String>(1)? == "release" { Kind::Release } else { Kind::Job },
                 subject,
-                about: json(3, row.get::<_, String>(3)?.as_bytes())?,
+                about: crate::log::details(row.get::<_, Option<Vec<u8>>>(3)?.as_deref()).map_or(Value::Null, Value::Object),
                 since_ms: row.get(4)?,
                 approved: row.get(5)?,
                 release,
@@ -168,16 +167,16 @@ impl Ledger {
         self.transaction(|tx| evidence(tx, job, round))
     }
 
-    /// How many releases went before, by the same component over the same columns of the same people. One that is still to leave is not known of.
+    /// How many releases, drawn each for itself, went before, by the same component over the same columns of the same people. One that is still to leave is not known of.
     ///
     /// # Errors
     /// The database.
     pub(crate) fn similar(&self, job: JobId) -> Result<u64, LedgerError> {
         self.transaction(|tx| {
             let sql = "SELECT COUNT(*) FROM job_account AS this JOIN job_account AS other USING(component, columns, population)
-                       JOIN release ON release.job = other.job
+                       JOIN charge ON charge.job = other.job JOIN release ON release.job = charge.job AND release.round = charge.round
                        JOIN departure ON departure.job = release.job AND departure.round = release.round
-                       WHERE this.job = ?1 AND other.job <> this.job AND sha256 <> ?2 AND code <> 'repeated'";
+                       WHERE this.job = ?1 AND other.job <> this.job AND sha256 <> ?2 AND charge.moment > 0";
             let row = params![job.to_string(), nothing().to_string()];
             tx.query_row(sql, row, |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(database(tx))
         })
@@ -204,7 +203,8 @@ pub(super) fn release(tx: &Transaction<'_>, job: JobId, round: u32) -> Result<Op
 
 /// What the airlock found about a round's release.
 pub(super) fn evidence(tx: &Transaction<'_>, job: JobId, round: u32) -> Result<Option<Value>, LedgerError> {
-    let sql = "SELECT evidence FROM release WHERE job = ?1 AND round = ?2";
-    let found: Option<String> = tx.query_row(sql, params![job.to_string(), round], |row| row.get(0)).map_err(database(tx))?;
-    Ok(found.and_then(|text| serde_json::from_str(&text).ok()))
+    let sql = "SELECT unseal('evidence', job || ' ' || round, evidence) FROM release WHERE job = ?1 AND round = ?2";
+    let found: Option<Vec<u8>> = tx.query_row(sql, params![job.to_string(), round], |row| row.get(0)).map_err(database(tx))?;
+    let found: Option<Value> = found.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    Ok(found.and_then(|found| found.get("found").filter(|found| !found.is_null()).cloned()))
 }

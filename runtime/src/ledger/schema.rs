@@ -2,7 +2,8 @@
 //!
 //! *In*: a path. *Out*: an open database whose settings were read back. *Refuses*: a damaged file, settings that did not take.
 //! The rules stand in the database itself: charges and releases are append-only, a release needs a charge, each of them a leaf of the log; what is committed
-//! to jobs is kept by triggers and cannot pass the cap when a job reserves.
+//! to jobs is kept by triggers and cannot pass the cap when a job reserves. What was computed from data, and what is about persons, is sealed: `bytes`,
+//! `evidence`, `envelope`, the log's details. A researcher's name in `job` is a keyed hash of it.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -10,11 +11,11 @@ use std::str::FromStr;
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 use vestibule_protocol::privacy::Rho;
 
-use super::{Account, JobAccount};
+use super::{Account, JobAccount, Seal};
 use crate::log;
 
 /// Which tables these are.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS account(
@@ -24,7 +25,7 @@ CREATE TABLE IF NOT EXISTS account(
 CREATE TABLE IF NOT EXISTS dataset(dataset TEXT PRIMARY KEY, population TEXT NOT NULL REFERENCES account(population)) STRICT;
 CREATE TABLE IF NOT EXISTS job(
   job TEXT PRIMARY KEY CHECK(length(job) = 32), manifest TEXT NOT NULL, charter TEXT NOT NULL, dataset TEXT NOT NULL REFERENCES dataset(dataset),
-  researcher TEXT NOT NULL, title TEXT NOT NULL, component TEXT NOT NULL, columns TEXT NOT NULL, admitted INTEGER NOT NULL,
+  researcher TEXT NOT NULL, component TEXT NOT NULL, columns TEXT NOT NULL, admitted INTEGER NOT NULL,
   leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), ended INTEGER NOT NULL DEFAULT 0 CHECK(ended IN (0, 1))) STRICT;
 CREATE TABLE IF NOT EXISTS reservation(
   job TEXT PRIMARY KEY REFERENCES job(job), rho INTEGER NOT NULL CHECK(rho > 0),
@@ -35,8 +36,8 @@ CREATE TABLE IF NOT EXISTS charge(
   charged INTEGER NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), PRIMARY KEY(job, round)) STRICT;
 CREATE INDEX IF NOT EXISTS charge_request ON charge(request);
 CREATE TABLE IF NOT EXISTS release(
-  job TEXT NOT NULL, round INTEGER NOT NULL, bytes BLOB NOT NULL, sha256 TEXT NOT NULL, code TEXT NOT NULL,
-  released INTEGER NOT NULL, leaves INTEGER NOT NULL, evidence TEXT, hold TEXT, PRIMARY KEY(job, round),
+  job TEXT NOT NULL, round INTEGER NOT NULL, bytes BLOB NOT NULL, sha256 TEXT NOT NULL, leaves INTEGER NOT NULL, evidence BLOB, hold TEXT,
+  PRIMARY KEY(job, round),
   FOREIGN KEY(job, round) REFERENCES charge(job, round)) STRICT;
 CREATE TABLE IF NOT EXISTS departure(
   job TEXT NOT NULL, round INTEGER NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), PRIMARY KEY(job, round),
@@ -47,7 +48,7 @@ CREATE TABLE IF NOT EXISTS rejection(
   hour INTEGER NOT NULL, code TEXT NOT NULL, leaf INTEGER NOT NULL REFERENCES log_leaf(number), PRIMARY KEY(hour, code)) STRICT;
 CREATE TABLE IF NOT EXISTS waiting(
   number INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL UNIQUE, job TEXT NOT NULL, round INTEGER NOT NULL,
-  kind TEXT NOT NULL CHECK(kind IN ('job', 'release')), about TEXT NOT NULL, since INTEGER NOT NULL,
+  kind TEXT NOT NULL CHECK(kind IN ('job', 'release')), since INTEGER NOT NULL,
   leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
 CREATE TABLE IF NOT EXISTS review(
   number INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL, approved INTEGER NOT NULL CHECK(approved IN (0, 1)),
@@ -84,14 +85,12 @@ CREATE TRIGGER IF NOT EXISTS reservation_fixed BEFORE UPDATE ON reservation BEGI
 CREATE TRIGGER IF NOT EXISTS reservation_kept BEFORE DELETE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, charter, dataset, researcher, component, columns, admitted, leaf ON job
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS job_title_erased BEFORE UPDATE OF title ON job WHEN NEW.title <> ''
-  BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS job_stays_ended BEFORE UPDATE OF ended ON job WHEN NEW.ended < OLD.ended
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS job_kept BEFORE DELETE ON job BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS charge_fixed BEFORE UPDATE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS charge_kept BEFORE DELETE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS waiting_fixed BEFORE UPDATE OF number, subject, job, round, kind, since, leaf ON waiting BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS waiting_fixed BEFORE UPDATE ON waiting BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS waiting_kept BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS review_fixed BEFORE UPDATE OF number, subject, approved, leaf ON review BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS review_erased BEFORE UPDATE OF envelope ON review WHEN length(NEW.envelope) > 0
@@ -101,7 +100,7 @@ CREATE TRIGGER IF NOT EXISTS policy_fixed BEFORE UPDATE ON policy BEGIN SELECT R
 CREATE TRIGGER IF NOT EXISTS policy_kept BEFORE DELETE ON policy BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS departure_fixed BEFORE UPDATE ON departure BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS departure_kept BEFORE DELETE ON departure BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS release_fixed BEFORE UPDATE OF job, round, sha256, code, released, leaves, hold ON release
+CREATE TRIGGER IF NOT EXISTS release_fixed BEFORE UPDATE OF job, round, sha256, leaves, hold ON release
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS release_retired BEFORE UPDATE OF bytes, evidence ON release
   WHEN length(NEW.bytes) > 0 OR NEW.evidence IS NOT NULL
@@ -121,8 +120,9 @@ const PRAGMAS: [(&str, &str, &str); 7] = [
     ("secure_delete", "ON", "1"),
 ];
 
-pub(super) fn open(path: &Path) -> Result<Connection, String> {
+pub(super) fn open(path: &Path, seal: &Seal) -> Result<Connection, String> {
     let mut connection = Connection::open(path).map_err(|error| error.to_string())?;
+    seal.serve(&connection).map_err(|error| error.to_string())?;
     for (name, value, want) in PRAGMAS {
         let set = |row: &Row<'_>| row.get::<_, rusqlite::types::Value>(0);
         connection.execute_batch(&format!("PRAGMA {name} = {value}")).map_err(|error| error.to_string())?;
@@ -178,8 +178,8 @@ where
 
 pub(super) fn accounts(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Account>> {
     let mut jobs = tx.prepare(
-        "SELECT job, researcher, title, reserved_rho, spent_rho, rounds, ended, dataset FROM job_account WHERE population = ?1
-         ORDER BY number",
+        "SELECT job, reserved_rho, spent_rho, rounds, ended, dataset, unseal('details', log_detail.leaf, sealed)
+         FROM job_account LEFT JOIN log_detail USING(leaf) WHERE population = ?1 ORDER BY number",
     )?;
     let mut accounts =
         tx.prepare("SELECT population, cap_rho, cap_delta, committed_rho, spent_moments FROM account ORDER BY population")?;
@@ -188,10 +188,12 @@ pub(super) fn accounts(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Account>> {
     while let Some(row) = rows.next()? {
         let population: String = row.get(0)?;
         let job = |row: &Row<'_>| {
-            let (reserved, spent) = (rho(row, 3)?, rho(row, 4)?);
-            let (rounds, ended) = (row.get(5)?, row.get(6)?);
-            let (job, researcher, title, dataset) = (parsed(row, 0)?, parsed(row, 1)?, row.get(2)?, parsed(row, 7)?);
-            Ok(JobAccount { job, dataset, researcher, title, reserved, spent, rounds, ended })
+            let (reserved, spent) = (rho(row, 1)?, rho(row, 2)?);
+            let (job, rounds, ended, dataset) = (parsed(row, 0)?, row.get(3)?, row.get(4)?, parsed(row, 5)?);
+            let details = log::details(row.get::<_, Option<Vec<u8>>>(6)?.as_deref()).unwrap_or_default();
+            let text = |name: &str| details.get(name)?.as_str().map(str::to_owned);
+            let researcher = text("researcher").and_then(|name| name.parse().ok());
+            Ok(JobAccount { job, dataset, researcher, title: text("title"), reserved, spent, rounds, ended })
         };
         let jobs = jobs.query_map([&population], job)?.collect::<rusqlite::Result<Vec<_>>>()?;
         let spent = jobs.iter().try_fold(Rho::ZERO, |sum, job| sum.checked_add(job.spent)).unwrap_or(Rho::from_pico(u64::MAX));

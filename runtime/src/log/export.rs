@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use vestibule_protocol::log::checkpoint::Checkpoint;
 use vestibule_protocol::log::tree::Nodes as _;
 
-use super::verify::{LogCheckError, open};
-use super::{Stored, leaf};
+use super::verify::LogCheckError;
+use super::{Source, Stored, leaf};
 
 /// Hashes, or entries, of a whole tile.
 const WIDTH: u64 = 256;
@@ -28,23 +28,20 @@ pub struct Exported {
     pub files: u64,
 }
 
-/// Writes the log in the ledger's `file` into `out`.
+/// Writes the log into `out`.
 ///
 /// # Errors
 /// There is no ledger that could be read, it was never witnessed, or a file cannot be written.
-pub fn export(file: &Path, out: &Path) -> Result<Exported, LogCheckError> {
-    let error = |why: rusqlite::Error| LogCheckError::new(file, why.to_string());
-    if !file.is_file() {
-        return Err(LogCheckError::new(file, "there is no ledger here".to_owned()));
-    }
-    let connection = open(file).map_err(error)?;
+pub fn export(source: &Source, out: &Path) -> Result<Exported, LogCheckError> {
+    let error = |why: rusqlite::Error| source.error(why);
+    let connection = source.open()?;
     let sql = "SELECT note FROM log_checkpoint ORDER BY size DESC LIMIT 1";
     let note: Option<String> =
         rusqlite::OptionalExtension::optional(connection.query_row(sql, [], |row| row.get(0))).map_err(error)?;
     let text = note.as_deref().and_then(|note| note.split("\n\n").next()).map(|text| format!("{text}\n"));
     let checkpoint = text.as_deref().and_then(Checkpoint::parse);
     let (Some(note), Some(checkpoint)) = (note, checkpoint) else {
-        return Err(LogCheckError::new(file, "no checkpoint of this log was witnessed yet".to_owned()));
+        return Err(source.error("no checkpoint of this log was witnessed yet"));
     };
     let mut files = 0;
     let mut put = |path: PathBuf, bytes: &[u8]| {
@@ -70,8 +67,7 @@ pub fn export(file: &Path, out: &Path) -> Result<Exported, LogCheckError> {
                 let mut entries = Vec::new();
                 for number in from..until {
                     let body = leaf(&connection, number).map_err(error)?;
-                    let length = u16::try_from(body.len())
-                        .map_err(|_| LogCheckError::new(file, format!("leaf {number} is too long")))?;
+                    let length = u16::try_from(body.len()).map_err(|_| source.error(format!("leaf {number} is too long")))?;
                     entries.extend_from_slice(&length.to_be_bytes());
                     entries.extend_from_slice(&body);
                 }
@@ -105,7 +101,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ledger::Ledger;
+    use crate::ledger::{Ledger, Seal};
     use vestibule_protocol::digest::Digest;
     use vestibule_protocol::key::SecretKey;
     use vestibule_protocol::log::leaf::Event;
@@ -117,15 +113,17 @@ mod tests {
         assert_eq!(path("entries", 5, 12), Path::new("tile/entries/005.p/12"));
         let temp = tempfile::tempdir().unwrap();
         let (file, out) = (temp.path().join("ledger.sqlite"), temp.path().join("out"));
-        let ledger = Ledger::open(&file).unwrap();
-        assert!(export(&file, &out).unwrap_err().to_string().contains("witnessed"));
+        // Digests and tiles are for whoever has no keys.
+        let source = Source::new(&file, None);
+        let ledger = Ledger::open(&file, &Seal::for_tests()).unwrap();
+        assert!(export(&source, &out).unwrap_err().to_string().contains("witnessed"));
         for second in 0..600 {
             ledger.record(Event::Heartbeat, None, Duration::from_secs(second)).unwrap();
         }
         let (checkpoint, note) = ledger.checkpoint(&SecretKey::from_seed([1; 32]).unwrap()).unwrap();
         ledger.keep(checkpoint.size, &note).unwrap();
         ledger.record(Event::Heartbeat, None, Duration::from_secs(600)).unwrap();
-        let exported = export(&file, &out).unwrap();
+        let exported = export(&source, &out).unwrap();
         assert_eq!(
             (exported.size, exported.files),
             (600, 8),

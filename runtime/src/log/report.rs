@@ -20,8 +20,8 @@ use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::release::Release;
 use vestibule_protocol::review::Subject;
 
-use super::verify::{LogCheckError, open};
-use super::{Line, inclusion, read};
+use super::verify::LogCheckError;
+use super::{Line, Source, inclusion, read};
 
 /// What a site did.
 #[derive(Debug, Clone, Serialize)]
@@ -119,14 +119,14 @@ pub struct Proof {
     pub proof: Option<String>,
 }
 
-/// Reports on the log in the ledger's `file`; `charters` is the site's folder of charters.
+/// Reports on a log; `charters` is the site's folder of charters.
 ///
 /// # Errors
 /// There is no ledger that could be read.
-pub fn report(file: &Path, charters: &Path) -> Result<Report, LogCheckError> {
-    let lines = read(file, None)?;
-    let error = |why: rusqlite::Error| LogCheckError::new(file, why.to_string());
-    let connection = open(file).map_err(error)?;
+pub fn report(source: &Source, charters: &Path) -> Result<Report, LogCheckError> {
+    let lines = read(source, None)?;
+    let error = |why: rusqlite::Error| source.error(why);
+    let connection = source.open()?;
     let sql = "SELECT note FROM log_checkpoint ORDER BY size DESC LIMIT 1";
     let note: Option<String> = connection.query_row(sql, [], |row| row.get(0)).optional().map_err(error)?;
     let size = note.as_deref().and_then(|note| Checkpoint::parse(&(note.split("\n\n").next()?.to_owned() + "\n")));
@@ -199,9 +199,9 @@ pub fn report(file: &Path, charters: &Path) -> Result<Report, LogCheckError> {
 
 /// The names and lengths of what a round released.
 fn shape(connection: &rusqlite::Connection, job: JobId, round: usize) -> rusqlite::Result<Vec<(String, usize)>> {
-    let sql = "SELECT bytes FROM release WHERE job = ?1 AND round = ?2";
+    let sql = "SELECT unseal('release', job || ' ' || round, bytes) FROM release WHERE job = ?1 AND round = ?2";
     let round = i64::try_from(round).unwrap_or(i64::MAX);
-    let bytes: Option<Vec<u8>> = connection.query_row(sql, (job.to_string(), round), |row| row.get(0)).optional()?;
+    let bytes: Option<Vec<u8>> = connection.query_row(sql, (job.to_string(), round), |row| row.get(0)).optional()?.flatten();
     let release = bytes.and_then(|bytes| serde_json::from_slice::<Release>(&bytes).ok());
     let statistics = release.map(|release| release.statistics).unwrap_or_default();
     Ok(statistics.into_iter().map(|statistic| (statistic.name, statistic.steps.len())).collect())

@@ -18,9 +18,10 @@ use vestibule_protocol::log::leaf::{Event, nothing};
 use vestibule_protocol::log::proof::LeafProof;
 use vestibule_protocol::review::Subject;
 
-use super::verify::{LogCheckError, open};
-use super::{Line, inclusion, read};
+use super::verify::LogCheckError;
+use super::{Line, Source, inclusion, read};
 use crate::home::{LEDGER, TRUST};
+use crate::ledger::Seal;
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,22 +56,22 @@ impl Writing<'_> {
     }
 }
 
-/// Writes the crate of a job into `out`, from the site's folder.
+/// Writes the crate of a job into `out`, from the site's folder. Without `seal`, its sealed records (the terms, what left, signed words) are not in it.
 ///
 /// # Errors
 /// The site knows no such job, its ledger cannot be read, or a file cannot be written.
-pub fn ro_crate(site: &Path, job: JobId, out: &Path) -> Result<RoCrate, LogCheckError> {
-    let file = site.join(LEDGER);
-    let error = |why: rusqlite::Error| LogCheckError::new(&file, why.to_string());
-    let lines = read(&file, None)?;
-    let connection = open(&file).map_err(error)?;
+pub fn ro_crate(site: &Path, seal: Option<Seal>, job: JobId, out: &Path) -> Result<RoCrate, LogCheckError> {
+    let source = Source::new(site.join(LEDGER), seal);
+    let error = |why: rusqlite::Error| source.error(why);
+    let lines = read(&source, None)?;
+    let connection = source.open()?;
     let admitted = lines.iter().find_map(|line| match &line.leaf.event {
         Event::Job { job: found, manifest, charter, dataset, .. } if *found == job => {
             Some((line, *manifest, *charter, dataset.clone()))
         }
         _ => None,
     });
-    let unknown = || LogCheckError::new(&file, format!("the log does not say that the job {job} was admitted"));
+    let unknown = || source.error(format!("the log does not say that the job {job} was admitted"));
     let (admission, manifest, charter, dataset) = admitted.ok_or_else(unknown)?;
     let mut writing = Writing { out, parts: vec![], graph: vec![] };
     let detail = |name: &str| admission.details.as_ref().and_then(|details| details.get(name)?.as_str().map(str::to_owned));
@@ -141,9 +142,11 @@ pub fn ro_crate(site: &Path, job: JobId, out: &Path) -> Result<RoCrate, LogCheck
                 releases.extend(result);
             }
             Event::Reviewed { approved, .. } => {
-                let sql = "SELECT envelope FROM review WHERE leaf = ?1 AND length(envelope) > 0";
+                let sql = "SELECT unseal('review', leaf, envelope) FROM review WHERE leaf = ?1";
                 let row = params![super::signed(line.number)];
-                let signed: Option<Vec<u8>> = connection.query_row(sql, row, |row| row.get(0)).optional().map_err(error)?;
+                let signed: Option<Option<Vec<u8>>> =
+                    connection.query_row(sql, row, |row| row.get(0)).optional().map_err(error)?;
+                let signed = signed.flatten();
                 let what = "A person's decision, signed (DSSE)";
                 let file = signed
                     .map(|signed| writing.put(&format!("reviews/{}.json", line.number), &signed, what, JSON))
@@ -224,8 +227,8 @@ impl Proofs {
 }
 
 fn released(connection: &Connection, job: JobId, round: u32) -> rusqlite::Result<Option<Vec<u8>>> {
-    let sql = "SELECT bytes FROM release WHERE job = ?1 AND round = ?2";
-    connection.query_row(sql, params![job.to_string(), round], |row| row.get(0)).optional()
+    let sql = "SELECT unseal('release', job || ' ' || round, bytes) FROM release WHERE job = ?1 AND round = ?2";
+    connection.query_row(sql, params![job.to_string(), round], |row| row.get(0)).optional().map(Option::flatten)
 }
 
 fn moment(at_ms: i64) -> String {

@@ -1,6 +1,6 @@
 //! The signed documents that a log speaks of: whether they are there, are what its leaves name, and were signed by whoever had to.
 //!
-//! *In*: a site's folder or a copy of it, what its leaves replay to, the consortium's trust bundle where it is known. *Out*: what is wrong, each with its
+//! *In*: a site's folder or a copy of it, what opens its sealed records where that is known, what its leaves replay to, the consortium's trust bundle where it is known. *Out*: what is wrong, each with its
 //! place. *Trusts*: nothing in the folder. A document whose signer the bundle no longer names is told; one that was erased, as the settings say, is
 //! not missed.
 
@@ -18,9 +18,10 @@ use vestibule_protocol::name::Name;
 use vestibule_protocol::review::Review;
 use vestibule_protocol::trust::Trust;
 
-use super::verify::{Found, LogCheckError, open};
-use super::{Line, read};
+use super::verify::{Found, LogCheckError};
+use super::{Line, Source, read};
 use crate::home::LEDGER;
+use crate::ledger::Seal;
 use crate::policy::rules::Rules;
 use crate::policy::signed;
 
@@ -28,13 +29,17 @@ use crate::policy::signed;
 ///
 /// # Errors
 /// There is no ledger that could be read.
-pub fn signatures(dir: &Path, replay: &Replay, whose: Option<(&Trust, &Name)>) -> Result<Vec<Found>, LogCheckError> {
-    let file = dir.join(LEDGER);
-    let error = |why: rusqlite::Error| LogCheckError::new(&file, why.to_string());
-    let connection = open(&file).map_err(error)?;
+pub fn signatures(
+    (dir, seal): (&Path, Option<Seal>),
+    replay: &Replay,
+    whose: Option<(&Trust, &Name)>,
+) -> Result<Vec<Found>, LogCheckError> {
+    let source = Source::new(dir.join(LEDGER), seal);
+    let error = |why: rusqlite::Error| source.error(why);
+    let connection = source.open()?;
     let mut check = Check { dir, found: vec![] };
     check.policies(replay, whose.map(|(_, site)| site));
-    for line in read(&file, None)? {
+    for line in read(&source, None)? {
         check.charter(&line);
         if let Some((trust, _)) = whose {
             check.manifest(&line, &keys(trust));
@@ -115,12 +120,14 @@ impl Check<'_> {
     /// What people decided they signed, as it stands in the log.
     fn reviews(&mut self, connection: &Connection, keys: &[PublicKey]) -> rusqlite::Result<()> {
         let mut statement = connection
-            .prepare("SELECT leaf, subject, approved, envelope FROM review WHERE length(envelope) > 0 ORDER BY number")?;
+            .prepare("SELECT leaf, subject, approved, unseal('review', leaf, envelope) FROM review WHERE length(envelope) > 0 ORDER BY number")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (leaf, subject, approved): (i64, String, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let place = format!("decision of leaf {leaf}");
-            match Review::verify(&row.get::<_, Vec<u8>>(3)?, keys) {
+            // `verify` tells of what does not open.
+            let Some(envelope) = row.get::<_, Option<Vec<u8>>>(3)? else { continue };
+            match Review::verify(&envelope, keys) {
                 Ok((review, _)) => {
                     if serde_json::to_string(&review.subject).ok() != Some(subject) || review.approved != approved {
                         self.wrong(place, "what was signed is another decision");

@@ -10,10 +10,10 @@ use vestibule_protocol::manifest::Manifest;
 use vestibule_protocol::privacy::Rho;
 
 use super::*;
-use crate::admission::tests::{NOW, manifest, verified};
+use crate::admission::tests::{manifest, verified};
 use crate::dataset::DatasetInfo;
 use crate::home::Settings;
-use crate::ledger::{Admission, Ledger, Purse, Settled};
+use crate::ledger::{Admission, Ledger, Purse, Seal, Settled};
 use crate::policy::decide;
 
 const AT: Duration = Duration::from_secs(1_795_000_000);
@@ -24,7 +24,7 @@ fn key() -> SecretKey {
 
 /// Two jobs: one with an answer and ended, one charged and open; refusals, an operator's command; checkpoints on the way.
 fn busy(file: &std::path::Path) -> Ledger {
-    let ledger = Ledger::open(file).unwrap();
+    let ledger = Ledger::open(file, &Seal::for_tests()).unwrap();
     let info = DatasetInfo::for_tests("cohort", manifest(1).dictionary);
     let purse = Purse {
         population: "cohort".parse().unwrap(),
@@ -54,7 +54,6 @@ fn busy(file: &std::path::Path) -> Ledger {
             &charged,
             &Settled { release: Some(b"noised".to_vec()), leaves_ms: 1_795_000_003_000, hold: None },
             ("released", None),
-            NOW,
         )
         .unwrap();
     ledger.depart(job, 0, AT).unwrap();
@@ -75,23 +74,24 @@ fn a_whole_log_verifies_and_recomputes_the_ledger() {
     let file = temp.path().join("ledger.sqlite");
     let ledger = busy(&file);
     let account = ledger.accounts().unwrap().remove(0);
-    let verified = verify(&file, key().public(), None).unwrap();
+    let verified = verify(&Source::for_tests(&file), key().public(), None).unwrap();
     assert_eq!(verified.found, []);
     let replayed = verified.replay.accounts[&"cohort".parse().unwrap()];
     assert_eq!(replayed.spent_rho_pico, account.spent.pico());
     assert_eq!(replayed.committed_rho_pico, account.spent.pico() + account.reserved.pico());
     assert_eq!(replayed.moments_femto, account.moments_femto);
     assert_eq!((verified.checkpoints, verified.erased), (2, 0));
-    let kinds: Vec<String> = read(&file, None).unwrap().iter().map(|line| words(&line.leaf.event).0).collect();
+    let kinds: Vec<String> =
+        read(&Source::for_tests(&file), None).unwrap().iter().map(|line| words(&line.leaf.event).0).collect();
     let want = "operator account job reserved charged settled ended refused rejected job reserved charged";
     assert_eq!(kinds.join(" "), want, "one leaf for each step, and one for the same refusal");
     // A log's time never goes back: the answer left three seconds later, so nothing after it is earlier.
-    let times: Vec<i64> = read(&file, None).unwrap().iter().map(|line| line.leaf.at_ms).collect();
+    let times: Vec<i64> = read(&Source::for_tests(&file), None).unwrap().iter().map(|line| line.leaf.at_ms).collect();
     assert!(times.is_sorted() && times.last() == Some(&1_795_000_003_000));
     assert_eq!(ledger.time(Duration::from_secs(5)).unwrap(), Duration::from_millis(1_795_000_003_000));
     // Another key signed nothing here.
     let other = SecretKey::from_seed([8; 32]).unwrap().public();
-    assert!(verify(&file, other, None).unwrap().found.iter().all(|found| found.why.contains("not signed")));
+    assert!(verify(&Source::for_tests(&file), other, None).unwrap().found.iter().all(|found| found.why.contains("not signed")));
 }
 
 #[test]
@@ -100,17 +100,17 @@ fn details_are_erased_without_a_change_of_the_tree() {
     let file = temp.path().join("ledger.sqlite");
     let ledger = busy(&file);
     assert_eq!(ledger.erase(AT, AT).unwrap(), 0, "nothing is as old");
-    let present = || read(&file, None).unwrap().iter().filter(|line| line.details.is_some()).count();
+    let present = || read(&Source::for_tests(&file), None).unwrap().iter().filter(|line| line.details.is_some()).count();
     let before = present();
     // All but those of the job that began after the answer had left, three seconds later.
     assert_eq!(ledger.erase(AT + Duration::from_secs(1), AT).unwrap(), 2);
     assert_eq!(present(), before - 2);
     drop(ledger);
-    let verified = verify(&file, key().public(), None).unwrap();
+    let verified = verify(&Source::for_tests(&file), key().public(), None).unwrap();
     assert_eq!((verified.found, verified.erased), (vec![], 2));
     // What is deleted without a word is missed.
     Connection::open(&file).unwrap().execute_batch("DELETE FROM log_detail").unwrap();
-    let found = verify(&file, key().public(), None).unwrap().found;
+    let found = verify(&Source::for_tests(&file), key().public(), None).unwrap().found;
     assert!(found[0].why.contains("the log says that 2 were erased"), "{found:?}");
 }
 
@@ -127,7 +127,7 @@ fn tampered(sql: &str) -> Vec<Found> {
     connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON").unwrap();
     connection.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     drop(connection);
-    verify(&file, key().public(), None).unwrap().found
+    verify(&Source::for_tests(&file), key().public(), None).unwrap().found
 }
 
 #[test]
@@ -145,14 +145,18 @@ fn every_change_is_found_and_placed() {
         ("UPDATE job SET manifest = 'sha256:00'", "job", "manifest is"),
         ("UPDATE reservation SET rho = 1", "reservation", "rho is 1"),
         ("INSERT INTO reservation SELECT 'ffffffffffffffffffffffffffffffff', 5, 7", "reservation", "no leaf says so"),
+        ("INSERT INTO release SELECT job, 7, bytes, sha256, leaves, evidence, hold FROM release", "release", "no leaf says"),
+        ("UPDATE release SET bytes = x'01'", "release", "does not open"),
+        ("UPDATE release SET sha256 = 'sha256:' || lower(hex(zeroblob(32)))", "release", "something else left"),
+        ("UPDATE release SET sha256 = 'sha256:' || lower(hex(zeroblob(32)))", "release", "not those of its digest"),
+        ("UPDATE release SET evidence = bytes", "evidence of release", "another's place"),
+        ("UPDATE log_detail SET sealed = x'00' WHERE leaf = 0", "details of leaf 0", "does not open"),
         (
-            "INSERT INTO release SELECT job, 7, bytes, sha256, code, released, leaves, evidence, hold FROM release",
-            "release",
-            "no leaf says",
+            "UPDATE log_detail SET sealed = (SELECT sealed FROM log_detail WHERE leaf = 2) WHERE leaf = 0",
+            "details of leaf 0",
+            "another's place",
         ),
-        ("UPDATE release SET bytes = x'01'", "release", "something else left"),
-        ("UPDATE log_detail SET details = '{}' WHERE leaf = 0", "details of leaf 0", "promises"),
-        ("INSERT INTO log_detail SELECT 3, salt, details FROM log_detail WHERE leaf = 0", "details of leaf 3", "promises"),
+        ("INSERT INTO log_detail SELECT 3, sealed FROM log_detail WHERE leaf = 0", "details of leaf 3", "promises none"),
         ("UPDATE log_node SET hash = zeroblob(32) WHERE level = 1 AND number = 0", "log_node 1/0", "not the hash"),
         // The log itself: a leaf that is changed, left out, cut off.
         (
@@ -173,12 +177,43 @@ fn every_change_is_found_and_placed() {
 }
 
 #[test]
+fn without_the_keys_everything_but_what_is_sealed_is_verified() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("ledger.sqlite");
+    drop(busy(&file));
+    let sealed =
+        read(&Source::for_tests(&file), None).unwrap().iter().filter(|line| line.leaf.details.is_some()).count() as u64;
+    let closed = Source::new(&file, None);
+    let found = verify(&closed, key().public(), None).unwrap();
+    // Besides details: a release, and what the airlock found.
+    assert_eq!((found.found, found.sealed), (vec![], sealed + 2));
+    let lines = read(&closed, None).unwrap();
+    assert!(lines.iter().all(|line| line.details.is_none()));
+    assert_eq!(lines.iter().filter(|line| line.sealed).count() as u64, sealed);
+    let page = serde_json::to_string(&report(&closed, temp.path()).unwrap()).unwrap();
+    assert!(!page.contains("\"ada\"") && page.contains("cohort"), "{page}");
+    let page = serde_json::to_string(&report(&Source::for_tests(&file), temp.path()).unwrap()).unwrap();
+    assert!(page.contains("\"ada\""), "{page}");
+    // Other keys are wrong keys, not none.
+    let other = Seal::from_bytes(&zeroize::Zeroizing::new([6; 32]));
+    let found = verify(&Source::new(&file, Some(other)), key().public(), None).unwrap();
+    assert_eq!((found.found.len() as u64, found.sealed), (sealed + 2, 0), "{:?}", found.found);
+    // The file itself says none of it to whoever reads its bytes.
+    for name in std::fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().path()) {
+        let bytes = std::fs::read(&name).unwrap();
+        for secret in ["noised", "too much", "\"user\"", "A job"] {
+            assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret} in {}", name.display());
+        }
+    }
+}
+
+#[test]
 fn a_log_that_was_written_anew_is_not_the_one_that_was_signed() {
     // Everything is recomputed after a change, as the owner of the machine could: only the signed checkpoints know.
     let temp = tempfile::tempdir().unwrap();
     let (one, two) = (temp.path().join("one.sqlite"), temp.path().join("two.sqlite"));
     drop(busy(&one));
-    let ledger = Ledger::open(&two).unwrap();
+    let ledger = Ledger::open(&two, &Seal::for_tests()).unwrap();
     ledger.record(Event::Heartbeat, None, AT).unwrap();
     drop(ledger);
     let connection = Connection::open(&two).unwrap();
@@ -190,7 +225,7 @@ fn a_log_that_was_written_anew_is_not_the_one_that_was_signed() {
         )
         .unwrap();
     drop(connection);
-    let found = verify(&two, key().public(), None).unwrap().found;
+    let found = verify(&Source::for_tests(&two), key().public(), None).unwrap().found;
     assert!(found.iter().any(|found| found.why.contains("1 leaves only")), "{found:#?}");
 }
 
@@ -199,8 +234,8 @@ fn a_ledger_of_other_tables_is_not_opened() {
     let temp = tempfile::tempdir().unwrap();
     let file = temp.path().join("ledger.sqlite");
     Connection::open(&file).unwrap().execute_batch("CREATE TABLE account(population TEXT)").unwrap();
-    let error = Ledger::open(&file).unwrap_err();
+    let error = Ledger::open(&file, &Seal::for_tests()).unwrap_err();
     assert!(error.to_string().contains("version 0"), "{error}");
-    let error = verify(&temp.path().join("none.sqlite"), key().public(), None).unwrap_err();
+    let error = verify(&Source::for_tests(&temp.path().join("none.sqlite")), key().public(), None).unwrap_err();
     assert_eq!(error.code(), "log-unreadable");
 }

@@ -2,23 +2,25 @@
 //!
 //! *In*: the ledger's file, the key that signs the log, and the witnesses' policy if it is known. *Out*: what the log and the ledger say, and
 //! everything that is wrong, with its place. *Trusts*: the key it is given, and nothing in the file. Every leaf is hashed again, the
-//! ledger is recomputed from the leaves and compared row by row, every checkpoint's root and signatures are checked, and details are
-//! held against what their leaf promised.
+//! ledger is recomputed from the leaves and compared row by row, every checkpoint's root and signatures are checked, and details and releases are
+//! held against what their leaf promised. The last takes the site's keys: without them it is said how many records were not opened.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, Row, params_from_iter};
+use rusqlite::{Connection, Row, params_from_iter};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::log::checkpoint::Checkpoint;
-use vestibule_protocol::log::leaf::{Leaf, SALT_BYTES, commitment, nothing};
+use vestibule_protocol::log::leaf::{Leaf, commitment, nothing};
 use vestibule_protocol::log::note;
 use vestibule_protocol::log::policy::Policy;
 use vestibule_protocol::log::replay::Replay;
 use vestibule_protocol::log::tree::{self, Growing, Nodes};
 use vestibule_protocol::review::Subject;
+
+use super::Source;
 
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -44,6 +46,8 @@ pub struct Verified {
     pub witnessed: u64,
     /// Leaves whose details were erased.
     pub erased: u64,
+    /// Sealed records that were not looked at, since the keys are not known here.
+    pub sealed: u64,
     /// All that is wrong. Empty: the log is whole.
     pub found: Vec<Found>,
 }
@@ -68,41 +72,35 @@ impl LogCheckError {
     }
 }
 
-/// Verifies the log in the ledger's file. `policy` and the name that it has for the site's own witness, where they are known.
+/// Verifies a log. `policy` and the name that it has for the site's own witness, where they are known.
 ///
 /// # Errors
 /// There is no ledger that could be read.
-pub fn verify(file: &Path, key: PublicKey, policy: Option<(&Policy, &str)>) -> Result<Verified, LogCheckError> {
-    let error = |why: String| LogCheckError::new(file, why);
-    if !file.is_file() {
-        return Err(error("there is no ledger here".to_owned()));
-    }
-    let connection = open(file).map_err(|why| error(why.to_string()))?;
-    let mut check = Check { connection: &connection, found: Vec::new() };
-    let damage: String =
-        connection.query_row("PRAGMA quick_check", [], |row| row.get(0)).map_err(|why| error(why.to_string()))?;
+pub fn verify(source: &Source, key: PublicKey, policy: Option<(&Policy, &str)>) -> Result<Verified, LogCheckError> {
+    let error = |why: rusqlite::Error| source.error(why);
+    let connection = source.open()?;
+    let mut check = Check { connection: &connection, keys: source.seal.is_some(), sealed: 0, found: Vec::new() };
+    let damage: String = connection.query_row("PRAGMA quick_check", [], |row| row.get(0)).map_err(error)?;
     if damage != "ok" {
         check.wrong("ledger.sqlite", format!("the file is damaged: {damage}"));
     }
-    let origin = super::origin(&connection).map_err(|why| error(why.to_string()))?;
-    check.whole(origin, key, policy).map_err(|why| error(why.to_string()))
-}
-
-/// Without the rights to write. Where no daemon has it open, nothing at all is made beside it.
-pub(super) fn open(file: &Path) -> rusqlite::Result<Connection> {
-    let mut wal = file.as_os_str().to_owned();
-    wal.push("-wal");
-    if Path::new(&wal).exists() {
-        return Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY);
-    }
-    let escaped: String = file.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
+    let origin = super::origin(&connection).map_err(error)?;
+    check.whole(origin, key, policy).map_err(error)
 }
 
 struct Check<'a> {
     connection: &'a Connection,
+    /// Whether sealed records can be opened.
+    keys: bool,
+    sealed: u64,
     found: Vec<Found>,
+}
+
+/// A sealed record of the ledger.
+enum Opened {
+    Bytes(Vec<u8>),
+    /// Nobody could look at it here, or it was found to be wrong.
+    Closed,
 }
 
 /// Subtrees in memory, recomputed.
@@ -175,7 +173,8 @@ impl Check<'_> {
         self.tables(&replay)?;
         let witnessed = self.witnessed(&origin, key, policy)?;
         let root = growing.root();
-        Ok(Verified { origin, root, replay, checkpoints: notes.len(), witnessed, erased, found: self.found })
+        let Self { sealed, found, .. } = self;
+        Ok(Verified { origin, root, replay, checkpoints: notes.len(), witnessed, erased, sealed, found })
     }
 
     /// The checkpoints that were kept, in the order of their sizes.
@@ -237,16 +236,36 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// What `unseal` made of a record that is there.
+    fn opened(&mut self, place: &str, opened: Option<Vec<u8>>) -> Opened {
+        match opened {
+            Some(bytes) => return Opened::Bytes(bytes),
+            None if self.keys => {
+                let why = "it does not open: it was sealed with other keys, changed, or put in another's place";
+                self.wrong(place, why);
+            }
+            None => self.sealed += 1,
+        }
+        Opened::Closed
+    }
+
     /// Details are what their leaf promised. Returns how many were erased.
     fn details(&mut self, promised: &HashMap<i64, Digest>) -> rusqlite::Result<u64> {
-        let mut statement = self.connection.prepare("SELECT leaf, salt, details FROM log_detail")?;
+        let mut statement = self.connection.prepare("SELECT leaf, unseal('details', leaf, sealed) FROM log_detail")?;
         let mut rows = statement.query([])?;
         let mut seen = 0;
         while let Some(row) = rows.next()? {
-            let (leaf, salt, details): (i64, [u8; SALT_BYTES], String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let leaf: i64 = row.get(0)?;
             seen += 1;
-            if promised.get(&leaf) != Some(&commitment(&salt, &details)) {
-                self.wrong(format!("details of leaf {leaf}"), "they are not what the leaf promises");
+            let place = format!("details of leaf {leaf}");
+            let promised = promised.get(&leaf);
+            if promised.is_none() {
+                self.wrong(&place, "the leaf promises none");
+            }
+            let Opened::Bytes(opened) = self.opened(&place, row.get(1)?) else { continue };
+            let found = opened.split_first_chunk().map(|(salt, details)| commitment(salt, &String::from_utf8_lossy(details)));
+            if promised != found.as_ref() {
+                self.wrong(&place, "they are not what the leaf promises");
             }
         }
         Ok((promised.len() as u64).saturating_sub(seen))
@@ -295,18 +314,21 @@ impl Check<'_> {
         });
         self.same("review", "leaf, subject, approved", 1, rows.collect())?;
         // What left is what was stored; bytes that are kept are those.
-        let mut statement = self.connection.prepare("SELECT job, round, bytes, sha256 FROM release")?;
+        let sql = "SELECT job, round, sha256, length(bytes) = 0, unseal('release', job || ' ' || round, bytes) FROM release";
+        let mut statement = self.connection.prepare(sql)?;
         let mut rows = statement.query([])?;
         let mut retired = 0;
         while let Some(row) = rows.next()? {
-            let (job, number, bytes, sha256): (String, u32, Vec<u8>, String) =
+            let (job, number, sha256, empty): (String, u32, String, bool) =
                 (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
             let place = format!("release {job} {number}");
+            let digest = sha256.parse().unwrap_or_else(|_| nothing());
             // What is no longer kept has its digest still.
-            let gone = bytes.is_empty() && sha256 != nothing().to_string();
-            retired += u64::from(gone);
-            let digest = if gone { sha256.parse().unwrap_or_else(|_| nothing()) } else { Digest::of(&bytes) };
-            if digest.to_string() != sha256 {
+            retired += u64::from(empty && digest != nothing());
+            if !empty
+                && let Opened::Bytes(bytes) = self.opened(&place, row.get(4)?)
+                && Digest::of(&bytes) != digest
+            {
                 self.wrong(&place, "its bytes are not those of its digest");
             }
             let round = job.parse().ok().and_then(|job: JobId| jobs.get(&job)).and_then(|job| job.rounds.get(number as usize));
@@ -318,6 +340,24 @@ impl Check<'_> {
                     self.wrong(&place, format!("leaf {leaf} says that something else left"));
                 }
                 _ => {}
+            }
+        }
+        for (what, sql) in [
+            (
+                "evidence of release",
+                "SELECT job || ' ' || round, unseal('evidence', job || ' ' || round, evidence) FROM release
+                                         WHERE evidence IS NOT NULL",
+            ),
+            (
+                "decision of leaf",
+                "SELECT CAST(leaf AS TEXT), unseal('review', leaf, envelope) FROM review WHERE length(envelope) > 0",
+            ),
+        ] {
+            let mut statement = self.connection.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(found) = rows.next()? {
+                let place = format!("{what} {}", found.get::<_, String>(0)?);
+                self.opened(&place, found.get(1)?);
             }
         }
         if retired != replay.retired {

@@ -26,15 +26,20 @@ pub struct Settings {
     pub quic: String,
     /// Where researchers call: TCP.
     pub api: String,
+    /// Where sites dial that no UDP comes from: TCP.
+    pub tunnel: Option<String>,
     /// How sites reach `quic` from outside; by default the same.
     pub public_quic: Option<String>,
+    /// How sites reach `tunnel` from outside; by default the same.
+    pub public_tunnel: Option<String>,
     /// How researchers reach `api` from outside; by default the same.
     pub public_api: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { quic: "127.0.0.1:7443".to_owned(), api: "127.0.0.1:7480".to_owned(), public_quic: None, public_api: None }
+        let (quic, api) = ("127.0.0.1:7443".to_owned(), "127.0.0.1:7480".to_owned());
+        Self { quic, api, tunnel: None, public_quic: None, public_tunnel: None, public_api: None }
     }
 }
 
@@ -42,7 +47,9 @@ const SETTINGS_TEMPLATE: &str = "\
 # Settings of this coordinator. Port 0 takes any free port; run/addresses.json says which.
 quic = \"127.0.0.1:7443\"   # where sites dial (UDP)
 api  = \"127.0.0.1:7480\"   # where researchers call (HTTP). Beyond this machine, put a TLS proxy before it
+# tunnel    = \"0.0.0.0:443\"                              # where sites dial whose network lets no UDP out (TCP, TLS)
 # public_quic = \"coordinator.example.org:7443\"          # what invitations tell sites
+# public_tunnel = \"coordinator.example.org:443\"         # the same
 # public_api  = \"https://coordinator.example.org\"       # what invitations tell researchers
 ";
 
@@ -51,6 +58,8 @@ api  = \"127.0.0.1:7480\"   # where researchers call (HTTP). Beyond this machine
 pub struct Addresses {
     /// `host:port` for sites.
     pub quic: String,
+    /// `host:port` for sites that no UDP comes from.
+    pub tunnel: Option<String>,
     /// Base URL for researchers.
     pub api: String,
 }
@@ -281,6 +290,7 @@ impl Home {
             role,
             name: name.clone(),
             quic: or(&self.settings.public_quic, running.as_ref().map(|at| at.quic.clone()), self.settings.quic.clone()),
+            tunnel: self.settings.public_tunnel.clone().or(running.as_ref().and_then(|at| at.tunnel.clone())),
             api: or(&self.settings.public_api, running.map(|at| at.api), format!("http://{}", self.settings.api)),
             coordinator: self.key.public(),
             consortium: self.consortium()?,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use quinn::{Connection, Endpoint};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use vestibule_link::{CLOSE_NOT_ALLOWED, CLOSE_REPLACED, Framed, LinkError, peer_key};
+use vestibule_link::{CLOSE_NOT_ALLOWED, CLOSE_REPLACED, Framed, LinkError, Tunnels, peer_key};
 use vestibule_protocol::catalogue::MAX_CATALOGUE_BYTES;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::PublicKey;
@@ -112,13 +112,9 @@ pub async fn serve(shared: Arc<Shared>, endpoint: Endpoint, pins: Pins) {
             let _ = incoming.retry();
             continue;
         }
-        match keys(&shared) {
-            Ok(keys) => pins.replace(keys),
-            Err(error) => {
-                tracing::error!(%error, "the registered keys cannot be read");
-                incoming.refuse();
-                continue;
-            }
+        if !renew(&shared, &pins) {
+            incoming.refuse();
+            continue;
         }
         let shared = Arc::clone(&shared);
         tasks.spawn(async move {
@@ -131,6 +127,28 @@ pub async fn serve(shared: Arc<Shared>, endpoint: Endpoint, pins: Pins) {
                 tracing::info!(%error, "a connection ended");
             }
         });
+    }
+}
+
+/// Lets sites come through tunnels, if there is a port for them. Never ends.
+pub(crate) async fn tunnels(shared: Arc<Shared>, tunnels: Option<Tunnels>, pins: Pins) {
+    match tunnels {
+        Some(tunnels) => tunnels.serve(move || renew(&shared, &pins)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// From now on, the keys that are registered now. `false` where they cannot be read.
+fn renew(shared: &Shared, pins: &Pins) -> bool {
+    match keys(shared) {
+        Ok(keys) => {
+            pins.replace(keys);
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "the registered keys cannot be read");
+            false
+        }
     }
 }
 

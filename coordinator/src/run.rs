@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use vestibule_link::{CLOSE_SHUTDOWN, LinkError};
+use vestibule_link::{CLOSE_SHUTDOWN, LinkError, Tunnels};
 use vestibule_protocol::tls::Pins;
 use vestibule_sandbox::{Sandbox, SandboxError, Settings};
 
@@ -83,15 +83,22 @@ pub async fn run(home: Home, stop: CancellationToken) -> Result<(), RunError> {
     let (quic, http) = (endpoint.local_addr(), listener.local_addr());
     let (quic, http) =
         (quic.map_err(|error| address(&settings.quic, &error))?, http.map_err(|error| address(&settings.api, &error))?);
+    let tunnels = match &settings.tunnel {
+        Some(at) => Some(TcpListener::bind(at).await.map_err(|error| address(at, &error))?),
+        None => None,
+    };
+    let tunnel = tunnels.as_ref().and_then(|listener| listener.local_addr().ok()).map(|at| at.to_string());
+    let tunnels = tunnels.map(|listener| Tunnels::new(listener, quic, home.key(), pins.clone())).transpose()?;
     let sandbox = Sandbox::new(Settings { threads: 2, ..Settings::default() })?;
     let shared = Arc::new(Shared::new(home.store()?, Documents::new(&home.path().join("blobs")), sandbox));
-    home.set_addresses(&Addresses { quic: quic.to_string(), api: format!("http://{http}") })?;
-    tracing::info!(%quic, %http, "listening");
+    tracing::info!(%quic, %http, tunnel, "listening");
+    home.set_addresses(&Addresses { quic: quic.to_string(), tunnel, api: format!("http://{http}") })?;
     let api = axum::serve(listener, api::router(Arc::clone(&shared))).with_graceful_shutdown(stop.clone().cancelled_owned());
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
         ended = async { api.await } => ended.map_err(|error| RunError::Stopped(error.to_string())),
-        () = link::serve(Arc::clone(&shared), endpoint.clone(), pins) => Ok(()),
+        () = link::serve(Arc::clone(&shared), endpoint.clone(), pins.clone()) => Ok(()),
+        () = link::tunnels(Arc::clone(&shared), tunnels, pins) => Ok(()),
         ended = drive::drive(shared) => ended.map_err(|error| RunError::Stopped(error.to_string())),
     };
     endpoint.close(CLOSE_SHUTDOWN, b"");

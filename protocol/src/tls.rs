@@ -20,6 +20,8 @@ use crate::key::{PublicKey, SecretKey};
 
 /// The protocol's name and major version.
 pub const ALPN: &[u8] = b"vestibule/1";
+/// The same, of the tunnel that carries it where a network lets no UDP through: neither is taken for the other.
+pub const TUNNEL_ALPN: &[u8] = b"vestibule-tunnel/1";
 
 /// The keys that are accepted. Shared: a change holds from the next handshake on.
 #[derive(Debug, Clone, Default)]

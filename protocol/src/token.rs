@@ -39,6 +39,8 @@ pub struct Invitation {
     pub name: Name,
     /// `host:port` of the coordinator's QUIC listener.
     pub quic: String,
+    /// `host:port` where it takes QUIC inside of TLS, if it does.
+    pub tunnel: Option<String>,
     /// Base URL of the coordinator's HTTP API.
     pub api: String,
     /// The coordinator's key, to be pinned.
@@ -96,6 +98,7 @@ mod tests {
             role: Role::Site,
             name: "leiden".parse().unwrap(),
             quic: "127.0.0.1:4433".into(),
+            tunnel: Some("127.0.0.1:443".into()),
             api: "http://127.0.0.1:8080".into(),
             coordinator: SecretKey::from_seed([6; 32]).unwrap().public(),
             consortium: Digest::of(b"roots"),

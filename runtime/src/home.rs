@@ -125,6 +125,8 @@ pub struct Coordinator {
     pub site: Name,
     /// `host:port` of the QUIC listener.
     pub quic: String,
+    /// `host:port` where it takes QUIC inside of TLS, if it does: for networks that let no UDP out.
+    pub tunnel: Option<String>,
     /// The coordinator's key: no other is accepted.
     pub key: PublicKey,
     /// The fingerprint of the consortium's roots: no other trust bundle is believed.

@@ -144,3 +144,45 @@ fn three_sites_answer_over_a_bad_network_and_come_back_after_it_was_cut() {
         wait("the site's log", || (world.ok(&["log", "verify", site])["releases"] == 4).then_some(()));
     }
 }
+
+/// A port that takes packets and never answers, as a firewall's other side does.
+fn black_hole() -> std::net::UdpSocket {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap()
+}
+
+#[test]
+fn sites_whose_network_lets_no_udp_out_come_through_tls() {
+    let mut world = World::new(&["leiden", "kyoto"]);
+    let tunnel = world.open_tunnels();
+    // A site that is invited is told of it; one that was there before is told by its operator.
+    let token = world.ok(&["coordinator", "invite", "coordinator", "site", "bogota"]);
+    let (invitation, _) = vestibule_protocol::token::Invitation::from_token(token["token"].as_str().unwrap()).unwrap();
+    assert_eq!(invitation.tunnel, Some(tunnel.to_string()));
+    let hole = black_hole();
+    world.kill_site("leiden");
+    let file = world.dir().join("leiden/coordinator.json");
+    let mut joined: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    joined["quic"] = hole.local_addr().unwrap().to_string().into();
+    joined["tunnel"] = tunnel.to_string().into();
+    std::fs::write(&file, joined.to_string()).unwrap();
+    world.start_site("leiden");
+    world.all_connected();
+    // There is no other way in than the tunnel; UDP was tried first.
+    let mut packet = [0; 1_500];
+    assert!(hole.recv(&mut packet).unwrap() > 0);
+    let job = "epsilon = 0.5\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 2\n[params]\ncatalogue = \"panel\"\n\
+               slices = [[\"8\", 1, 150_000_000]]\n";
+    let status = world.ended(&world.submitted("allele-frequency", job));
+    assert_eq!(status["state"], "finished", "{status}\n{}", world.log());
+    for (what, pid) in world.pids().into_iter().filter(|(what, _)| what.starts_with("site")) {
+        assert_eq!(reachable(pid), Vec::<String>::new(), "{what}");
+    }
+    // The coordinator dies, and its tunnels with it: the site is back by itself.
+    world.kill_coordinator();
+    let settings = world.dir().join("coordinator/coordinator.toml");
+    let text =
+        std::fs::read_to_string(&settings).unwrap().replace("tunnel = \"127.0.0.1:0\"", &format!("tunnel = \"{tunnel}\""));
+    std::fs::write(&settings, text).unwrap();
+    world.start_coordinator();
+    world.all_connected();
+}

@@ -273,6 +273,16 @@ impl World {
         self.api.trim_start_matches("http://").parse().unwrap()
     }
 
+    /// From now on, sites can come through TLS too. Where.
+    pub(crate) fn open_tunnels(&mut self) -> std::net::SocketAddr {
+        let file = self.dir().join("coordinator/coordinator.toml");
+        let settings = std::fs::read_to_string(&file).unwrap();
+        self.kill_coordinator();
+        std::fs::write(&file, format!("{settings}tunnel = \"127.0.0.1:0\"\n")).unwrap();
+        self.start_coordinator();
+        self.addresses().unwrap()["tunnel"].as_str().unwrap().parse().unwrap()
+    }
+
     /// Where sites dial.
     pub(crate) fn quic(&self) -> std::net::SocketAddr {
         self.addresses().unwrap()["quic"].as_str().unwrap().parse().unwrap()

@@ -28,6 +28,7 @@ fn invitation(name: &str, role: Role) -> Invitation {
         role,
         name: name.parse().unwrap(),
         quic,
+        tunnel: None,
         api,
         coordinator: key(9),
         consortium: Digest::of(b"roots"),

@@ -74,7 +74,7 @@ pub fn listen(address: SocketAddr, key: &SecretKey, sites: Pins) -> Result<Endpo
 ///
 /// # Errors
 /// The TLS library's refusal of the key.
-pub fn client_config(key: &SecretKey, coordinator: Pins) -> Result<ClientConfig, LinkError> {
+pub(crate) fn client_config(key: &SecretKey, coordinator: Pins) -> Result<ClientConfig, LinkError> {
     let tls = tls::client(key, coordinator).map_err(|error| LinkError::Setup(error.to_string()))?;
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| LinkError::Setup(error.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(crypto));

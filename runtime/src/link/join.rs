@@ -3,13 +3,12 @@
 //! *In*: an invitation's text, and whose the site is. *Out*: the site's name, and the coordinator and its consortium's roots remembered in the site's folder. *Refuses*: tokens
 //! that are cut, expired, or for a researcher; a coordinator with another key than the token names.
 
-use vestibule_link::{Framed, LinkError};
+use vestibule_link::{Dialled, Framed, LinkError, Way, dial};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::message::{Join, Joined, SiteRequest, join_message};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::token::{Invitation, Role, TokenError};
 
-use super::dial;
 use crate::home::{Coordinator, Home, HomeError};
 
 /// Why a site could not join.
@@ -84,7 +83,8 @@ pub async fn join(home: &Home, token: &str, whose: Whose, now: i64) -> Result<(N
     };
     let message = join_message(&invitation_key.public(), &request);
     let proofs = [home.link_key(), home.log_key(), home.witness_key()].map(|key| key.sign(&message)).concat();
-    let (endpoint, connection) = dial(&invitation.quic, &invitation_key, invitation.coordinator).await?;
+    let way = Way { quic: &invitation.quic, tunnel: invitation.tunnel.as_deref() };
+    let Dialled { endpoint, connection, .. } = dial(way, &invitation_key, invitation.coordinator).await?;
     let mut stream = Framed::open(&connection).await?;
     stream.send(&Join { request, proofs }).await?;
     let answer: Joined = stream.receive().await?;
@@ -93,8 +93,8 @@ pub async fn join(home: &Home, token: &str, whose: Whose, now: i64) -> Result<(N
     match answer {
         Joined::Welcome { name } => {
             let consortium = invitation.consortium;
-            let coordinator =
-                Coordinator { site: name.clone(), quic: invitation.quic, key: invitation.coordinator, consortium };
+            let Invitation { quic, tunnel, coordinator: key, .. } = invitation;
+            let coordinator = Coordinator { site: name.clone(), quic, tunnel, key, consortium };
             home.set_coordinator(&coordinator)?;
             Ok((name, consortium))
         }

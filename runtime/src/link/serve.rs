@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use vestibule_link::{CLOSE_SHUTDOWN, Framed, LinkError};
+use vestibule_link::{CLOSE_SHUTDOWN, Dialled, Framed, LinkError, Way, dial};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::frame::Message as _;
 use vestibule_protocol::message::{
@@ -17,7 +17,7 @@ use vestibule_protocol::message::{
     SiteCard, TrustUpdate,
 };
 
-use super::{dial, witnessing};
+use super::witnessing;
 use crate::admission::Verified;
 use crate::component::ComponentError;
 use crate::dataset::{Dataset, DatasetInfo};
@@ -39,15 +39,16 @@ const MAX_STREAMS: usize = 64;
 /// Dials and serves until `stop`.
 pub(crate) async fn serve(site: Arc<Site>, coordinator: Coordinator, stop: CancellationToken) -> Result<(), LinkError> {
     let mut pause = FIRST_PAUSE;
+    let way = Way { quic: &coordinator.quic, tunnel: coordinator.tunnel.as_deref() };
     loop {
         let dialled = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            dialled = dial(&coordinator.quic, site.home.link_key(), coordinator.key) => dialled,
+            dialled = dial(way, site.home.link_key(), coordinator.key) => dialled,
         };
         match dialled {
-            Ok((endpoint, connection)) => {
-                tracing::info!(coordinator = %coordinator.quic, "connected");
+            Ok(Dialled { endpoint, connection, tunnelled }) => {
+                tracing::info!(coordinator = %coordinator.quic, tunnelled, "connected");
                 pause = FIRST_PAUSE;
                 let why = converse(&site, &connection, &stop).await;
                 connection.close(CLOSE_SHUTDOWN, b"");

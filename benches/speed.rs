@@ -51,7 +51,13 @@ fn main() {
             }
         }
     }
-    for (name, part) in [("defences", noise_of_many as fn()), ("slowest", slowest), ("federation", federation), ("log", log)] {
+    for (name, part) in [
+        ("baking", baking as fn()),
+        ("defences", noise_of_many),
+        ("slowest", slowest),
+        ("federation", federation),
+        ("log", log),
+    ] {
         if wanted(name) {
             part();
         }
@@ -208,6 +214,63 @@ fn instances(_: &Data) {
     };
     let runner = summary.runner(&round, Limits::default()).unwrap();
     row("fresh instances, one core, cohort summary of one column", rate(&runner));
+}
+
+/// A round's state of so many numbers: baked into the component once, or taken in by every instance as if there were no baking; in an
+/// engine with the same settings of what an instance costs.
+fn baking() {
+    use unprotected::vestibule::analysis::types as given;
+    const LIMITS: Limits = Limits { fuel_per_partition: 2_000_000, memory_mib: 64 };
+    let component = std::fs::read(world::component("hostile")).unwrap();
+    let sandbox = Sandbox::new(Settings { threads: 1, parallel_compilation: false, ..Settings::default() }).unwrap();
+    let hostile = sandbox.load(&component).unwrap();
+    let mut pool = wasmtime::PoolingAllocationConfig::new();
+    pool.max_memory_size(64 << 20).linear_memory_keep_resident(8 << 20).pagemap_scan(wasmtime::Enabled::Auto);
+    pool.total_memories(6).total_core_instances(48).total_component_instances(6).total_tables(12).max_unused_warm_slots(6);
+    let mut config = wasmtime::Config::new();
+    config.allocation_strategy(wasmtime::InstanceAllocationStrategy::Pooling(pool)).consume_fuel(true);
+    let engine = wasmtime::Engine::new(&config).unwrap();
+    let plain = wasmtime::component::Component::new(&engine, &component).unwrap();
+    let plain = wasmtime::component::Linker::<()>::new(&engine).instantiate_pre(&plain).unwrap();
+    let plain = unprotected::AnalysisPre::new(plain).unwrap();
+    let numbers = |name: &str| Column {
+        name: name.parse().unwrap(),
+        about: String::new(),
+        kind: Kind::Number { lower: 0.0, upper: 9.0 },
+        unit: String::new(),
+        sensitive: false,
+    };
+    let sex = Column { kind: Kind::Levels(vec!["F".into(), "M".into()]), ..numbers("sex") };
+    let columns = vec![sex, numbers("age"), numbers("trait")];
+    for count in [0_u32, 1_000, 10_000, 100_000, 1_000_000] {
+        let params = serde_json::json!({ "how": "weights", "cells": count }).to_string();
+        let shape = Shape { variants: vec![], columns: columns.clone() };
+        let Step::Round(round) = hostile.next(&params, &shape, &[], LIMITS).unwrap() else { panic!("a round") };
+        let once = median(5, || drop(hostile.bake(&round, LIMITS).unwrap()));
+        let runner = hostile.runner(&round, LIMITS).unwrap();
+        let calls = (20_000_000 / (count + 1)).clamp(20, 2_000);
+        let baked = median(7, || {
+            for _ in 0..calls {
+                let values = [Value::Level(1), Value::Number(3.0), Value::Number(1.0)];
+                runner.contribute(&[Individual { values: &values, dosages: &[] }]).unwrap();
+            }
+        });
+        let each = median(7, || {
+            for _ in 0..calls {
+                let mut store = wasmtime::Store::new(&engine, ());
+                store.set_fuel(1_000_000_000).unwrap();
+                let instance = plain.instantiate(&mut store).unwrap();
+                instance.call_prepare(&mut store, round.state()).unwrap().unwrap();
+                let values = vec![given::Value::Level(1), given::Value::Number(3.0), given::Value::Number(1.0)];
+                instance.call_contribute(&mut store, &[given::Individual { values, dosages: vec![] }]).unwrap();
+            }
+        });
+        let rate = |seconds: f64| f64::from(calls) / seconds;
+        row(
+            &format!("a state of {count} numbers: baked in once; instances; those that each take it in; ratio"),
+            format!("{:.0} ms; {:.0} /s; {:.0} /s; {:.1}", once * 1e3, rate(baked), rate(each), each / baked),
+        );
+    }
 }
 
 /// How long a unit of fuel lasts where a guest does what is slowest on purpose: `delay::Costs` must be above all of these.

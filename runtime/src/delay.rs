@@ -33,7 +33,7 @@ const LAPLACE_SHIFT: f64 = 27.0;
 pub struct Costs {
     /// Nanoseconds of a unit of fuel.
     pub fuel_ns: f64,
-    /// Microseconds of a MiB of memory that is touched for the first time, and cleared afterwards.
+    /// Microseconds of a MiB of memory that is touched for the first time, and cleared afterwards, also where a round's state lies in it.
     pub mib_us: f64,
     /// Microseconds for an individual's row: reading, handing over, a fresh instance.
     pub row_us: f64,
@@ -69,8 +69,6 @@ impl Costs {
 pub struct Load {
     /// The job's limits.
     limits: Limits,
-    /// Fuel that taking in the round's state takes.
-    state_fuel: u64,
     /// Values and dosages of a partition.
     inputs: usize,
     /// How often a row is read.
@@ -88,17 +86,17 @@ pub struct Delay {
 impl Load {
     /// `inputs`: values and dosages of a row.
     #[must_use]
-    pub const fn new(limits: Limits, state_fuel: u64, inputs: usize, partitions: Partitions) -> Self {
-        Self { limits, state_fuel, inputs: inputs.saturating_mul(partitions.most()), reads: partitions.reads() }
+    pub const fn new(limits: Limits, inputs: usize, partitions: Partitions) -> Self {
+        Self { limits, inputs: inputs.saturating_mul(partitions.most()), reads: partitions.reads() }
     }
 
-    /// The longest that one individual can keep a thread busy, in microseconds: an instance takes in the state, spends all its fuel,
-    /// touches all its memory, the row is read, and what goes in and the sums' `entries` go through the host. In a block an individual
+    /// The longest that one individual can keep a thread busy, in microseconds: an instance spends all its fuel, touches all its memory (what the
+    /// round's state takes of it was laid down before any data), the row is read, and what goes in and the sums' `entries` go through the host. In a block an individual
     /// can decide about the whole block's instance.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "an estimate with margins")]
     pub fn longest_us(&self, entries: usize, costs: Costs) -> f64 {
-        let fuel = (self.limits.fuel_per_partition as f64 + self.state_fuel as f64) * costs.fuel_ns;
+        let fuel = self.limits.fuel_per_partition as f64 * costs.fuel_ns;
         let through = costs.entry_ns * self.inputs.saturating_add(entries) as f64;
         (fuel + through) / 1e3 + f64::from(self.limits.memory_mib) * costs.mib_us + f64::from(self.reads) * costs.row_us
     }
@@ -176,14 +174,13 @@ mod tests {
     #[test]
     fn all_that_one_individual_can_do_counts() {
         let costs = Costs { fuel_ns: 10.0, mib_us: 500.0, row_us: 2_000.0, entry_ns: 100.0 };
-        let us = |fuel_per_partition, memory_mib, state_fuel, inputs| {
+        let us = |fuel_per_partition, memory_mib, inputs| {
             let limits = Limits { fuel_per_partition, memory_mib };
-            Load::new(limits, state_fuel, inputs, Partitions::of(Partitioning::Each, 1)).longest_us(5_000, costs) - 500.0
+            Load::new(limits, inputs, Partitions::of(Partitioning::Each, 1)).longest_us(5_000, costs) - 500.0
         };
-        assert_eq!(us(1_000_000, 0, 0, 0), 2_000.0 + 10_000.0);
-        assert_eq!(us(1_000_000, 0, 500_000, 0), 2_000.0 + 15_000.0);
-        assert_eq!(us(0, 64, 0, 0), 2_000.0 + 32_000.0);
-        assert_eq!(us(0, 0, 0, 10_000), 3_000.0);
+        assert_eq!(us(1_000_000, 0, 0), 2_000.0 + 10_000.0);
+        assert_eq!(us(0, 64, 0), 2_000.0 + 32_000.0);
+        assert_eq!(us(0, 0, 10_000), 3_000.0);
     }
 
     /// Variance within 6 standard errors of what was asked for (sd of a variance estimate: sqrt(2/n), sqrt(5/n)): a false alarm about

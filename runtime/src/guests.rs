@@ -52,14 +52,12 @@ pub struct Guests {
 pub struct Loaded {
     worker: Worker,
     launch: Launch,
-    code: Arc<[u8]>,
 }
 
-/// A round that a worker took in: as many crews as there are processors can be made of it.
+/// A round whose state was baked into its component: as many crews as there are processors can be made of it.
 #[derive(Debug)]
 pub struct Prepared {
     first: Worker,
-    state_fuel: u64,
     terms: Arc<Terms>,
 }
 
@@ -67,7 +65,8 @@ pub struct Prepared {
 #[derive(Debug)]
 struct Terms {
     launch: Launch,
-    code: Arc<[u8]>,
+    /// Of the baked component.
+    code: Vec<u8>,
     round: Round,
     limits: Limits,
     /// Individuals of a partition, at most; values and dosages of each.
@@ -105,8 +104,8 @@ impl Guests {
                 code
             }
         };
-        worker.load(&code)?.map_err(GuestsError::Refused)?;
-        Ok(Loaded { worker, launch: self.launch.clone(), code: code.into() })
+        worker.load(&code, component)?.map_err(GuestsError::Refused)?;
+        Ok(Loaded { worker, launch: self.launch.clone() })
     }
 }
 
@@ -119,7 +118,7 @@ impl Loaded {
         self.worker.plan(params, limits)?.map_err(GuestsError::Refused)
     }
 
-    /// Takes in a round, and rehearses it without data.
+    /// Bakes a round's state into the component, in the worker that has seen public input only, and starts another for what comes next.
     ///
     /// # Errors
     /// See [`GuestsError`].
@@ -131,19 +130,18 @@ impl Loaded {
         partitions: Partitions,
     ) -> Result<Prepared, GuestsError> {
         let shape = (partitions.most(), selection.values(), selection.dosages());
-        let state_fuel = self.worker.round(round, limits, shape)?.map_err(GuestsError::Refused)?;
-        let terms = Terms { launch: self.launch, code: self.code, round: round.clone(), limits, shape };
-        Ok(Prepared { first: self.worker, state_fuel, terms: Arc::new(terms) })
+        let (started, code) = std::thread::scope(|scope| {
+            let started = scope.spawn(|| Worker::start(&self.launch));
+            (started.join(), self.worker.bake(round, limits))
+        });
+        let code = code?.map_err(GuestsError::Refused)?;
+        let terms = Terms { launch: self.launch, code, round: round.clone(), limits, shape };
+        let first = terms.take_in(started.unwrap_or(Err(WorkerError::Lost))?)?;
+        Ok(Prepared { first, terms: Arc::new(terms) })
     }
 }
 
 impl Prepared {
-    /// The fuel with which an instance took in the round's state, before any data.
-    #[must_use]
-    pub const fn state_fuel(&self) -> u64 {
-        self.state_fuel
-    }
-
     /// That many crews, at least one. All but the first start their worker when they are first given rows.
     #[must_use]
     pub fn crews(self, count: usize) -> Vec<Box<dyn Crew>> {
@@ -156,9 +154,11 @@ impl Prepared {
 
 impl Terms {
     fn start(&self) -> Result<Worker, GuestsError> {
-        let mut worker = Worker::start(&self.launch)?;
-        worker.load(&self.code)?.map_err(GuestsError::Refused)?;
-        worker.round(&self.round, self.limits, self.shape)?.map_err(GuestsError::Refused)?;
+        self.take_in(Worker::start(&self.launch)?)
+    }
+
+    fn take_in(&self, mut worker: Worker) -> Result<Worker, GuestsError> {
+        worker.round(&self.code, &self.round, self.limits, self.shape)?.map_err(GuestsError::Refused)?;
         Ok(worker)
     }
 }

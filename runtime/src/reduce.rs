@@ -7,6 +7,7 @@
 //! The statement that the privacy of every release rests on (docs/PRIVACY.md): for every contribution whatsoever, what
 //! [`Sums::add`] adds for it is one integer vector that obeys its [`IntegerBound`], which is checked again in integers.
 
+mod counts;
 mod genotypes;
 
 use vestibule_protocol::calibration::{Calibrated, FACTOR_LOG2_SCALE, IntegerBound, steps_per_unit, whole};

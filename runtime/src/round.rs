@@ -125,7 +125,7 @@ impl Crew for Here<'_> {
                 }
                 None
             }
-            Err(Failure::Refused(_) | Failure::Host(_)) => return Err(RoundFailure::Host),
+            Err(Failure::Host(_)) => return Err(RoundFailure::Host),
         };
         each(found.as_ref().map(Contributions::given).as_deref())
     }

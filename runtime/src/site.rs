@@ -407,7 +407,7 @@ impl Site {
             .map_err(|error| Refused::from((error.code(), error)))?;
         let guests = loaded.prepare(&round, admitted.limits(), &selection, partitions).map_err(guest)?;
         let inputs = selection.values().saturating_add(selection.dosages());
-        let load = Load::new(admitted.limits(), guests.state_fuel(), inputs, partitions);
+        let load = Load::new(admitted.limits(), inputs, partitions);
         let budget = signed.budget().round(round.share_ppb());
         let delay = Delay::of(&round, budget.time(), load, self.home.settings().slowest);
         if delay.latest() > Duration::from_secs(manifest.round_deadline_seconds.into()) {

@@ -214,7 +214,7 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
             sites: 1,
         });
         let inputs = selection.values().saturating_add(selection.dosages());
-        let load = Load::new(limits, runner.state_fuel(), inputs, partitions);
+        let load = Load::new(limits, inputs, partitions);
         let delay = Delay::of(&asked, budget.round(asked.share_ppb()).time(), load, Costs::default()).expected();
         rounds.push(TrialRound { exact, released: released.collect(), round: asked, most_fuel: most_fuel.into_inner(), delay });
     };

@@ -4,8 +4,8 @@
 //! decode (naming the parameter), rounds and reports that the host could not use.
 //!
 //! The state bytes of a round are postcard of `(blocks?, columns, statistics, params as JSON, the analysis's own state)`: so `contribute`
-//! has typed parameters, columns and statistics by name, without asking the host for anything. They are decoded once an
-//! instance, in `prepare`.
+//! has typed parameters, columns and statistics by name, without asking the host for anything. They are decoded once a
+//! round, in `prepare`.
 
 use std::rc::Rc;
 

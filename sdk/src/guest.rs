@@ -1,7 +1,8 @@
 //! The component's exports, in front of the [`driver`].
 //!
 //! *In*: calls from the host. *Out*: what the contract promises. Each call first sets the panic hook, so that a dry run can show
-//! a message. What `prepare` decodes is kept for `contribute`, in the one instance that lives for one partition.
+//! a message. What `prepare` decodes is kept for `contribute`: the host runs `prepare` once a round, and every instance begins with the memory
+//! that it left.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -35,6 +36,8 @@ impl<A: Analysis> Guest for Component<A> {
         crate::panic::listen();
         let prepared = Prepared::<A>::decode(&state)?;
         PREPARED.set(Some(Box::new(prepared)));
+        #[cfg(target_arch = "wasm32")]
+        crate::memory::leave_room();
         Ok(())
     }
 

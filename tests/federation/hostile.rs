@@ -53,6 +53,22 @@ fn no_behaviour_moves_more_than_its_own_bounded_contribution() {
             assert!(trial.faults[0].1.contains(says), "{how}: {}", trial.faults[0].1);
         }
     }
+    // In `prepare` there is nobody's data: what goes wrong there ends the round, in words; what it leaves is the same for everybody.
+    for (how, says) in [
+        ("loop in prepare", "fuel"),
+        ("panic in prepare", "a planted panic in prepare"),
+        ("refuse in prepare", "refused its input in `prepare`"),
+    ] {
+        let params = serde_json::json!({ "how": how }).to_string();
+        let error = trial::run(&analysis, &params, &dataset, budget, limits).unwrap_err().to_string();
+        assert!(error.contains(says), "{how}: {error}");
+    }
+    for how in ["find what was laid", "fill memory in prepare"] {
+        let params = serde_json::json!({ "how": how }).to_string();
+        let trial = trial::run(&analysis, &params, &dataset, budget, limits).unwrap();
+        let each = if how == "find what was laid" { 0.5 } else { 0.0 };
+        assert_eq!(trial.rounds[0].exact[0][0], WOMEN * 0.5 + MEN * each, "{how}");
+    }
     // A choice of two among six: which, and nothing of how many spoke for them.
     let vote = &run("vote").rounds[0];
     assert_eq!(vote.exact[0], [0.0, MEN, 0.0, 0.0, WOMEN + MEN, 0.0]);

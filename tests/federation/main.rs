@@ -7,6 +7,7 @@
 //! | `crashes` | killed daemons lose no job, charge no round twice, send no second release |
 //! | `attack` | every attack is held off, and succeeds where a defect is planted |
 //! | `hostile` | a dry run shows what hostile guests did, and counts nothing of it |
+//! | `isolation` | no instance finds anything of another, at the settings of sites; `prepare` is held to its limits |
 //! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
 //! | `review` | what rules do not decide waits for people whose word counts; releases wait on a site's terms; officers set rules |
 //! | `simulated` | every coding of simulated sites is read; their planted effects are found; whoever withdraws is left out |
@@ -34,6 +35,7 @@ mod components;
 mod crashes;
 mod hostile;
 mod https;
+mod isolation;
 mod jobs;
 mod liar;
 mod network;

@@ -56,12 +56,12 @@ fn a_worker_that_lies_is_lost_and_moves_nothing() {
     ));
     // A plan where code was asked for; a code of refusal that nobody has; more contributions than there can be.
     let started = |messages: &[&[u8]]| Worker::start(&impostor(&[&[&ready[..]], messages].concat())).unwrap();
-    assert!(matches!(started(&[&[4, 2, b'{', b'}']]).compile(b"component"), Err(WorkerError::Lost)));
-    assert!(matches!(started(&[&[6, 1, b'x', 1, b'y']]).load(b"code"), Err(WorkerError::Lost)));
+    assert!(matches!(started(&[&[3, 2, b'{', b'}']]).compile(b"component"), Err(WorkerError::Lost)));
+    assert!(matches!(started(&[&[5, 1, b'x', 1, b'y']]).load(b"code", b"component"), Err(WorkerError::Lost)));
     let ran = |last: &[u8]| {
-        let mut worker = started(&[done, &[2, 0], last]);
-        worker.load(b"code").unwrap().unwrap();
-        worker.round(&round(), Limits::default(), (1, 1, 0)).unwrap().unwrap();
+        let mut worker = started(&[done, done, last]);
+        worker.load(b"code", b"component").unwrap().unwrap();
+        worker.round(b"code", &round(), Limits::default(), (1, 1, 0)).unwrap().unwrap();
         worker.push(&[Value::Number(1.0)], &[]);
         worker.close();
         let mut seen = vec![];
@@ -71,21 +71,22 @@ fn a_worker_that_lies_is_lost_and_moves_nothing() {
         });
         (ran.is_ok(), seen)
     };
-    assert_eq!(ran(&[5, 0xff, 0xff, 0xff, 0xff, 0x0f]), (false, vec![]));
-    assert_eq!(ran(&[5, 0]), (false, vec![]));
+    assert_eq!(ran(&[4, 0xff, 0xff, 0xff, 0xff, 0x0f]), (false, vec![]));
+    assert_eq!(ran(&[4, 0]), (false, vec![]));
     assert_eq!(ran(done), (false, vec![]));
     // It wrote nothing: one partition that contributes nothing.
-    assert_eq!(ran(&[5, 1]), (true, vec![false]));
+    assert_eq!(ran(&[4, 1]), (true, vec![false]));
 }
 
 #[test]
 fn hostile_bytes_are_refused_by_a_worker_as_by_the_sandbox() {
     let start = || Worker::start(&Launch::of(BINARY.into(), 64)).unwrap();
     assert_eq!(start().compile(b"\0asm rubbish").unwrap().unwrap_err().code, "component-unreadable");
-    let code = start().compile(&std::fs::read(component("cohort-summary")).unwrap()).unwrap().unwrap();
+    let component = std::fs::read(component("cohort-summary")).unwrap();
+    let code = start().compile(&component).unwrap().unwrap();
     let mut worker = start();
-    assert!(worker.load(&code[..code.len() / 2]).unwrap().is_err());
-    worker.load(&code).unwrap().unwrap();
+    assert!(worker.load(&code[..code.len() / 2], &component).unwrap().is_err());
+    worker.load(&code, &component).unwrap().unwrap();
     let refusal = worker.plan("{}", Limits::default()).unwrap().unwrap_err();
     assert_eq!(refusal.code, "analysis-refused");
     assert!(refusal.message.contains("columns"), "{}", refusal.message);

@@ -17,7 +17,7 @@ const STATE: &str = "state";
 const FAILURE: &str = "failure";
 const TIME: &str = "time";
 
-const BEHAVIOURS: [Behaviour; 20] = [
+const BEHAVIOURS: [Behaviour; 21] = [
     ("shout", "return a person's data as a huge number", VALUE, 1.0, 0.5),
     ("huge", "return 1e300", VALUE, 1.0, 0.5),
     ("infinite", "return infinity", VALUE, 1.0, 0.5),
@@ -30,6 +30,7 @@ const BEHAVIOURS: [Behaviour; 20] = [
     ("another kind", "return bytes where reals were declared", VALUE, 1.0, 0.5),
     ("remember", "count in a static variable who came before", STATE, 0.5, 0.5),
     ("find marks", "leave marks in memory for the next person", STATE, 0.5, 0.5),
+    ("find what was laid", "change the round's state, which everybody's instance begins with", STATE, 0.5, 0.5),
     ("find grown memory", "look for the last person in memory that is grown by", STATE, 0.5, 0.5),
     ("panic", "trap at a person", FAILURE, 0.0, 0.5),
     ("tell", "trap with a person's data in the message", FAILURE, 0.0, 0.5),

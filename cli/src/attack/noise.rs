@@ -158,7 +158,7 @@ fn low_bits(lab: &Lab) -> Result<Row> {
 fn moment(lab: &Lab) -> Result<Row> {
     let people = lab.cohort(Lab::people(2), 1)?;
     let round = lab.round(&Ask::how("loop"), &people.dataset)?;
-    let (costs, load) = (Costs::default(), Load::new(Limits::default(), 0, 3, Partitions::of(Partitioning::Each, 1)));
+    let (costs, load) = (Costs::default(), Load::new(Limits::default(), 3, Partitions::of(Partitioning::Each, 1)));
     let spend = Budget::new(Noise::Laplace, 1.0, 0.0)?.round(round.share_ppb()).time();
     let longest_us = load.longest_us(1, costs);
     let delay = Delay::of(&round, spend, load, costs);

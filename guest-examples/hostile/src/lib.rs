@@ -3,13 +3,15 @@
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+use serde::Deserializer;
+use serde::de::Error as _;
 use vestibule_sdk::prelude::*;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
     pub how: String,
-    /// For `own cell`: cells of the histogram; for `subsets`: how many sums.
+    /// For `own cell`: cells of the histogram; for `subsets`: how many sums; for `weights`: how many numbers the state has.
     #[serde(default)]
     pub cells: u32,
     /// For `fingerprint`: how many blocks.
@@ -25,16 +27,55 @@ pub struct Params {
     pub slices: Vec<Slice>,
 }
 
+/// The round's state. What it says, its decoding does, which is in `prepare`.
+#[derive(Serialize)]
+pub struct Laid {
+    how: String,
+    weights: Vec<f64>,
+}
+
+impl<'de> Deserialize<'de> for Laid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> core::result::Result<Self, D::Error> {
+        let (how, weights) = <(String, Vec<f64>)>::deserialize(deserializer)?;
+        match how.as_str() {
+            "loop in prepare" => loop {
+                black_box(&how);
+            },
+            "panic in prepare" => panic!("a planted panic in prepare"),
+            "refuse in prepare" => return Err(D::Error::custom("a planted refusal")),
+            "fill memory in prepare" => {
+                let mut last = Vec::new();
+                while let Ok(mut block) = room(1 << 16) {
+                    block.resize(1 << 16, 0xA5);
+                    std::mem::forget(std::mem::replace(&mut last, block));
+                }
+                // The last one is given back, for what is still to be done.
+            }
+            "find what was laid" => LAID.iter().for_each(|laid| laid.store(0x5A, Ordering::Relaxed)),
+            _ => {}
+        }
+        Ok(Self { how, weights })
+    }
+}
+
+fn room(bytes: usize) -> core::result::Result<Vec<u8>, std::collections::TryReserveError> {
+    let mut block = Vec::new();
+    block.try_reserve_exact(bytes).map(|()| block)
+}
+
 /// Would grow from person to person, were an instance used twice.
 static CALLS: AtomicU32 = AtomicU32::new(0);
 /// Would show the last person's marks, were memory not fresh.
 static MARKS: [AtomicU8; 1 << 16] = [const { AtomicU8::new(0) }; 1 << 16];
 
+/// Filled in `prepare`, to be the same for everybody.
+static LAID: [AtomicU8; 1 << 16] = [const { AtomicU8::new(0) }; 1 << 16];
+
 pub struct Hostile;
 
 impl Analysis for Hostile {
     type Params = Params;
-    type State = ();
+    type State = Laid;
 
     fn plan(params: &Params) -> Result<Plan> {
         assert!(params.how != "panic in plan", "a planted panic in plan");
@@ -50,12 +91,13 @@ impl Analysis for Hostile {
         Ok(if params.how == "fingerprint" { plan.blocks(params.blocks) } else { plan })
     }
 
-    fn next(params: &Params, shape: &Shape, history: &History) -> Result<Step> {
+    fn next(params: &Params, shape: &Shape, history: &History) -> Result<Step<Laid>> {
         if let Some(done) = history.last() {
             let values = done.get("x")?.values.iter().copied();
             return Ok(Report::new("done").table(Table::new("released").numbers("x", values)).into());
         }
-        let (round, d) = (Round::new(), shape.variants.len());
+        let weights = if params.how == "weights" { (0..params.cells).map(f64::from).collect() } else { vec![] };
+        let (round, d) = (Round::with(Laid { how: params.how.clone(), weights }), shape.variants.len());
         Ok(match params.how.as_str() {
             "own cell" | "fingerprint" => round.histogram("x", params.cells),
             "vote" => round.top("x", 6, 2, 0.0..=1.0),
@@ -68,7 +110,7 @@ impl Analysis for Hostile {
         .into())
     }
 
-    fn contribute(params: &Params, _: &(), individual: &Individual, out: &mut Contributions) {
+    fn contribute(params: &Params, laid: &Laid, individual: &Individual, out: &mut Contributions) {
         if params.how == "by hand" {
             // Nothing bad: what the host would do for those who ask it.
             let (alleles, hets) = out.values("x").split_at_mut(individual.dosages().len());
@@ -93,7 +135,9 @@ impl Analysis for Hostile {
             "vote" => return out.reals("x", vec![0.0, if man { 1e300 } else { 0.0 }, 0.0, 0.0, 1.0, f64::NAN]),
             "factors" => return out.reals("x", if man { vec![1e300, f64::NAN] } else { vec![0.5, -0.5] }),
             "remember" => 0.5 * f64::from(calls),
-            "find marks" => marks(),
+            "weights" => laid.weights.get(age as usize).copied().unwrap_or(0.0).min(0.5),
+            "find marks" => marks(&MARKS, 0),
+            "find what was laid" => marks(&LAID, 0x5A),
             "find grown memory" => grown(),
             _ if !man => 0.5,
             "panic" => panic!("a planted panic"),
@@ -124,7 +168,7 @@ impl Analysis for Hostile {
     }
 
     /// One cell for whoever is in the block.
-    fn contribute_block(params: &Params, _: &(), block: &[Individual], out: &mut Contributions) {
+    fn contribute_block(params: &Params, _: &Laid, block: &[Individual], out: &mut Contributions) {
         let age = |individual: &Individual| individual.number("age").unwrap_or(0.0) as u64;
         let print = block.iter().fold(0_u64, |print, individual| print.wrapping_add(mixed(age(individual))));
         out.cell("x", (mixed(print) % u64::from(params.cells.max(1))) as u32);
@@ -143,9 +187,9 @@ fn mixed(of: u64) -> u64 {
     mixed ^ mixed >> 31
 }
 
-/// 1/2 for an instance that finds no marks; leaves some.
-fn marks() -> f64 {
-    let found = MARKS.iter().any(|mark| mark.swap(0xA5, Ordering::Relaxed) != 0);
+/// 1/2 for an instance that finds nothing but what belongs there; leaves marks.
+fn marks(places: &[AtomicU8], belongs: u8) -> f64 {
+    let found = places.iter().any(|mark| mark.swap(0xA5, Ordering::Relaxed) != belongs);
     if found { 1.0 } else { 0.5 }
 }
 

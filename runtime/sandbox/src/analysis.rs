@@ -1,8 +1,11 @@
-//! A loaded analysis and its public functions: `plan` and `next`, which never see data.
+//! A loaded analysis and its public functions: `plan`, `next` and `prepare`, which never see data.
 //!
-//! *In*: a component that imports no function; parameters, shape, released numbers. *Out*: checked plans, rounds and reports.
+//! *In*: a component that imports no function; parameters, shape, released numbers, a round's state. *Out*: checked plans, rounds and reports;
+//! the component with that state in it.
 //! *Refuses*: components that are not analyses, with the reason; whatever the component itself refuses, with its own words
 //! (it has seen public input only, so its words are public too); results outside the limits of the protocol.
+
+use std::sync::Arc;
 
 use vestibule_protocol::catalogue::Variant;
 use vestibule_protocol::dictionary::Column;
@@ -11,20 +14,24 @@ use vestibule_protocol::job::Limits;
 use vestibule_protocol::manifest::MAX_COMPONENT_BYTES;
 use vestibule_protocol::release::Released;
 use vestibule_protocol::report::Report;
-use vestibule_protocol::round::{Plan, Round};
+use vestibule_protocol::round::{Plan, Round, Statistic};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 
+use crate::bake;
 use crate::bindings::{Analysis as Instance, AnalysisPre};
 use crate::cache::{code_name, deserialize};
 use crate::convert;
 use crate::engine::Sandbox;
 use crate::guard::Guard;
-use crate::inspect::inspect;
-use crate::runner::{Failure, Runner};
+use crate::inspect::look;
+use crate::prune::prune;
+use crate::runner::Runner;
 
 /// Public calls run once a round and see nobody's data: how long they work tells nothing, and is bounded for all jobs alike.
 const PUBLIC_FUEL: u64 = 20_000_000_000;
+/// `prepare` decodes a round's state once, before any data: it has this much fuel, whatever partitions have.
+const PREPARE_FUEL: u64 = 4_000_000_000;
 /// They see all numbers of all rounds, and build tables: they have this much memory even if partitions have less.
 const PUBLIC_MEMORY_MIB: u32 = 1_024;
 /// Most bytes of all lists that one public call may hand to the host.
@@ -36,6 +43,7 @@ pub struct Analysis {
     sandbox: Sandbox,
     pre: AnalysisPre<Guard>,
     digest: Digest,
+    component: Arc<[u8]>,
 }
 
 /// What an analysis asks for next.
@@ -80,6 +88,15 @@ pub enum LoadError {
         /// What is missing or differs.
         why: String,
     },
+    /// What `prepare` leaves in it could not be kept for `contribute`.
+    #[error(
+        "the component cannot be run from a snapshot of its memory: {why}. Build it with `vestibule analysis build`, as one module that \
+         changes no table"
+    )]
+    Unbakeable {
+        /// What stands in the way.
+        why: String,
+    },
     /// It is too large.
     #[error("the component has {bytes} bytes: at most {MAX_COMPONENT_BYTES} are allowed")]
     TooLarge {
@@ -96,6 +113,7 @@ impl LoadError {
             Self::NotComponent { .. } => "component-unreadable",
             Self::Import { .. } => "component-imports",
             Self::NotAnalysis { .. } => "component-not-analysis",
+            Self::Unbakeable { .. } => "component-unbakeable",
             Self::TooLarge { .. } => "component-too-large",
         }
     }
@@ -124,7 +142,7 @@ pub enum GuestError {
     /// It returned something outside the limits.
     #[error("the analysis returned something that cannot be used from `{function}`: {message}")]
     Unusable {
-        /// `plan` or `next`.
+        /// `plan`, `next`, or `prepare`, which leaves a state.
         function: &'static str,
         /// What is wrong.
         message: String,
@@ -146,7 +164,7 @@ impl GuestError {
 impl Analysis {
     /// Checks and compiles a component, or takes its code from the cache.
     pub(crate) fn load(sandbox: &Sandbox, component: &[u8], digest: Digest) -> Result<Self, LoadError> {
-        checked(component)?;
+        let instrumented = checked(component)?;
         let engine = sandbox.engine();
         let cache = sandbox.settings().cache.as_ref();
         let name = code_name(sandbox.engine_digest(), digest);
@@ -160,22 +178,19 @@ impl Analysis {
         let compiled = if let Some(known) = known {
             known
         } else {
-            let compiled = compile(engine, component)?;
+            let compiled = compile(engine, &instrumented)?;
             if let (Some(cache), Ok(code)) = (cache, compiled.serialize()) {
                 cache.keep(&name, &code);
             }
             compiled
         };
-        Self::of(sandbox, &compiled, digest)
+        Self::of(sandbox, &compiled, component, digest)
     }
 
-    /// Ready to run.
-    pub(crate) fn of(sandbox: &Sandbox, compiled: &Component, digest: Digest) -> Result<Self, LoadError> {
-        // The linker stays empty: there is nothing that a component could be given.
-        let not = |error: wasmtime::Error| LoadError::NotAnalysis { why: format!("{error:#}") };
-        let pre = Linker::<Guard>::new(sandbox.engine()).instantiate_pre(compiled).map_err(not)?;
-        let pre = AnalysisPre::new(pre).map_err(not)?;
-        Ok(Self { sandbox: sandbox.clone(), pre, digest })
+    /// Ready to run. `compiled`: of the instrumented component.
+    pub(crate) fn of(sandbox: &Sandbox, compiled: &Component, component: &[u8], digest: Digest) -> Result<Self, LoadError> {
+        let pre = ready(sandbox.engine(), compiled)?;
+        Ok(Self { sandbox: sandbox.clone(), pre, digest, component: component.into() })
     }
 
     /// SHA-256 of the component.
@@ -211,43 +226,73 @@ impl Analysis {
         convert::step(step).map_err(|message| GuestError::Unusable { function: "next", message })
     }
 
-    /// Gets ready to run one round: checks, on an instance that sees no data, that the analysis takes in the round's state.
+    /// Gets ready to run one round: bakes its state in, on an instance that sees no data.
     ///
     /// # Errors
-    /// `prepare` refuses the state or traps.
+    /// `prepare` refuses the state, traps, or leaves what cannot be kept.
     pub fn runner(&self, round: &Round, limits: Limits) -> Result<Runner, GuestError> {
-        let mut runner = Runner::new(self.sandbox.clone(), self.pre.clone(), round, limits);
-        runner.rehearse().map_err(|failure| match failure {
-            Failure::Refused(message) => GuestError::Refused { function: "prepare", message: printable(&message) },
-            Failure::Guest(detail) => GuestError::Trapped {
-                function: "prepare",
-                message: detail.map_or_else(|| "a trap".to_owned(), |detail| detail.to_string()),
-            },
-            Failure::Host(message) => GuestError::Trapped { function: "prepare", message },
-        })?;
-        Ok(runner)
+        let compiled = self.baked(round, limits)?;
+        let given = round.statistics().iter().map(Statistic::given).sum();
+        Runner::new(&self.sandbox, &compiled, given, limits).map_err(|error| unusable(&error))
+    }
+
+    /// The same as code, which [`Sandbox::load_baked`] of an engine of the same digest takes.
+    ///
+    /// # Errors
+    /// As [`Analysis::runner`].
+    pub fn bake(&self, round: &Round, limits: Limits) -> Result<Vec<u8>, GuestError> {
+        self.baked(round, limits)?.serialize().map_err(|error| unusable(&format!("{error:#}")))
+    }
+
+    /// The component with the round's state in it, compiled.
+    fn baked(&self, round: &Round, limits: Limits) -> Result<Component, GuestError> {
+        let memory = limits.memory_mib.min(self.sandbox.settings().max_memory_mib);
+        let mut store = self.store("prepare", memory, PREPARE_FUEL)?;
+        let instance = self.pre.instance_pre().instantiate(&mut store);
+        let instance = instance.map_err(|error| trapped("prepare", &error, &store))?;
+        let exports = Instance::new(&mut store, &instance).map_err(|error| trapped("prepare", &error, &store))?;
+        let answer = exports.call_prepare(&mut store, round.state());
+        answered("prepare", answer, &store)?;
+        store.data_mut().leave_room();
+        let component = bake::snapshot(&self.component, store, instance).map_err(|why| unusable(&why))?;
+        compile(self.sandbox.engine(), &prune(component)).map_err(|error| unusable(&error))
     }
 
     fn public(&self, function: &'static str, limits: Limits) -> Result<(Store<Guard>, Instance), GuestError> {
-        let settings = self.sandbox.settings();
-        let memory = limits.memory_mib.max(PUBLIC_MEMORY_MIB).min(settings.max_memory_mib);
-        let mut store = Store::new(self.sandbox.engine(), Guard::new(memory, settings.symbols));
-        store.limiter(|guard| guard);
-        store.set_hostcall_fuel(PUBLIC_LIFTED_BYTES);
-        store.set_fuel(PUBLIC_FUEL).map_err(|error| trapped(function, &error, &store))?;
+        let memory = limits.memory_mib.max(PUBLIC_MEMORY_MIB).min(self.sandbox.settings().max_memory_mib);
+        let mut store = self.store(function, memory, PUBLIC_FUEL)?;
         let instance = self.pre.instantiate(&mut store).map_err(|error| trapped(function, &error, &store))?;
         Ok((store, instance))
     }
+
+    fn store(&self, function: &'static str, memory_mib: u32, fuel: u64) -> Result<Store<Guard>, GuestError> {
+        let mut store = Store::new(self.sandbox.engine(), Guard::new(memory_mib, self.sandbox.settings().symbols));
+        store.limiter(|guard| guard);
+        store.set_hostcall_fuel(PUBLIC_LIFTED_BYTES);
+        store.set_fuel(fuel).map_err(|error| trapped(function, &error, &store))?;
+        Ok(store)
+    }
 }
 
-/// Compiles nothing of a component that is too large or imports a function.
-pub(crate) fn checked(component: &[u8]) -> Result<(), LoadError> {
+/// What of a compiled component can be found out once for all its instances.
+pub(crate) fn ready(engine: &Engine, compiled: &Component) -> Result<AnalysisPre<Guard>, LoadError> {
+    // The linker stays empty: there is nothing that a component could be given.
+    let pre = Linker::<Guard>::new(engine).instantiate_pre(compiled).and_then(AnalysisPre::new);
+    pre.map_err(|error| LoadError::NotAnalysis { why: format!("{error:#}") })
+}
+
+fn unusable(why: &dyn std::fmt::Display) -> GuestError {
+    GuestError::Unusable { function: "prepare", message: printable(&why.to_string()) }
+}
+
+/// Compiles nothing of a component that is too large, imports a function, or cannot be baked. Returns it instrumented.
+pub(crate) fn checked(component: &[u8]) -> Result<Vec<u8>, LoadError> {
     if component.len() as u64 > MAX_COMPONENT_BYTES {
         return Err(LoadError::TooLarge { bytes: component.len() });
     }
-    match inspect(component)?.imports.into_iter().next() {
+    match look(component)?.imports.into_iter().next() {
         Some(import) => Err(LoadError::Import { import }),
-        None => Ok(()),
+        None => bake::instrument(component),
     }
 }
 

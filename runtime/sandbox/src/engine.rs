@@ -7,10 +7,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vestibule_protocol::digest::Digest;
+use vestibule_protocol::job::Limits;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use crate::analysis::{self, Analysis, LoadError};
 use crate::cache::{self, CodeCache};
+use crate::guard::ROOM_BYTES;
+use crate::runner::Runner;
 
 /// Analyses that stay compiled in memory.
 const KEPT: usize = 8;
@@ -20,7 +23,8 @@ const KEEP_RESIDENT_BYTES: usize = 8 << 20;
 const STACK_BYTES: usize = 512 << 10;
 /// Entries of all tables of one instance: indirect calls of ordinary Rust guests need some hundreds.
 pub(crate) const TABLE_ENTRIES: usize = 65_536;
-/// Core instances, memories and tables of one component. Encoded Rust guests have one to three core instances and one memory.
+/// Core instances, memories and tables of one component. Encoded Rust guests have one to three core instances and one memory; what reads
+/// their state for baking is one more.
 const CORE_INSTANCES: u32 = 8;
 
 /// How a sandbox is set up.
@@ -107,14 +111,13 @@ impl Sandbox {
     /// # Errors
     /// As [`Sandbox::load`].
     pub fn compile(&self, component: &[u8]) -> Result<Vec<u8>, LoadError> {
-        analysis::checked(component)?;
-        let compiled = analysis::compile(self.engine(), component)?;
+        let compiled = analysis::compile(self.engine(), &analysis::checked(component)?)?;
         // It is an analysis, too: this is the moment to say that it is not.
-        Analysis::of(self, &compiled, Digest::of(component))?;
+        analysis::ready(self.engine(), &compiled)?;
         compiled.serialize().map_err(|error| LoadError::NotComponent { why: format!("{error:#}") })
     }
 
-    /// Loads what [`Sandbox::compile`] returned.
+    /// Loads what [`Sandbox::compile`] returned for this component.
     ///
     /// # Errors
     /// Code of another engine.
@@ -122,11 +125,26 @@ impl Sandbox {
     /// # Safety
     /// The code is run as machine code: it must be what [`Sandbox::compile`] of an engine of the same digest returned, byte for byte.
     #[expect(unsafe_code, reason = "wasmtime offers no safe way to load compiled code")]
-    pub unsafe fn load_compiled(&self, code: &[u8], component: Digest) -> Result<Analysis, LoadError> {
+    pub unsafe fn load_compiled(&self, code: &[u8], component: &[u8]) -> Result<Analysis, LoadError> {
         // SAFETY: the caller's promise.
         let compiled = unsafe { cache::deserialize(self.engine(), code) };
         let compiled = compiled.map_err(|error| LoadError::NotComponent { why: format!("{error:#}") })?;
-        Analysis::of(self, &compiled, component)
+        Analysis::of(self, &compiled, component, Digest::of(component))
+    }
+
+    /// Loads what [`Analysis::bake`] returned for a round whose guests give `entries` numbers.
+    ///
+    /// # Errors
+    /// Code of another engine.
+    ///
+    /// # Safety
+    /// As [`Sandbox::load_compiled`]'s, of [`Analysis::bake`].
+    #[expect(unsafe_code, reason = "wasmtime offers no safe way to load compiled code")]
+    pub unsafe fn load_baked(&self, code: &[u8], entries: usize, limits: Limits) -> Result<Runner, LoadError> {
+        // SAFETY: the caller's promise.
+        let compiled = unsafe { cache::deserialize(self.engine(), code) };
+        let compiled = compiled.map_err(|error| LoadError::NotComponent { why: format!("{error:#}") })?;
+        Runner::new(self, &compiled, entries, limits)
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -138,9 +156,18 @@ impl Sandbox {
     }
 }
 
+/// Whether memory may be written out, by what the kernel lists as swap; so where it lists nothing at all.
+fn may_swap(listed: Option<&str>) -> bool {
+    listed.is_none_or(|listed| listed.lines().nth(1).is_some())
+}
+
 fn config(settings: &Settings) -> Config {
     // One slot for each running thread, and as many again for public calls and for slots being cleared.
     let slots = u32::try_from(settings.threads.saturating_mul(2).saturating_add(4)).unwrap_or(u32::MAX);
+    // The scan finds the pages that a guest wrote among those that are present: one that was written out to swap since would keep what
+    // it held for the next instance. Where there is swap, all pages are given back to the kernel instead, which takes four times as long.
+    let swap = may_swap(std::fs::read_to_string("/proc/swaps").ok().as_deref());
+    let (scan, keep_bytes) = if swap { (Enabled::No, 0) } else { (Enabled::Auto, KEEP_RESIDENT_BYTES) };
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
         .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
@@ -152,12 +179,12 @@ fn config(settings: &Settings) -> Config {
         .max_memories_per_module(1)
         .max_tables_per_module(2)
         .table_elements(TABLE_ENTRIES)
-        .max_memory_size((settings.max_memory_mib as usize) << 20)
+        .max_memory_size(((settings.max_memory_mib as usize) << 20).saturating_add(ROOM_BYTES))
         .max_unused_warm_slots(slots)
-        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
-        .table_keep_resident(KEEP_RESIDENT_BYTES)
+        .linear_memory_keep_resident(keep_bytes)
+        .table_keep_resident(keep_bytes)
         // Linux 6.7 and later: resets only the pages a guest wrote. Elsewhere wasmtime falls back by itself.
-        .pagemap_scan(Enabled::Auto);
+        .pagemap_scan(scan);
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
@@ -184,4 +211,21 @@ fn config(settings: &Settings) -> Config {
         .generate_address_map(settings.symbols)
         .wasm_backtrace_max_frames(settings.symbols.then_some(std::num::NonZeroUsize::new(32)).flatten());
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_swap;
+
+    #[test]
+    fn swap_is_what_the_kernel_lists_behind_its_heading() {
+        let heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+        for (listed, want) in [
+            (Some(heading.to_owned()), false),
+            (Some(format!("{heading}/dev/zram0 partition 4194300 0 100\n")), true),
+            (None, true),
+        ] {
+            assert_eq!(may_swap(listed.as_deref()), want, "{listed:?}");
+        }
+    }
 }

@@ -12,6 +12,8 @@ use wasmtime::{ResourceLimiter, Result};
 use crate::engine::TABLE_ENTRIES;
 
 const PAGE_BYTES: usize = 65_536;
+/// What [`Guard::leave_room`] adds: memory is read twice.
+pub(crate) const ROOM_BYTES: usize = 2 * PAGE_BYTES;
 /// A growth by this many pages plus a byte's value spells that byte.
 const BYTE: usize = 0x8000;
 /// Begins a message.
@@ -30,6 +32,11 @@ pub(crate) struct Guard {
 impl Guard {
     pub(crate) fn new(memory_mib: u32, listen: bool) -> Self {
         Self { memory_bytes: (memory_mib as usize).saturating_mul(1 << 20), message: listen.then(Vec::new) }
+    }
+
+    /// For reading an instance's memory after its last call: that puts a page for its own use behind it, each time.
+    pub(crate) fn leave_room(&mut self) {
+        self.memory_bytes = self.memory_bytes.saturating_add(ROOM_BYTES);
     }
 
     /// What the guest's panic hook spelled, in a dry run.

@@ -11,6 +11,7 @@ use wasmparser::types::Types;
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
 use crate::analysis::LoadError;
+use crate::bake;
 
 /// What a component is, from its own type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,8 +43,17 @@ const FEATURES: WasmFeatures = WasmFeatures::WASM1
 /// Looks at a component.
 ///
 /// # Errors
-/// [`LoadError::NotComponent`].
+/// [`LoadError::NotComponent`]; [`LoadError::Unbakeable`] where it imports no function, which would be worse.
 pub fn inspect(component: &[u8]) -> Result<Inspection, LoadError> {
+    let found = look(component)?;
+    if found.imports.is_empty() {
+        bake::instrument(component)?;
+    }
+    Ok(found)
+}
+
+/// What it is, whether it can run here or not.
+pub(crate) fn look(component: &[u8]) -> Result<Inspection, LoadError> {
     let not = |why: String| LoadError::NotComponent { why };
     let types = Validator::new_with_features(FEATURES).validate_all(component).map_err(|error| not(error.to_string()))?;
     let mut found = Inspection {

@@ -8,6 +8,7 @@
 //! call has fuel and memory limits. `contribute` runs in a fresh instance for every partition ([`Runner`]).
 
 mod analysis;
+mod bake;
 #[allow(
     missing_docs,
     missing_debug_implementations,
@@ -27,6 +28,7 @@ mod engine;
 mod given;
 mod guard;
 mod inspect;
+mod prune;
 mod runner;
 
 pub use analysis::{Analysis, GuestError, LoadError, Shape, Step};

@@ -1,7 +1,7 @@
 //! One round's private function: `contribute`, in a fresh instance for every partition.
 //!
-//! *In*: a round's state (public), and one partition at a time. *Out*: what the guest returned, for the reducer alone.
-//! Fresh store, fresh instance, the same limits and the same state each time: so what comes out is a function of this partition
+//! *In*: a component with the round's state baked in (public), and one partition at a time. *Out*: what the guest returned, for the reducer alone.
+//! Fresh store, fresh instance of the same snapshot, the same limits each time: so what comes out is a function of this partition
 //! and of public input. No index, count, order, clock or generator reaches the guest. Fuel decides when it has worked enough,
 //! never time. After a trap the store is dropped like any other.
 //!
@@ -9,22 +9,19 @@
 //! must end the whole job and never one partition.
 
 use std::fmt;
-use std::sync::Arc;
 
 use vestibule_protocol::job::Limits;
-use vestibule_protocol::round::{MAX_STATE_BYTES, Round, Statistic};
+use vestibule_protocol::round::MAX_STATE_BYTES;
+use wasmtime::component::Component;
 use wasmtime::{Store, Trap};
 
-use crate::analysis::describe;
+use crate::analysis::{LoadError, describe, ready};
 use crate::bindings::AnalysisPre;
 use crate::bindings::vestibule::analysis::types::{Contribution, Individual};
 use crate::engine::Sandbox;
 use crate::given::Given;
 use crate::guard::Guard;
 
-/// `prepare` decodes the state: fuel for it comes on top, so that a partition's own limit means the same in every round. What it
-/// takes is the same for everybody, and known before any data.
-const PREPARE_FUEL: u64 = 1_000_000_000;
 /// Most bytes that one call may hand to the host, beyond twice the sums' own size.
 const LIFTED_BYTES: usize = 1 << 20;
 
@@ -33,10 +30,8 @@ const LIFTED_BYTES: usize = 1 << 20;
 pub struct Runner {
     sandbox: Sandbox,
     pre: AnalysisPre<Guard>,
-    state: Arc<[u8]>,
     limits: Limits,
     lifted: usize,
-    state_fuel: u64,
 }
 
 /// What one partition contributed: for the reducer, which clamps it. Shows its size only.
@@ -74,8 +69,6 @@ impl fmt::Debug for Contributions {
 /// Why there is no contribution.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// `prepare` refused the state, in the guest's own words. Public: it saw no data.
-    Refused(String),
     /// The guest trapped or returned what is no list of contributions. Counts as no contribution. Details in a dry run only.
     Guest(Option<Detail>),
     /// The host could not do its part. The job ends.
@@ -93,24 +86,10 @@ impl fmt::Display for Detail {
 }
 
 impl Runner {
-    pub(crate) fn new(sandbox: Sandbox, pre: AnalysisPre<Guard>, round: &Round, limits: Limits) -> Self {
-        let entries: usize = round.statistics().iter().map(Statistic::given).sum();
+    /// `compiled`: of a baked component. `entries`: numbers that its guests give, of all statistics together.
+    pub(crate) fn new(sandbox: &Sandbox, compiled: &Component, entries: usize, limits: Limits) -> Result<Self, LoadError> {
         let lifted = entries.saturating_mul(16).saturating_add(LIFTED_BYTES).min(MAX_STATE_BYTES.saturating_mul(8));
-        Self { sandbox, pre, state: round.state().into(), limits, lifted, state_fuel: 0 }
-    }
-
-    /// Runs everything up to the data: a fresh instance that takes in the state.
-    pub(crate) fn rehearse(&mut self) -> Result<(), Failure> {
-        let (store, _) = self.prepared()?;
-        let left = store.get_fuel().map_err(|error| Failure::Host(error.to_string()))?;
-        self.state_fuel = PREPARE_FUEL.saturating_sub(left);
-        Ok(())
-    }
-
-    /// The fuel with which an instance takes in the state: the same for every partition.
-    #[must_use]
-    pub const fn state_fuel(&self) -> u64 {
-        self.state_fuel
+        Ok(Self { sandbox: sandbox.clone(), pre: ready(sandbox.engine(), compiled)?, limits, lifted })
     }
 
     /// One partition: each individual's values in the order of the plan's columns, dosages in catalogue order over its slices.
@@ -118,31 +97,21 @@ impl Runner {
     /// # Errors
     /// See [`Failure`].
     pub fn contribute(&self, partition: &[Individual<'_>]) -> Result<Contributions, Failure> {
-        let (mut store, instance) = self.prepared()?;
-        let guest = |error: &wasmtime::Error, store: &Store<Guard>| self.guest(error, store);
-        store.set_fuel(self.limits.fuel_per_partition).map_err(|error| Failure::Host(error.to_string()))?;
-        let given = instance.call_contribute(&mut store, partition).map_err(|error| guest(&error, &store))?;
-        let left = store.get_fuel().map_err(|error| Failure::Host(error.to_string()))?;
-        Ok(Contributions { given, fuel: self.limits.fuel_per_partition.saturating_sub(left) })
-    }
-
-    fn prepared(&self) -> Result<(Store<Guard>, crate::bindings::Analysis), Failure> {
+        let host = |error: wasmtime::Error| Failure::Host(format!("{error:#}"));
         let settings = self.sandbox.settings();
         let memory = self.limits.memory_mib.min(settings.max_memory_mib);
         let mut store = Store::new(self.sandbox.engine(), Guard::new(memory, settings.symbols));
         store.limiter(|guard| guard);
         store.set_hostcall_fuel(self.lifted);
-        store.set_fuel(PREPARE_FUEL).map_err(|error| Failure::Host(error.to_string()))?;
-        // Until here and in `prepare` no data was seen: what fails now failed in `rehearse` too, or is the host's fault.
+        store.set_fuel(self.limits.fuel_per_partition).map_err(host)?;
+        // Until here no data was seen: what traps now does so for everybody.
         let instance = self.pre.instantiate(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
             Some(_) => self.guest(&error, &store),
-            None => Failure::Host(format!("{error:#}")),
+            None => host(error),
         })?;
-        match instance.call_prepare(&mut store, &self.state) {
-            Ok(Ok(())) => Ok((store, instance)),
-            Ok(Err(message)) => Err(Failure::Refused(message)),
-            Err(error) => Err(self.guest(&error, &store)),
-        }
+        let given = instance.call_contribute(&mut store, partition).map_err(|error| self.guest(&error, &store))?;
+        let left = store.get_fuel().map_err(host)?;
+        Ok(Contributions { given, fuel: self.limits.fuel_per_partition.saturating_sub(left) })
     }
 
     fn guest(&self, error: &wasmtime::Error, store: &Store<Guard>) -> Failure {
@@ -152,7 +121,7 @@ impl Runner {
 
 impl fmt::Debug for Runner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Runner(state of {} bytes)", self.state.len())
+        f.write_str("Runner")
     }
 }
 
@@ -160,7 +129,6 @@ impl fmt::Debug for Runner {
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Refused(_) => "Refused",
             Self::Guest(_) => "Guest",
             Self::Host(_) => "Host",
         })

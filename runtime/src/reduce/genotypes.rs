@@ -5,19 +5,20 @@
 //! all of them together, obey the statistic's bound, which is checked in integers.
 //!
 //! A product is linear in its factor, so it is enough to know, for each variant and each of the four things that a genotype can be, the
-//! sum of the factors of those who have it. Those are summed for four individuals at a time: their genotypes at one variant are a byte, and what
+//! sum of the factors of those who have it. Of the factor that most rows of a group have, that is how many rows have it, which [`super::counts`]
+//! finds for all of them at once. What the others' factors differ by is summed for four individuals at a time: their genotypes at one variant are a byte, and what
 //! each of the 256 bytes adds to the four sums is reckoned once for all variants. Norms are looked up likewise, for two variants at a time.
 //! What a byte or half a byte is decides only which entry of a small table is read.
 
 use vestibule_protocol::calibration::{FACTOR_LOG2_SCALE, IntegerBound};
 use vestibule_protocol::scores::{CLASSES, GenotypeSums};
 
-use super::{SumOverflow, accumulate, shrink};
+use super::{SumOverflow, accumulate, counts, shrink};
 use crate::dataset::{Packed, RowGroup};
 
 /// The steps of a factor of 1.
 pub(super) const ONE: i64 = 1 << FACTOR_LOG2_SCALE;
-/// Rows whose factors are summed in 32 bits: 2,048 of 2^18 steps are 2^29.
+/// Rows whose factors' differences are summed in 32 bits: 2,048 of 2^19 steps are 2^30.
 const ROWS_AT_ONCE: usize = 2_048;
 /// Bytes of a row that are looked up together, and rows: so that a line of the processor's cache is used up once it is there, and the tables
 /// of its bytes stay near for all these rows.
@@ -72,15 +73,20 @@ impl Products {
         let mut pending = std::mem::take(&mut self.pending);
         pending.resize(rows.len().saturating_mul(self.factors), 0);
         self.enforce(rows, &mut pending);
-        let mut first = 0_usize;
-        for packed in rows.packed() {
-            for factor in 0..self.factors {
-                let own: Vec<i32> = pending.iter().skip(factor).step_by(self.factors).map(|&factor| small(factor)).collect();
-                let start = factor.saturating_mul(self.variants).saturating_add(first);
-                let sums = self.sums.get_mut(start..start.saturating_add(packed.variants())).unwrap_or_default();
-                add(packed, &own, sums)?;
+        for factor in 0..self.factors {
+            let own: Vec<i32> = pending.iter().skip(factor).step_by(self.factors).map(|&factor| small(factor)).collect();
+            let usual = most_often(&own);
+            let others: Vec<(usize, i32)> =
+                own.iter().map(|factor| factor - usual).enumerate().filter(|(_, apart)| *apart != 0).collect();
+            let mut first = factor.saturating_mul(self.variants);
+            for packed in rows.packed() {
+                let sums = self.sums.get_mut(first..first.saturating_add(packed.variants())).unwrap_or_default();
+                for (sums, counts) in sums.iter_mut().zip(counts::count(packed)) {
+                    accumulate(sums, &counts.map(|count| i64::from(count).wrapping_mul(usual.into())))?;
+                }
+                add(packed, &others, sums)?;
+                first = first.saturating_add(packed.variants());
             }
-            first = first.saturating_add(packed.variants());
         }
         pending.clear();
         self.pending = pending;
@@ -194,18 +200,33 @@ fn small(factor: i64) -> i32 {
     factor.clamp(-ONE, ONE) as i32
 }
 
-/// Adds each row's factor to the sum of what it has at each variant.
-fn add(packed: Packed<'_>, factors: &[i32], sums: &mut [Classes<i64>]) -> Result<(), SumOverflow> {
+/// The factor that most rows have.
+fn most_often(factors: &[i32]) -> i32 {
+    let mut sorted = factors.to_vec();
+    sorted.sort_unstable();
+    sorted.chunk_by(|a, b| a == b).max_by_key(|same| same.len()).and_then(|same| same.first()).copied().unwrap_or(0)
+}
+
+/// Adds these rows' numbers to the sums of what they have at each variant.
+fn add(packed: Packed<'_>, numbers: &[(usize, i32)], sums: &mut [Classes<i64>]) -> Result<(), SumOverflow> {
     let (before, width) = (packed.start() % 4, packed.start() % 4 + packed.variants());
     let bytes = width.div_ceil(4);
     let mut partial = vec![[0_i32; CLASSES]; bytes.saturating_mul(4)];
     let mut fours = vec![0_u32; bytes];
-    for (rows, factors) in packed.bytes().chunks(packed.stride().saturating_mul(ROWS_AT_ONCE)).zip(factors.chunks(ROWS_AT_ONCE))
-    {
+    let row = |at: usize| {
+        let start = at.saturating_mul(packed.stride());
+        let row = packed.bytes().get(start..start.saturating_add(packed.stride())).unwrap_or_default();
+        row.get(packed.start() / 4..).unwrap_or_default()
+    };
+    for numbers in numbers.chunks(ROWS_AT_ONCE) {
         partial.fill([0; CLASSES]);
-        for (four, factors) in rows.chunks(packed.stride().saturating_mul(4)).zip(factors.chunks(4)) {
-            turn(four, packed.stride(), packed.start() / 4, &mut fours);
-            let table = table(factors);
+        for four in numbers.chunks(4) {
+            let (mut rows, mut own) = ([&[][..]; 4], [0; 4]);
+            for ((at, number), (place, to)) in four.iter().zip(rows.iter_mut().zip(&mut own)) {
+                (*place, *to) = (row(*at), *number);
+            }
+            turn(rows, &mut fours);
+            let table = table(&own);
             for (sums, codes) in partial.as_chunks_mut::<4>().0.iter_mut().zip(&fours) {
                 for (sums, code) in sums.iter_mut().zip(codes.to_le_bytes()) {
                     let (sums, add): (&mut Classes<i32>, &Classes<i32>) = (sums, at(&table, code));
@@ -225,11 +246,8 @@ fn at(table: &[Classes<i32>; 256], code: u8) -> &Classes<i32> {
     &table[usize::from(code)]
 }
 
-/// Of up to four rows, from byte `start` on: for each byte of a row, which is four variants, four bytes that each are four rows.
-fn turn(rows: &[u8], stride: usize, start: usize, out: &mut [u32]) {
-    let mut all = rows.chunks(stride).map(|row| row.get(start..).unwrap_or_default());
-    let mut row = || all.next().unwrap_or_default();
-    let (a, b, c, d) = (row(), row(), row(), row());
+/// Of four rows, of which the last may be missing: for each byte of a row, which is four variants, four bytes that each are four rows.
+fn turn([a, b, c, d]: [&[u8]; 4], out: &mut [u32]) {
     if d.len() < out.len() {
         // The last rows of a group: as if there were more, whose factors are zero.
         let byte = |row: &[u8], at: usize| row.get(at).copied().unwrap_or_default();

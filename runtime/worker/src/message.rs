@@ -3,10 +3,11 @@
 //! *In*: a socket. *Out*: [`Command`]s and [`Reply`]s. *Refuses*: frames that are longer than the reader's limit, and bytes that are no
 //! message. A length is believed only as far as bytes arrive.
 
+use std::borrow::Cow;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vestibule_protocol::job::Limits;
 
 use crate::confine::Walls;
@@ -16,30 +17,30 @@ const MAX_FRAME: u64 = 512 << 20;
 
 /// From the daemon.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum Command {
+pub(crate) enum Command<'a> {
     /// Compile this component.
-    Compile(Vec<u8>),
-    /// Load code that a worker compiled.
-    Load(Vec<u8>),
+    Compile(Bytes<'a>),
+    /// Load the code that a worker compiled of this component.
+    Load { code: Bytes<'a>, component: Bytes<'a> },
     /// Run `plan`.
     Plan(String, Limits),
-    /// Take in a round (its request as JSON); rehearse it.
-    Round(Vec<u8>, Limits),
+    /// Bake a round's state into the component that was loaded (the round's request as JSON).
+    Bake(Bytes<'a>, Limits),
+    /// Load the code of a component that a worker baked, for a round whose statistics have these lengths as guests give them.
+    Round { code: Bytes<'a>, lengths: Vec<u32>, limits: Limits },
     /// So many partitions lie at the start of the memory file, in so many bytes.
     Batch { partitions: u32, bytes: u64 },
 }
 
 /// From the worker.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum Reply {
+pub(crate) enum Reply<'a> {
     /// The first word: what decides how components are compiled (hexadecimal), and which walls stand.
     Ready(String, Walls),
     /// Done.
     Done,
-    /// The round was taken in, with so much fuel.
-    Rehearsed(u64),
     /// Compiled code.
-    Code(Vec<u8>),
+    Code(Bytes<'a>),
     /// A plan, as JSON.
     Plan(Vec<u8>),
     /// Contributions lie in the memory file, in so many bytes.
@@ -48,6 +49,21 @@ pub(crate) enum Reply {
     Refused(String, String),
     /// The worker could not do its part.
     Fault,
+}
+
+/// Many bytes, taken as they are: serde goes through a `Vec<u8>` byte by byte.
+pub(crate) struct Bytes<'a>(pub(crate) Cow<'a, [u8]>);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes<'_> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(|bytes| Self(bytes.to_vec().into()))
+    }
 }
 
 pub(crate) fn send(link: &mut impl Write, message: &impl Serialize) -> Result<()> {
@@ -82,10 +98,10 @@ mod tests {
         let Command::Batch { partitions, bytes: found } = receive(&mut bytes.as_slice()).unwrap() else { panic!("a batch") };
         assert_eq!((partitions, found), (7, 300));
         for length in 0..bytes.len() {
-            assert!(receive::<Command>(&mut &bytes[..length]).is_err());
+            assert!(receive::<Command<'_>>(&mut &bytes[..length]).is_err());
         }
         bytes[8] = 9;
-        assert!(receive::<Command>(&mut bytes.as_slice()).is_err());
-        assert!(receive::<Command>(&mut [0xff; 64].as_slice()).is_err());
+        assert!(receive::<Command<'_>>(&mut bytes.as_slice()).is_err());
+        assert!(receive::<Command<'_>>(&mut [0xff; 64].as_slice()).is_err());
     }
 }

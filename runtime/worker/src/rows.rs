@@ -104,17 +104,22 @@ impl<'a> Reader<'a> {
         self.bytes(dosages)
     }
 
-    /// One partition's contributions: `Some(None)` where its guest failed, `None` where the bytes are not what a worker writes.
-    pub(crate) fn contributions(&mut self, lengths: &[usize]) -> Option<Option<Vec<Given<'a>>>> {
+    /// One partition's contributions, over what is in `found`: `Some(false)` where its guest failed, `None` where the bytes are not what a worker
+    /// writes.
+    pub(crate) fn contributions(&mut self, lengths: &[usize], found: &mut Vec<Given<'a>>) -> Option<bool> {
+        found.clear();
         match self.byte()? {
-            0 => return Some(None),
+            0 => return Some(false),
             1 => {}
             _ => return None,
         }
         if self.length()? != lengths.len() {
             return None;
         }
-        lengths.iter().map(|&most| self.contribution(most)).collect::<Option<Vec<_>>>().map(Some)
+        for &most in lengths {
+            found.push(self.contribution(most)?);
+        }
+        Some(true)
     }
 
     fn contribution(&mut self, most: usize) -> Option<Given<'a>> {
@@ -254,23 +259,25 @@ mod tests {
         put_contributions(&mut bytes, Some(&sent[..4]), &lengths);
         assert!(bytes.len() <= 3 * contribution_bytes(&lengths));
         let mut reader = Reader(&bytes);
-        let found = reader.contributions(&lengths).unwrap().unwrap();
+        let mut found = vec![];
+        assert_eq!(reader.contributions(&lengths, &mut found), Some(true));
         let (Given::RealWords(reals), Given::IntegerWords(integers)) = (found[0], found[3]) else { panic!("words") };
         assert!(f64::from_le_bytes(reals[0]).is_nan() && reals[1] == (-1.5_f64).to_le_bytes());
         assert_eq!(integers, [i64::MIN.to_le_bytes()]);
         assert!(matches!(found[1], Given::Cell(8)) && matches!(found[2], Given::Bytes([1, 2, 3])));
         assert!(matches!(found[4], Given::Small([0x80, 0x7f, 0])) && matches!(found[5], Given::Small([0xff, 0, 0x7f, 0x80])));
         assert!(matches!(found[6], Given::None));
-        assert!(reader.contributions(&lengths).unwrap().is_none() && reader.contributions(&lengths).unwrap().is_none());
-        assert!(reader.contributions(&lengths).is_none(), "there is no more");
+        let next = [(); 3].map(|()| reader.contributions(&lengths, &mut vec![]));
+        assert_eq!(next, [Some(false), Some(false), None], "two that failed, and there is no more");
         // Whatever a worker writes instead is refused or of the round's shape.
         for at in 0..bytes.len() {
             for flip in [1, 4, 0x80, 0xff] {
                 let mut changed = bytes.clone();
                 changed[at] ^= flip;
                 let mut reader = Reader(&changed);
-                while let Some(found) = reader.contributions(&lengths) {
-                    assert!(found.is_none_or(|found| found.len() == lengths.len()));
+                let mut found = vec![];
+                while let Some(some) = reader.contributions(&lengths, &mut found) {
+                    assert_eq!(found.len(), if some { lengths.len() } else { 0 });
                 }
             }
         }

@@ -6,18 +6,18 @@
 
 use std::fs::File;
 use std::io::{Error, Result};
+use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Limits;
-use vestibule_protocol::round::{Round, Statistic};
+use vestibule_protocol::round::Round;
 use vestibule_sandbox::{Analysis, Contributions, Failure, Individual, Runner, Sandbox, Settings};
 
 use crate::confine;
-use crate::message::{Command, Reply, receive, send};
+use crate::message::{Bytes, Command, Reply, receive, send};
 use crate::rows::{Reader, put_contributions};
 use crate::worker::{OUT_OFFSET, REGION};
 
@@ -42,7 +42,7 @@ fn run() -> Result<()> {
     send(&mut link, &Reply::Ready(sandbox.engine_digest().hex(), walls))?;
     let mut worker = Process { sandbox, memory, analysis: None, runner: None, lengths: vec![], input: vec![], out: vec![] };
     loop {
-        let command: Command = receive(&mut link)?;
+        let command: Command<'_> = receive(&mut link)?;
         let reply = worker.answer(command)?;
         send(&mut link, &reply)?;
     }
@@ -61,18 +61,18 @@ struct Process {
 }
 
 impl Process {
-    fn answer(&mut self, command: Command) -> Result<Reply> {
+    fn answer(&mut self, command: Command<'_>) -> Result<Reply<'static>> {
         let refused = |code: &str, why: &dyn std::fmt::Display| Reply::Refused(code.to_owned(), why.to_string());
         Ok(match command {
-            Command::Compile(component) => match self.sandbox.compile(&component) {
-                Ok(code) => Reply::Code(code),
+            Command::Compile(Bytes(component)) => match self.sandbox.compile(&component) {
+                Ok(code) => Reply::Code(Bytes(code.into())),
                 Err(error) => refused(error.code(), &error),
             },
-            Command::Load(code) => {
+            Command::Load { code: Bytes(code), component: Bytes(component) } => {
                 // SAFETY: the daemon sends only code that a worker of the same engine returned from `compile`, under a seal of the
                 // site's own; and should it not be that, it runs here, behind the walls, where nothing has been seen yet.
                 #[expect(unsafe_code, reason = "argued above")]
-                let loaded = unsafe { self.sandbox.load_compiled(&code, Digest::of(&code)) };
+                let loaded = unsafe { self.sandbox.load_compiled(&code, &component) };
                 match loaded {
                     Ok(analysis) => {
                         self.analysis = Some(analysis);
@@ -85,7 +85,14 @@ impl Process {
                 Ok(plan) => Reply::Plan(serde_json::to_vec(&plan)?),
                 Err(error) => refused(error.code(), &error),
             },
-            Command::Round(request, limits) => self.round(&request, limits)?,
+            Command::Bake(Bytes(request), limits) => {
+                let round = Round::check(serde_json::from_slice(&request)?).map_err(Error::other)?;
+                match self.analysis()?.bake(&round, limits) {
+                    Ok(code) => Reply::Code(Bytes(code.into())),
+                    Err(error) => refused(error.code(), &error),
+                }
+            }
+            Command::Round { code: Bytes(code), lengths, limits } => self.round(&code, &lengths, limits)?,
             Command::Batch { partitions, bytes } => self.batch(partitions, bytes)?,
         })
     }
@@ -94,45 +101,48 @@ impl Process {
         self.analysis.as_ref().ok_or_else(|| Error::other("no analysis was loaded"))
     }
 
-    fn round(&mut self, request: &[u8], limits: Limits) -> Result<Reply> {
-        let round = Round::check(serde_json::from_slice(request)?).map_err(Error::other)?;
-        match self.analysis()?.runner(&round, limits) {
+    fn round(&mut self, code: &[u8], lengths: &[u32], limits: Limits) -> Result<Reply<'static>> {
+        self.lengths = lengths.iter().map(|&length| length as usize).collect();
+        let entries = self.lengths.iter().fold(0, |sum: usize, length| sum.saturating_add(*length));
+        // SAFETY: as with `Load`: the daemon sends what a worker of the same engine, which had seen no data, returned from `bake`.
+        #[expect(unsafe_code, reason = "argued above")]
+        let loaded = unsafe { self.sandbox.load_baked(code, entries, limits) };
+        Ok(match loaded {
             Ok(runner) => {
-                self.lengths = round.statistics().iter().map(Statistic::given).collect();
-                let fuel = runner.state_fuel();
                 self.runner = Some(runner);
-                Ok(Reply::Rehearsed(fuel))
+                Reply::Done
             }
-            Err(error) => Ok(Reply::Refused(error.code().to_owned(), error.to_string())),
-        }
+            Err(error) => Reply::Refused(error.code().to_owned(), error.to_string()),
+        })
     }
 
-    fn batch(&mut self, partitions: u32, bytes: u64) -> Result<Reply> {
+    fn batch(&mut self, partitions: u32, bytes: u64) -> Result<Reply<'static>> {
         let Self { memory, runner, lengths, input, out, .. } = self;
         let runner = runner.as_ref().ok_or_else(|| Error::other("no round was taken in"))?;
         input.resize(usize::try_from(bytes.min(REGION)).map_err(Error::other)?, 0);
         memory.read_exact_at(input, 0)?;
         out.clear();
-        let (mut reader, mut values) = (Reader(input), Vec::new());
+        // All that is allocated here is allocated once a batch, however many individuals it has.
+        let (mut reader, mut values, mut rows, mut ends) = (Reader(input), vec![], vec![], vec![]);
+        let cut = || Error::other("a row is cut short");
         for _ in 0..partitions {
-            values.clear();
-            let mut rows = Vec::new();
-            let cut = || Error::other("a row is cut short");
             for _ in 0..reader.individuals().ok_or_else(cut)? {
                 let first = values.len();
                 let dosages = reader.row(&mut values).ok_or_else(cut)?;
                 rows.push((first..values.len(), dosages));
             }
-            let row = |(range, dosages): (std::ops::Range<usize>, _)| Individual {
-                values: values.get(range).unwrap_or_default(),
-                dosages,
-            };
-            let partition: Vec<Individual<'_>> = rows.into_iter().map(row).collect();
-            match runner.contribute(&partition) {
+            ends.push(rows.len());
+        }
+        let shown = |(range, dosages): (Range<usize>, _)| Individual { values: values.get(range).unwrap_or_default(), dosages };
+        let individuals: Vec<Individual<'_>> = rows.into_iter().map(shown).collect();
+        let mut first = 0;
+        for end in ends {
+            match runner.contribute(individuals.get(first..end).unwrap_or_default()) {
                 Ok(found) => put_contributions(out, Some(Contributions::as_slice(&found)), lengths),
                 Err(Failure::Guest(_)) => put_contributions(out, None, lengths),
-                Err(Failure::Refused(_) | Failure::Host(_)) => return Ok(Reply::Fault),
+                Err(Failure::Host(_)) => return Ok(Reply::Fault),
             }
+            first = end;
         }
         memory.write_all_at(out, OUT_OFFSET)?;
         Ok(Reply::Batch(out.len() as u64))

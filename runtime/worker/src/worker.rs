@@ -19,7 +19,7 @@ use vestibule_protocol::round::{Plan, Round, Statistic};
 use vestibule_sandbox::{Given, Value};
 
 use crate::confine::Walls;
-use crate::message::{Command, Reply, receive, send};
+use crate::message::{Bytes, Command, Reply, receive, send};
 use crate::rows::{Reader, contribution_bytes, end_partition, partition_bytes, put_partition, put_row};
 
 /// Bytes for rows, and as many for contributions. Pages that are not touched take no memory.
@@ -75,10 +75,11 @@ pub struct Refusal {
 }
 
 /// Codes that a worker may give: those of the sandbox.
-const CODES: [&str; 7] = [
+const CODES: [&str; 8] = [
     "component-unreadable",
     "component-imports",
     "component-not-analysis",
+    "component-unbakeable",
     "component-too-large",
     "analysis-refused",
     "analysis-trapped",
@@ -163,11 +164,11 @@ impl Worker {
         &self.walls
     }
 
-    fn hear(&mut self) -> Result<Reply, WorkerError> {
+    fn hear(&mut self) -> Result<Reply<'static>, WorkerError> {
         receive(&mut self.link).map_err(|_| WorkerError::Lost)
     }
 
-    fn ask(&mut self, command: &Command) -> Result<Reply, WorkerError> {
+    fn ask(&mut self, command: &Command<'_>) -> Result<Reply<'static>, WorkerError> {
         send(&mut self.link, command).map_err(|_| WorkerError::Lost)?;
         self.hear()
     }
@@ -179,20 +180,20 @@ impl Worker {
     pub fn compile(&mut self, component: &[u8]) -> Result<Result<Vec<u8>, Refusal>, WorkerError> {
         let patience = |worker: &Self, time| worker.link.set_read_timeout(Some(time)).map_err(|_| WorkerError::Lost);
         patience(self, COMPILING)?;
-        let answer = self.ask(&Command::Compile(component.to_vec()))?;
+        let answer = self.ask(&Command::Compile(Bytes(component.into())))?;
         patience(self, PATIENCE)?;
         match answer {
-            Reply::Code(code) => Ok(Ok(code)),
+            Reply::Code(Bytes(code)) => Ok(Ok(code.into_owned())),
             other => refused(other).map(Err),
         }
     }
 
-    /// Loads code that [`Worker::compile`] returned, of a worker with the same engine.
+    /// Loads the code that [`Worker::compile`] returned for this component, of a worker with the same engine.
     ///
     /// # Errors
     /// [`WorkerError`]. The inner error is the component's.
-    pub fn load(&mut self, code: &[u8]) -> Result<Result<(), Refusal>, WorkerError> {
-        match self.ask(&Command::Load(code.to_vec()))? {
+    pub fn load(&mut self, code: &[u8], component: &[u8]) -> Result<Result<(), Refusal>, WorkerError> {
+        match self.ask(&Command::Load { code: Bytes(code.into()), component: Bytes(component.into()) })? {
             Reply::Done => Ok(Ok(())),
             other => refused(other).map(Err),
         }
@@ -212,16 +213,31 @@ impl Worker {
         }
     }
 
-    /// Takes in a round whose partitions have up to so many individuals, each of so many values and dosages.
+    /// Bakes a round's state into the component that was [loaded](Self::load), and compiles that. The worker has then seen bytes of a stranger:
+    /// start another for what comes next.
     ///
     /// # Errors
     /// [`WorkerError`]. The inner error is the analysis'.
+    pub fn bake(&mut self, round: &Round, limits: Limits) -> Result<Result<Vec<u8>, Refusal>, WorkerError> {
+        let request = serde_json::to_vec(round.request()).map_err(|_| WorkerError::Lost)?;
+        match self.ask(&Command::Bake(Bytes(request.into()), limits))? {
+            Reply::Code(Bytes(code)) => Ok(Ok(code.into_owned())),
+            other => refused(other).map(Err),
+        }
+    }
+
+    /// Takes in a round, by the code that [`Worker::bake`] of a worker with the same engine returned for it, whose partitions have up to so many
+    /// individuals, each of so many values and dosages.
+    ///
+    /// # Errors
+    /// [`WorkerError`]. The inner error is the code's.
     pub fn round(
         &mut self,
+        code: &[u8],
         round: &Round,
         limits: Limits,
         (individuals, values, dosages): (usize, usize, usize),
-    ) -> Result<Result<u64, Refusal>, WorkerError> {
+    ) -> Result<Result<(), Refusal>, WorkerError> {
         self.lengths = round.statistics().iter().map(Statistic::given).collect();
         let bytes = partition_bytes(individuals, values, dosages).max(contribution_bytes(&self.lengths));
         if bytes as u64 > REGION {
@@ -229,9 +245,10 @@ impl Worker {
         }
         let by_fuel = usize::try_from(BATCH_FUEL / limits.fuel_per_partition.max(1)).unwrap_or(BATCH_PARTITIONS);
         self.batch_partitions = (BATCH_BYTES / bytes.max(1)).min(BATCH_PARTITIONS).min(by_fuel).max(1);
-        let request = serde_json::to_vec(round.request()).map_err(|_| WorkerError::Lost)?;
-        match self.ask(&Command::Round(request, limits))? {
-            Reply::Rehearsed(fuel) => Ok(Ok(fuel)),
+        let lengths: Result<_, _> = self.lengths.iter().map(|&length| u32::try_from(length)).collect();
+        let lengths = lengths.map_err(|_| WorkerError::TooLarge)?;
+        match self.ask(&Command::Round { code: Bytes(code.into()), lengths, limits })? {
+            Reply::Done => Ok(Ok(())),
             other => refused(other).map(Err),
         }
     }
@@ -263,9 +280,10 @@ impl Worker {
         }
         self.exchange(partitions)?;
         let mut reader = Reader(&self.found);
+        let mut found = Vec::with_capacity(self.lengths.len());
         for _ in 0..partitions {
-            let found = reader.contributions(&self.lengths).ok_or(WorkerError::Lost)?;
-            each(found.as_deref())?;
+            let some = reader.contributions(&self.lengths, &mut found).ok_or(WorkerError::Lost)?;
+            each(some.then_some(found.as_slice()))?;
         }
         Ok(())
     }
@@ -308,7 +326,7 @@ fn spawn(launch: &Launch) -> std::io::Result<(Child, UnixStream, File)> {
 }
 
 /// A refusal as the worker words it: one of the sandbox's codes, and text fit for a terminal.
-fn refused(reply: Reply) -> Result<Refusal, WorkerError> {
+fn refused(reply: Reply<'_>) -> Result<Refusal, WorkerError> {
     let Reply::Refused(code, message) = reply else { return Err(WorkerError::Lost) };
     let code = CODES.into_iter().find(|known| *known == code).ok_or(WorkerError::Lost)?;
     let message = message.chars().take(4_000).map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();

@@ -126,10 +126,11 @@ impl<S: Fn(&Plan) -> Result<Shape>> Question<'_, S> {
         round.fits(shape.variants.len(), plan.partitioning).map_err(|error| coded(error.code(), error))?;
         let budget = budget.round(round.share_ppb());
         let calibrated = calibrate(&round, plan.partitioning, budget).map_err(|error| coded(error.code(), error))?;
-        let state_fuel = self.analysis.runner(&round, limits).map_err(guest)?.state_fuel();
+        // What `prepare` refuses, no site runs.
+        self.analysis.runner(&round, limits).map_err(guest)?;
         let dosages = if round.shows_dosages() { shape.variants.len() } else { 0 };
         let inputs = dosages.saturating_add(shape.columns.len());
-        let load = Load::new(limits, state_fuel, inputs, Partitions::of(plan.partitioning, self.at_each_site()));
+        let load = Load::new(limits, inputs, Partitions::of(plan.partitioning, self.at_each_site()));
         let delay = Delay::of(&round, budget.time(), load, Costs::default()).expected();
         let root = f64::from(self.sites).sqrt();
         let line = |(statistic, calibrated): (&Statistic, &vestibule_protocol::calibration::Calibrated)| Line {

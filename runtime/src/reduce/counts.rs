@@ -1,0 +1,154 @@
+//! How many rows have each genotype at each variant, for rows whose factor is the same: they are counted, and the counts multiplied.
+//!
+//! *In*: packed genotypes. *Out*: for each variant, how many rows have a dosage of 0, 1, 2 and a missing one. A row is looked at 64 bits at a
+//! time: the bits of eight rows are added in parallel, each of the 64 to a number of its own whose digits lie in eight words (carry-save adders;
+//! Harley and Seal). Nothing that is done follows from what the genotypes are.
+
+use vestibule_protocol::scores::CLASSES;
+
+use crate::dataset::Packed;
+
+/// Words of the longest row: 4,096 variants, two bits each.
+const WORDS: usize = 128;
+/// Behind them those of the third thing to count: where both bits are set, of two words in one.
+const LANES: usize = WORDS + WORDS / 2;
+/// Rows that are added at once.
+const ROWS: usize = 8;
+/// Digits of a number.
+const DIGITS: usize = 8;
+/// Rows that eight digits can count.
+const MOST: usize = ((1 << DIGITS) - 1) / ROWS * ROWS;
+/// The lower bit of each genotype.
+const LOW: u64 = 0x5555_5555_5555_5555;
+
+type Row = [u64; LANES];
+
+/// Counts all rows of a stretch.
+pub(super) fn count(packed: Packed<'_>) -> Vec<[u32; CLASSES]> {
+    let mut totals = vec![0_u32; LANES * 64];
+    let mut eight = [[0; LANES]; ROWS];
+    let start = packed.start() / 4;
+    let mut rows = 0_u32;
+    for some in packed.bytes().chunks(packed.stride().saturating_mul(MOST)) {
+        let mut digits = [[0; LANES]; DIGITS];
+        for few in some.chunks(packed.stride().saturating_mul(ROWS)) {
+            let mut each = few.chunks(packed.stride());
+            for row in &mut eight {
+                let bytes = each.next().inspect(|_| rows = rows.saturating_add(1));
+                lay(bytes.and_then(|bytes| bytes.get(start..)).unwrap_or_default(), row);
+            }
+            add(&eight, &mut digits);
+        }
+        spill(&digits, &mut totals);
+    }
+    let before = packed.start() % 4;
+    let bit = |lane: usize| totals.get(lane).copied().unwrap_or(0);
+    (before..before.saturating_add(packed.variants()))
+        .map(|place| {
+            let (low, high) = (bit(2 * place), bit(2 * place + 1));
+            // Those of the first half of the row lie in the lower bits, those of the second in the upper.
+            let both = bit(WORDS * 64 + (2 * place) % (WORDS * 32) + usize::from(place >= WORDS * 16));
+            let (one, two) = (low.wrapping_sub(both), high.wrapping_sub(both));
+            [rows.wrapping_sub(one).wrapping_sub(two).wrapping_sub(both), one, two, both]
+        })
+        .collect()
+}
+
+/// A row's bytes as words; behind them, where both bits of a genotype are set.
+fn lay(bytes: &[u8], row: &mut Row) {
+    let (row, both) = row.split_at_mut(WORDS);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last.iter_mut().zip(rest).for_each(|(last, byte)| *last = *byte);
+    let words = words.iter().chain(std::iter::once(&last)).copied().map(u64::from_le_bytes);
+    row.iter_mut().zip(words.chain(std::iter::repeat(0))).for_each(|(word, bytes)| *word = bytes);
+    let (first, second) = row.split_at(WORDS / 2);
+    for ((both, first), second) in both.iter_mut().zip(first).zip(second) {
+        *both = (first & (first >> 1) & LOW) | (second & (second >> 1) & LOW) << 1;
+    }
+}
+
+/// Sum and carry of three bits, in each of 64 places.
+const fn sum(a: u64, b: u64, c: u64) -> (u64, u64) {
+    let half = a ^ b;
+    (half ^ c, (a & b) | (half & c))
+}
+
+/// Adds eight rows to the numbers.
+fn add(rows: &[Row; ROWS], digits: &mut [Row; DIGITS]) {
+    let [a, b, c, d, e, f, g, h] = rows;
+    let [ones, twos, fours, rest @ ..] = digits;
+    let mut eights = [0; LANES];
+    #[expect(clippy::indexing_slicing, reason = "all have as many lanes")]
+    for lane in 0..LANES {
+        let (one, carry_a) = sum(ones[lane], a[lane], b[lane]);
+        let (one, carry_b) = sum(one, c[lane], d[lane]);
+        let (two, carry_c) = sum(twos[lane], carry_a, carry_b);
+        let (one, carry_a) = sum(one, e[lane], f[lane]);
+        let (one, carry_b) = sum(one, g[lane], h[lane]);
+        let (two, carry_d) = sum(two, carry_a, carry_b);
+        let (four, carry) = sum(fours[lane], carry_c, carry_d);
+        (ones[lane], twos[lane], fours[lane], eights[lane]) = (one, two, four, carry);
+    }
+    for digit in rest {
+        for (digit, carry) in digit.iter_mut().zip(&mut eights) {
+            (*digit, *carry) = (*digit ^ *carry, *digit & *carry);
+        }
+    }
+}
+
+/// Adds the numbers to the totals.
+fn spill(digits: &[Row; DIGITS], totals: &mut [u32]) {
+    /// The lowest bit of each byte.
+    const BYTES: u64 = 0x0101_0101_0101_0101;
+    for bit in 0..8 {
+        for (lane, totals) in totals.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+            let digit = |(place, row): (usize, &Row)| (row.get(lane).copied().unwrap_or(0) >> bit & BYTES) << place;
+            let eight = digits.iter().enumerate().map(digit).fold(0, |sum, digit| sum | digit);
+            let places = totals.iter_mut().skip(bit).step_by(8);
+            places.zip(eight.to_le_bytes()).for_each(|(total, number)| *total = total.wrapping_add(number.into()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::RowGroup;
+
+    /// Any number of rows, all ends of stretches; every genotype by itself is what the counts must equal.
+    #[test]
+    fn counts_are_those_of_every_genotype_by_itself() {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut next = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for case in 0..40 {
+            let count_rows = [0, 1, 7, 8, 9, 247, 248, 249, 600][case % 9];
+            let start = usize::try_from(next() % 4_096).unwrap();
+            let end = if case % 3 == 0 { 4_096 } else { start + 1 + usize::try_from(next()).unwrap() % (4_096 - start) };
+            let start = if case % 6 == 0 { 0 } else { start };
+            // Sometimes all the same, so that every digit is used.
+            let rows =
+                RowGroup::of_genotypes(
+                    count_rows,
+                    &[(start, end)],
+                    || if case % 5 == 0 { 0xff } else { next().to_le_bytes()[0] },
+                );
+            let packed = rows.packed().next().unwrap();
+            let found = count(packed);
+            assert_eq!(found.len(), end - start);
+            for (variant, found) in found.iter().enumerate() {
+                let mut want = [0_u32; CLASSES];
+                for row in packed.bytes().chunks(packed.stride()) {
+                    let place = start + variant;
+                    want[usize::from(row[place / 4] >> (2 * (place % 4)) & 3)] += 1;
+                }
+                assert_eq!(*found, want, "case {case}, {count_rows} rows, variant {variant} of {start}..{end}");
+            }
+        }
+    }
+}

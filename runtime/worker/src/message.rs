@@ -94,7 +94,7 @@ mod tests {
     fn only_whole_messages_of_a_sane_length_are_read() {
         let mut bytes = vec![];
         send(&mut bytes, &Command::Batch { partitions: 7, bytes: 300 }).unwrap();
-        assert_eq!(bytes, [4, 0, 0, 0, 0, 0, 0, 0, 4, 7, 0xac, 2]);
+        assert_eq!(bytes, [4, 0, 0, 0, 0, 0, 0, 0, 5, 7, 0xac, 2]);
         let Command::Batch { partitions, bytes: found } = receive(&mut bytes.as_slice()).unwrap() else { panic!("a batch") };
         assert_eq!((partitions, found), (7, 300));
         for length in 0..bytes.len() {

@@ -118,12 +118,15 @@ impl Data {
         );
         let source = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
         let key = StoreKey::from_bytes([1; 32]);
+        let importers = world::importers();
         let mut people = 0;
         let mut attempt = 0;
         let seconds = median(3, || {
             // A comment makes it another recipe, so that it is not skipped as done.
             attempt += 1;
-            people = ingest(&source, &format!("# {attempt}\n{config}"), &source, &key, &mut |_| {}).unwrap().individuals;
+            people = ingest(&source, &format!("# {attempt}\n{config}"), (&source, &key), &importers, &mut |_| {})
+                .unwrap()
+                .individuals;
         });
         peers(&temp.path().join(name), seconds);
         let dataset = Dataset::open(&source, &"c".parse().unwrap(), &key).unwrap();

@@ -65,6 +65,9 @@ pub(crate) enum Command {
         #[arg(long)]
         memory_mib: u32,
     },
+    /// The process in which a site reads the files that it is given. Started by the site alone.
+    #[command(hide = true)]
+    Importer,
 }
 
 impl Command {
@@ -84,7 +87,7 @@ impl Command {
             Self::Job(command) => command.run(json),
             Self::Simulate(command) => command.run(json),
             Self::Log(command) => command.run(json),
-            Self::Worker { .. } => unreachable!("`main` runs a worker before anything else"),
+            Self::Worker { .. } | Self::Importer => unreachable!("`main` runs them before anything else"),
         }
     }
 }

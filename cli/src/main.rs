@@ -42,9 +42,11 @@ fn main() -> ExitCode {
         None => eprintln!("vestibule: internal error"),
     }));
     let Arguments { json, command } = Arguments::parse();
-    if let command::Command::Worker { memory_mib } = command {
-        // Before anything else is set up in this process.
-        return vestibule_worker::serve(memory_mib);
+    // Before anything else is set up in this process.
+    match command {
+        command::Command::Worker { memory_mib } => return vestibule_worker::serve(memory_mib),
+        command::Command::Importer => return vestibule_runtime::dataset::import(),
+        _ => {}
     }
     let filter = tracing_subscriber::EnvFilter::try_from_env("VESTIBULE_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();

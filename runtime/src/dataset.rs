@@ -1,6 +1,6 @@
 //! Step 9, the data: what a site holds, and how one round reads it.
 //!
-//! *In*: a site's own files, once, by [`ingest`]; then a plan's columns and slices. *Out*: rows, one for each individual, that
+//! *In*: a site's own files, once, by [`ingest`] (which has [`Importers`] read them); then a plan's columns and slices. *Out*: rows, one for each individual, that
 //! hold what was asked for and nothing else. *Trusts*: the store key. *Refuses*: data under another key, a plan that names
 //! what is not there (public terms, so the refusal may say so).
 //!
@@ -11,20 +11,12 @@
 //! data/NAME/withdrawn          encrypted: who is left out
 //! ```
 
-mod conditions;
-mod config;
-mod crypt4gh;
-mod days;
-mod genotypes;
+mod import;
 mod ingest;
 mod pack;
-mod plink;
-mod report;
 mod seal;
 mod store;
-mod table;
 mod tiles;
-mod variants;
 mod withdrawal;
 
 use std::sync::Arc;
@@ -35,105 +27,18 @@ use vestibule_protocol::catalogue::{Catalogue, Variant, VariantSlice};
 use vestibule_protocol::dictionary::{Column, Dictionary};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::name::Name;
-use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::shape;
 
-use crate::delay::SUMS_DELTA;
-
-pub use conditions::Conditions;
-pub(crate) use conditions::{modifiers, permission};
-pub use config::{Config, ConfigError};
-pub use crypt4gh::Crypt4ghKey;
+pub use import::{Importers, import};
 pub(crate) use ingest::MEAN_ROWS;
 pub use ingest::{IngestError, Progress, ingest};
-pub use report::{IngestReport, Note};
 pub use seal::StoreKey;
 pub(crate) use store::Packed;
 pub use store::{RowGroup, Selection};
+pub use vestibule_importer::{Conditions, Config, ConfigError, Crypt4ghKey, IngestReport, LifetimeBudget, Note, Value};
+pub(crate) use vestibule_importer::{modifiers, permission};
 pub use vestibule_protocol::shape::ShapeError;
 pub use withdrawal::{Withdrawal, readmit, withdraw};
-
-/// One cell of an individual's row.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Value {
-    /// Not known.
-    Missing,
-    /// A number, in the dictionary's unit.
-    Number(f64),
-    /// Index into the column's levels.
-    Level(u32),
-    /// Yes or no.
-    Flag(bool),
-    /// Days since 1970-01-01.
-    Day(i32),
-}
-
-// A value is somebody's: `Debug` says what kind it is.
-impl std::fmt::Debug for Value {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Missing => "Missing",
-            Self::Number(_) => "Number(withheld)",
-            Self::Level(_) => "Level(withheld)",
-            Self::Flag(_) => "Flag(withheld)",
-            Self::Day(_) => "Day(withheld)",
-        })
-    }
-}
-
-/// What may ever be spent on a dataset.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LifetimeBudget {
-    /// Epsilon, at this delta, over all jobs together.
-    pub epsilon: f64,
-    /// Delta. A tenth of it is for the moments at which releases leave.
-    pub delta: f64,
-    /// What any one researcher may spend of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub researcher_epsilon: Option<f64>,
-}
-
-impl LifetimeBudget {
-    /// As zCDP, which is what the ledger counts.
-    #[must_use]
-    pub fn rho(&self) -> Rho {
-        Rho::budget(self.epsilon, self.delta * SUMS_DELTA)
-    }
-
-    /// A researcher's part.
-    #[must_use]
-    pub fn researcher_rho(&self) -> Option<Rho> {
-        self.researcher_epsilon.map(|epsilon| Rho::budget(epsilon, self.delta * SUMS_DELTA))
-    }
-
-    /// What the moments of all releases may add to delta, in 10^-15.
-    #[must_use]
-    pub fn moments_femto(&self) -> u64 {
-        whole(self.delta * (1.0 - SUMS_DELTA) * 1e15)
-    }
-
-    /// In 10^-6 epsilon.
-    #[must_use]
-    pub fn epsilon_micro(&self) -> u64 {
-        whole(self.epsilon * 1e6)
-    }
-
-    /// In 10^-15 delta.
-    #[must_use]
-    pub fn delta_femto(&self) -> u64 {
-        whole(self.delta * 1e15)
-    }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "saturates; both amounts are checked to be positive"
-)]
-fn whole(value: f64) -> u64 {
-    value.round() as u64
-}
 
 /// A dataset's public description. Holds nothing that was counted.
 #[derive(Debug, Clone, PartialEq)]

@@ -22,8 +22,7 @@ use crate::noise::{self, NoiseError};
 /// What one release's moment adds to delta, in 10^-15: more than the chance that the delay is cut off at zero, in both of two
 /// neighbouring datasets (2 x 1.3e-12 for a Gaussian at 7 standard deviations, 2 x 0.94e-12 for a Laplace at 27 scales).
 pub const DELTA_FEMTO: u64 = 3_000;
-/// The part of a lifetime's delta at which its epsilon is reckoned as rho; the rest is for the moments of releases.
-pub const SUMS_DELTA: f64 = 0.9;
+pub use vestibule_importer::SUMS_DELTA;
 const GAUSSIAN_SHIFT: f64 = 7.0;
 const LAPLACE_SHIFT: f64 = 27.0;
 

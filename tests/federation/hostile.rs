@@ -8,7 +8,7 @@ use vestibule_runtime::dataset::{Dataset, StoreKey, Value, ingest};
 use vestibule_runtime::trial::{self, Trial};
 use vestibule_sandbox::{Sandbox, Settings};
 
-use crate::world::{component, root};
+use crate::world::{component, importers, root};
 
 const WOMEN: f64 = 255.0;
 const MEN: f64 = 248.0;
@@ -25,7 +25,8 @@ fn no_behaviour_moves_more_than_its_own_bounded_contribution() {
     }
     let source = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
     let key = StoreKey::from_bytes([1; 32]);
-    ingest(&source, &std::fs::read_to_string(temp.path().join("DATASET.toml")).unwrap(), &source, &key, &mut |_| {}).unwrap();
+    let recipe = std::fs::read_to_string(temp.path().join("DATASET.toml")).unwrap();
+    ingest(&source, &recipe, (&source, &key), &importers(), &mut |_| {}).unwrap();
     let dataset = Dataset::open(&source, &"cohort".parse().unwrap(), &key).unwrap();
     let sandbox = Sandbox::new(Settings { symbols: true, ..Settings::default() }).unwrap();
     let analysis = sandbox.load(&std::fs::read(component("hostile")).unwrap()).unwrap();

@@ -13,7 +13,7 @@ use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::{round, trial};
 use vestibule_sandbox::{Sandbox, Settings, Shape, Step};
 
-use crate::world::component;
+use crate::world::{component, importers};
 
 fn data() -> Option<PathBuf> {
     let found = std::env::var_os("VESTIBULE_DATA").map(|dir| PathBuf::from(dir).join("1kg-genomewide"));
@@ -86,7 +86,7 @@ fn eighteen_countries_add_up_to_the_reference_and_the_noise_is_what_was_promised
              [[table]]\nfile = \"people.csv\"\nid = \"id\"\n\
              [variants]\nfiles = [\"all.bcf\"]\nbuild = \"GRCh37\"\ncatalogue = [\"all.tsv\"]\nindividuals = \"table\"\n"
         );
-        let report = ingest(&source, &config, &source, &key, &mut |_| {}).unwrap();
+        let report = ingest(&source, &config, (&source, &key), &importers(), &mut |_| {}).unwrap();
         assert_eq!(
             (report.individuals as usize, report.variants_matched),
             (ids.len(), rows.len() as u64),

@@ -6,9 +6,9 @@ use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
 use vestibule_protocol::scores::Source;
 use vestibule_sandbox::Value;
-use vestibule_worker::{Launch, Worker, WorkerError};
+use vestibule_worker::{Importer, Launch, Worker, WorkerError};
 
-use crate::world::{BINARY, World, component, wait};
+use crate::world::{BINARY, World, component, root, wait};
 
 #[test]
 fn every_wall_around_a_worker_holds() {
@@ -20,6 +20,48 @@ fn every_wall_around_a_worker_holds() {
     } else {
         eprintln!("this kernel lacks a wall: {:?}", walls.gaps());
     }
+}
+
+#[test]
+fn every_wall_around_an_importer_holds() {
+    let file = std::fs::File::open(root().join("cli/demo-data/leiden/genotypes.vcf.gz")).unwrap();
+    let importer = Importer::start(&Launch::importer_of(BINARY.into()), [Some(file.into()), None]).unwrap();
+    let walls = importer.walls();
+    assert!(walls.tried.len() >= 9 && walls.tried.iter().all(|(_, held)| *held), "{walls:?}");
+    if walls.landlock && walls.seccomp {
+        assert_eq!(walls.gaps(), Vec::<String>::new());
+    } else {
+        eprintln!("this kernel lacks a wall: {:?}", walls.gaps());
+    }
+    // It waits to be told what to do, and holds what it was given: a socket, nothing, nothing, and the file, for reading.
+    let id = importer.id();
+    let held: Vec<String> = std::fs::read_dir(format!("/proc/{id}/fd"))
+        .unwrap()
+        .map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap().to_string_lossy().into_owned())
+        .collect();
+    let files: Vec<&String> = held.iter().filter(|name| !name.starts_with("socket:") && *name != "/dev/null").collect();
+    assert!(files.len() == 1 && files[0].ends_with("genotypes.vcf.gz"), "{held:?}");
+    let number = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().map(|entry| entry.unwrap());
+    let number =
+        number.into_iter().find(|entry| std::fs::read_link(entry.path()).unwrap().ends_with("genotypes.vcf.gz")).unwrap();
+    let flags = std::fs::read_to_string(format!("/proc/{id}/fdinfo/{}", number.file_name().to_str().unwrap())).unwrap();
+    let flags = flags.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim().to_owned();
+    assert_eq!(u32::from_str_radix(&flags, 8).unwrap() & 3, 0, "for reading only");
+    assert!(std::fs::read(format!("/proc/{id}/environ")).unwrap().is_empty());
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!((field("Seccomp:"), field("NoNewPrivs:"), field("Threads:")), ("2".into(), "1".into(), "1".into()));
+}
+
+#[test]
+fn an_importer_that_is_none_is_lost() {
+    let lost = |script: &str| {
+        let launch = Launch { program: "/bin/sh".into(), arguments: vec!["-c".to_owned(), script.to_owned()] };
+        matches!(Importer::start(&launch, [None, None]), Err(WorkerError::Lost))
+    };
+    assert!(lost("exit 0"));
+    assert!(lost("printf 'rubbish, and more rubbish' >&0; exec cat <&0 >/dev/null"));
+    assert!(lost(r"printf '\000\000\000\000\000\000\000\100' >&0; exec cat <&0 >/dev/null"));
 }
 
 fn round() -> Round {

@@ -10,6 +10,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_vestibule");
+
+/// Importers, as a site has them.
+pub(crate) fn importers() -> vestibule_runtime::dataset::Importers {
+    vestibule_runtime::dataset::Importers::new(vestibule_worker::Launch::importer_of(BINARY.into()), false)
+}
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn root() -> PathBuf {

@@ -13,7 +13,7 @@ use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::{Partitioning, Round};
 use vestibule_runtime::component::CodeFolder;
-use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
+use vestibule_runtime::dataset::{Dataset, Importers, StoreKey, ingest};
 use vestibule_runtime::guests::Guests;
 use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::trial;
@@ -143,7 +143,8 @@ impl Lab {
         let table: String = std::iter::once("id,sex,age,trait\n".to_owned()).chain(people.iter().map(row)).collect();
         std::fs::write(self.path().join("people.csv"), table)?;
         let key = StoreKey::from_bytes([key; 32]);
-        ingest(&self.dir, &format!("name = \"{name}\"\n{RECIPE}"), &self.dir, &key, &mut |_| {})?;
+        let recipe = format!("name = \"{name}\"\n{RECIPE}");
+        ingest(&self.dir, &recipe, (&self.dir, &key), &Importers::this_program(), &mut |_| {})?;
         Ok(Cohort { people, dataset: Dataset::open(&self.dir, &name.parse()?, &key)? })
     }
 

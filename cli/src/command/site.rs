@@ -16,10 +16,11 @@ use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 use vestibule_runtime::charter::Terms;
-use vestibule_runtime::dataset::{self, Dataset, ingest};
+use vestibule_runtime::dataset::{self, Dataset, Importers, ingest};
 use vestibule_runtime::home::{Home, HomeError};
 use vestibule_runtime::link::Whose;
 use vestibule_runtime::site::SiteError;
+use vestibule_worker::Launch;
 
 pub(crate) use self::queue::signed;
 use super::daemon;
@@ -401,7 +402,11 @@ fn take_in(site: &Home, recipe: &Path, json: bool) -> Result<()> {
         bar.set_position(progress.done);
         bar.set_message(progress.stage);
     };
-    let report = ingest(&source, &text, &data, &site.store_key(), &mut progress);
+    let importers = Importers::new(Launch::this_importer(), site.settings().require_walls);
+    for gap in importers.gaps().map_err(|error| coded(error.code(), error))? {
+        eprintln!("{gap}: the files are read with fewer walls around");
+    }
+    let report = ingest(&source, &text, (&data, &site.store_key()), &importers, &mut progress);
     bar.finish_and_clear();
     let report = report.map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?;
     let name = dataset::Config::parse(&text).map_err(|error| coded(error.code(), error))?.name;

@@ -17,14 +17,15 @@ mod tables;
 
 use cap_std::fs::{Dir, OpenOptions};
 pub(crate) use groups::MEAN_ROWS;
+use vestibule_importer::{Config, ConfigError, IngestReport};
 use vestibule_protocol::digest::hex;
 use vestibule_protocol::name::Name;
+use vestibule_worker::WorkerError;
 
 use self::journal::Journal;
 use self::rows::Making;
 use self::sources::Sources;
-use super::config::{Config, ConfigError};
-use super::report::IngestReport;
+use super::import::Importers;
 use super::withdrawal::{self, Withdrawn};
 use super::{CURRENT, DatasetError, StoreKey, current, read_info};
 
@@ -73,6 +74,25 @@ pub enum IngestError {
         /// What the system says.
         why: String,
     },
+    /// An importer could not be started.
+    #[error("no importer could be started: {0}")]
+    Start(#[from] WorkerError),
+    /// A wall around importers is missing, and must not be.
+    #[error("`require_walls` is set, and this kernel leaves gaps: {0}")]
+    Walls(String),
+    /// The process that read a file was lost.
+    #[error(
+        "{file}: the process that read it was lost behind its record {records}: {why}; is the file damaged, or made to do harm? \
+         The dataset that served before still does"
+    )]
+    Importer {
+        /// The file.
+        file: String,
+        /// Records, or lines, that had been taken in.
+        records: u64,
+        /// How it ended.
+        why: String,
+    },
     /// The data folder.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -89,6 +109,9 @@ impl IngestError {
             Self::Size { .. } => "size-differs",
             Self::DiskFull => "disk-full",
             Self::Io { .. } => "ingest-io",
+            Self::Start(error) => error.code(),
+            Self::Walls(_) => "site-walls",
+            Self::Importer { .. } => "importer-lost",
             Self::Dataset(error) => error.code(),
         }
     }
@@ -116,25 +139,25 @@ impl Default for Tuning {
     }
 }
 
-/// Ingests what `config` describes, from `source`, into `data`.
+/// Ingests what `config` describes, from `source`, into `data`. `importers` read the files.
 ///
 /// # Errors
 /// See [`IngestError`].
 pub fn ingest(
     source: &Dir,
     config_text: &str,
-    data: &Dir,
-    key: &StoreKey,
+    (data, key): (&Dir, &StoreKey),
+    importers: &Importers,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<IngestReport, IngestError> {
-    ingest_tuned(source, config_text, data, key, progress, Tuning::default())
+    ingest_tuned(source, config_text, (data, key), importers, progress, Tuning::default())
 }
 
 pub(super) fn ingest_tuned(
     source: &Dir,
     config_text: &str,
-    data: &Dir,
-    key: &StoreKey,
+    (data, key): (&Dir, &StoreKey),
+    importers: &Importers,
     progress: &mut dyn FnMut(Progress),
     tuning: Tuning,
 ) -> Result<IngestReport, IngestError> {
@@ -167,8 +190,10 @@ pub(super) fn ingest_tuned(
     };
     let dir = folder.open_dir(&version).map_err(|error| IngestError::io(&version, &error))?;
     let making = Making {
+        importers,
         source,
         config: &config,
+        config_text,
         sources: &sources,
         dir: &dir,
         version: &version,

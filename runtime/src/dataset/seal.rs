@@ -8,7 +8,7 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use vestibule_protocol::digest::hex;
 use zeroize::Zeroizing;
 
-use super::Crypt4ghKey;
+use vestibule_importer::Crypt4ghKey;
 
 /// The secret of a site's data folder. Kept outside that folder.
 pub struct StoreKey(Zeroizing<[u8; 32]>);

@@ -1,6 +1,7 @@
 //! Ingest and scan: made files for every case, real files for whole datasets.
 
 mod gvcf;
+mod import;
 mod integrity;
 mod plink;
 mod reads;
@@ -81,12 +82,19 @@ impl Case {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<IngestReport, IngestError> {
         let source = Dir::open_ambient_dir(self.temp.path(), ambient_authority()).unwrap();
-        ingest_tuned(&source, config, &self.data(), &key(), progress, tuning)
+        ingest_tuned(&source, config, (&self.data(), &key()), &importers(), progress, tuning)
     }
 
     fn open(&self) -> Dataset {
         Dataset::open(&self.data(), &"cohort".parse().unwrap(), &key()).unwrap()
     }
+}
+
+/// Importers are this very program too, with one thing to run.
+fn importers() -> Importers {
+    let arguments = ["dataset::import::tests::an_importer", "--exact", "--ignored", "--test-threads=1", "--nocapture"];
+    let arguments = arguments.map(str::to_owned).to_vec();
+    Importers::new(vestibule_worker::Launch { program: "/proc/self/exe".into(), arguments }, false)
 }
 
 fn key() -> StoreKey {
@@ -530,7 +538,7 @@ fn ingest_real(source: &Path, documents: &[(&str, &str)], config: &str) -> (temp
     documents.iter().for_each(|(name, text)| std::fs::write(temp.path().join(name), text).unwrap());
     std::fs::create_dir(temp.path().join("data")).unwrap();
     let source = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
-    let report = ingest(&source, config, &source.open_dir("data").unwrap(), &key(), &mut |_| {}).unwrap();
+    let report = ingest(&source, config, (&source.open_dir("data").unwrap(), &key()), &importers(), &mut |_| {}).unwrap();
     (temp, report)
 }
 
@@ -802,7 +810,7 @@ fn the_examples_of_the_guide_are_read() {
 
 #[test]
 fn files_that_were_encrypted_for_the_site_are_read_as_they_are() {
-    use crate::dataset::crypt4gh::tests::encrypted;
+    use vestibule_importer::fuzz::encrypted;
     let table = "id,age,sex\nA,40,F\nB,50,M\n";
     let genotypes = vcf("A\tB", &["1 100 . A C . . . GT 0/1 1/1", "2 50 . C T . . . GT 0/0 0/1"]);
     let config = format!("{HEAD}{TABLE}{VARIANTS}");
@@ -815,7 +823,7 @@ fn files_that_were_encrypted_for_the_site_are_read_as_they_are() {
     let sealed = |key: &StoreKey| {
         let case = Case::new(&[]);
         for (name, text) in [("people.csv", table), ("a.vcf", genotypes.as_str())] {
-            std::fs::write(case.temp.path().join(name), encrypted(text.as_bytes(), &key.crypt4gh())).unwrap();
+            std::fs::write(case.temp.path().join(name), encrypted(text.as_bytes(), &key.crypt4gh(), &[])).unwrap();
         }
         case
     };

@@ -1,7 +1,7 @@
 //! Where variants become rows: variant files hold all individuals of a variant, the dataset all variants of an individual.
 //!
-//! *In*: one variant's codes for the individuals of a file. *Out*: for 1,024 individuals at a time, their packed blocks. Between
-//! the two lie *tiles*, each some variants x 1,024 individuals: as many as fit the memory given, the others in one
+//! *In*: some variants' codes for the individuals of a file. *Out*: for 1,024 individuals at a time, their packed blocks. Between
+//! the two lie *tiles*, each 1,024 individuals x some variants: as many as fit the memory given, the others in one
 //! scratch file, encrypted (AES-256-GCM) and bound to their place. *Refuses*: a tile that another key sealed or whose bytes were
 //! changed.
 //!
@@ -16,11 +16,13 @@ use std::os::unix::fs::FileExt as _;
 use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use serde::{Deserialize, Serialize};
 
-use super::pack::{self, BLOCK_BYTES, BLOCK_VARIANTS, MISSING, MISSING_BYTE};
+use super::pack::{self, BLOCK_BYTES, BLOCK_VARIANTS, MISSING_BYTE};
 use super::store::GROUP_ROWS;
 
 /// AES-GCM's tag.
 const TAG_LEN: usize = 16;
+/// Less work is not worth a second thread.
+const LEAST_BYTES: usize = 256 << 10;
 /// Tiles are no narrower, so that a file is not cut into crumbs.
 const LEAST_VARIANTS: usize = 64;
 
@@ -35,14 +37,21 @@ pub(super) struct TileId {
 /// Where every tile lies in the scratch file.
 pub(super) type Places = Vec<(TileId, u32)>;
 
-/// Which samples of a file belong to which individuals: by group of 1,024, the place in the group and the sample's number.
-pub(super) struct Samples(Vec<(u32, Vec<(usize, usize)>)>);
+/// Which samples of a file belong to which individuals.
+pub(super) struct Samples {
+    /// Bytes of one variant's codes.
+    stride: usize,
+    /// By group of 1,024, the place in the group and the sample's number.
+    groups: Vec<(u32, Vec<(usize, usize)>)>,
+}
 
 impl Samples {
     /// `rows`: for each sample of the file the individual's row, if it is wanted.
     pub(super) fn new(rows: impl Iterator<Item = Option<usize>>) -> Self {
         let mut groups: HashMap<usize, Vec<(usize, usize)>> = HashMap::new();
+        let mut people = 0_usize;
         for (sample, row) in rows.enumerate() {
+            people = people.saturating_add(1);
             let Some(row) = row else { continue };
             groups.entry(row / GROUP_ROWS).or_default().push((row % GROUP_ROWS, sample));
         }
@@ -50,8 +59,74 @@ impl Samples {
             groups.into_iter().map(|(group, samples)| (u32::try_from(group).unwrap_or(u32::MAX), samples)).collect();
         groups.iter_mut().for_each(|(_, samples)| samples.sort_unstable());
         groups.sort_unstable_by_key(|(group, _)| *group);
-        Self(groups)
+        Self { stride: people.div_ceil(4), groups }
     }
+
+    /// Bytes that the codes of all samples take at one variant.
+    pub(super) const fn stride(&self) -> usize {
+        self.stride
+    }
+}
+
+/// Genotypes that were known before otherwise: how many, and a variant where there was one.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Contradicted {
+    pub(super) count: u64,
+    pub(super) at: Option<(u32, u32)>,
+}
+
+impl Contradicted {
+    fn add(&mut self, other: Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.at = self.at.or(other.at);
+    }
+}
+
+impl Tile {
+    /// Puts some samples' codes into their rows of so many bytes. `first`: the catalogue, and the tile's first variant.
+    fn put_in(
+        &mut self,
+        (catalogue, first): (u32, u32),
+        row_bytes: usize,
+        turned: &Turned,
+        samples: &[(usize, usize)],
+    ) -> Result<Contradicted> {
+        let beyond = || Error::other("an individual beyond its tile");
+        let fours = turned.fours.len();
+        let start = turned.fours.first().copied().unwrap_or(0);
+        let run = turned.fours.last().is_some_and(|last| last.saturating_sub(start).saturating_add(1) == fours);
+        let mut contradicted = Contradicted::default();
+        for &(place, sample) in samples {
+            let (row, at) = (place.saturating_mul(row_bytes), sample.saturating_mul(fours));
+            let row = self.bytes.get_mut(row..row.saturating_add(row_bytes)).ok_or_else(beyond)?;
+            let new = turned.bytes.get(at..at.saturating_add(fours)).ok_or_else(beyond)?;
+            let mut merge = |start: usize, new: &[u8]| -> Result<()> {
+                let known = row.get_mut(start..start.saturating_add(new.len())).ok_or_else(beyond)?;
+                let (count, place) = pack::merge(known, new);
+                let variant = |place: usize| {
+                    let place = u32::try_from(start.saturating_mul(4).saturating_add(place)).unwrap_or(u32::MAX);
+                    (catalogue, first.saturating_add(place))
+                };
+                contradicted.add(Contradicted { count, at: place.map(variant) });
+                Ok(())
+            };
+            if run {
+                merge(start, new)?;
+            } else {
+                turned.fours.iter().zip(new).try_for_each(|(four, new)| merge(*four, std::slice::from_ref(new)))?;
+            }
+        }
+        self.changed = true;
+        Ok(contradicted)
+    }
+}
+
+/// Some variants of one column of tiles: by individual, with the fours of variants that there are.
+struct Turned {
+    /// Which fours of the column.
+    fours: Vec<usize>,
+    /// As many bytes for each sample.
+    bytes: Vec<u8>,
 }
 
 struct Tile {
@@ -66,10 +141,11 @@ pub(super) struct Tiles {
     key: RandomizedNonceKey,
     /// Variants of a tile: a power of two, at most a block's.
     variants: usize,
-    /// Bytes that a group of individuals takes at one variant.
-    stride: usize,
+    /// Individuals of a tile.
+    people: usize,
     /// How many tiles memory holds.
     capacity: usize,
+    threads: usize,
     clock: u64,
     held: HashMap<TileId, Tile>,
     slots: HashMap<TileId, u32>,
@@ -83,49 +159,86 @@ impl Tiles {
     /// For so many individuals, in `memory` bytes; `places` are those of the checkpoint that is gone on from.
     pub(super) fn new(file: File, key: RandomizedNonceKey, individuals: usize, memory: usize, places: &Places) -> Self {
         let groups = individuals.div_ceil(GROUP_ROWS).max(1);
-        let stride = individuals.clamp(1, GROUP_ROWS).div_ceil(4);
+        let people = individuals.clamp(1, GROUP_ROWS);
         let mut variants = BLOCK_VARIANTS;
         // Two columns of tiles at least: files that are out of order move between neighbours.
-        while variants > LEAST_VARIANTS && groups.saturating_mul(stride).saturating_mul(variants) > memory / 2 {
+        while variants > LEAST_VARIANTS && groups.saturating_mul(people).saturating_mul(variants / 4) > memory / 2 {
             variants /= 2;
         }
-        let capacity = (memory / stride.saturating_mul(variants).max(1)).max(1);
+        let capacity = (memory / people.saturating_mul(variants / 4).max(1)).max(1);
         let slots: HashMap<TileId, u32> = places.iter().copied().collect();
         let kept: HashSet<u32> = slots.values().copied().collect();
         let next = kept.iter().max().map_or(0, |last| last.saturating_add(1));
         let free = (0..next).filter(|slot| !kept.contains(slot)).collect();
-        Self { file, key, variants, stride, capacity, clock: 0, held: HashMap::new(), slots, kept, free, next }
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        Self { file, key, variants, people, capacity, threads, clock: 0, held: HashMap::new(), slots, kept, free, next }
     }
 
-    /// Puts one variant's codes (one for each sample of the file) in place. Where a code was known before and another is given,
-    /// the first holds. Returns how many did.
-    pub(super) fn write(&mut self, catalogue: usize, variant: usize, samples: &Samples, codes: &[u8]) -> Result<u64> {
-        let (column, row) = (variant / self.variants, variant % self.variants);
-        let mut contradicted = 0_u64;
-        for (group, samples) in &samples.0 {
-            let number = |number: usize| u32::try_from(number).map_err(Error::other);
-            let id = TileId { catalogue: number(catalogue)?, column: number(column)?, group: *group };
-            let start = row.saturating_mul(self.stride);
-            let end = start.saturating_add(self.stride);
-            let tile = self.tile(id)?;
-            let row = tile.bytes.get_mut(start..end).ok_or_else(|| Error::other("a variant beyond its tile"))?;
-            for &(place, sample) in samples {
-                let (Some(byte), Some(&code)) = (row.get_mut(place / 4), codes.get(sample)) else { continue };
-                let shift = 2 * (place % 4);
-                match (*byte >> shift) & 3 {
-                    MISSING => *byte = *byte & !(3 << shift) | code << shift,
-                    known => contradicted = contradicted.saturating_add(u64::from(code != MISSING && code != known)),
-                }
+    /// Puts some variants' codes (of all samples of the file, four to a byte; each variant once) in place. Where a code was known before and another
+    /// is given, the first holds.
+    pub(super) fn write(&mut self, samples: &Samples, found: &[(u32, u32)], codes: &[u8]) -> Result<Contradicted> {
+        let mut order: Vec<((u32, u32), &[u8])> =
+            found.iter().copied().zip(codes.chunks_exact(samples.stride.max(1))).collect();
+        order.sort_unstable_by_key(|(found, _)| *found);
+        let width = u32::try_from(self.variants).map_err(Error::other)?;
+        let mut contradicted = Contradicted::default();
+        for part in order.chunk_by(|(a, _), (b, _)| (a.0, a.1 / width) == (b.0, b.1 / width)) {
+            let Some(&((catalogue, first), _)) = part.first() else { continue };
+            let turned = turn(part, width, samples.stride, self.threads);
+            for groups in samples.groups.chunks(self.capacity) {
+                let found = self.put_in(catalogue, first / width, &turned, groups)?;
+                contradicted.add(found);
             }
-            tile.changed = true;
         }
         Ok(contradicted)
     }
 
-    fn tile(&mut self, id: TileId) -> Result<&mut Tile> {
+    /// Puts what belongs there into some groups' tiles of one column.
+    fn put_in(
+        &mut self,
+        catalogue: u32,
+        column: u32,
+        turned: &Turned,
+        groups: &[(u32, Vec<(usize, usize)>)],
+    ) -> Result<Contradicted> {
+        let width = self.variants;
+        let first = (catalogue, column.saturating_mul(u32::try_from(width).unwrap_or(u32::MAX)));
+        let mut taken = Vec::with_capacity(groups.len());
+        for (group, samples) in groups {
+            let id = TileId { catalogue, column, group: *group };
+            self.tile(id, taken.len())?;
+            let tile = self.held.remove(&id).ok_or_else(|| Error::other("a tile that is held is there"))?;
+            taken.push((id, tile, samples.as_slice()));
+        }
+        let threads = if turned.bytes.len() < LEAST_BYTES { 1 } else { self.threads };
+        let each = taken.len().div_ceil(threads).max(1);
+        let mut contradicted = Contradicted::default();
+        std::thread::scope(|scope| {
+            let work = |part: &mut [(TileId, Tile, &[(usize, usize)])]| {
+                part.iter_mut().try_fold(Contradicted::default(), |mut all, (_, tile, samples)| {
+                    all.add(tile.put_in(first, width / 4, turned, samples)?);
+                    Ok::<_, Error>(all)
+                })
+            };
+            let mut parts = taken.chunks_mut(each);
+            let here = parts.next();
+            let others: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
+            contradicted.add(here.map_or_else(|| Ok(Contradicted::default()), work)?);
+            for other in others {
+                let found = other.join().map_err(|_| Error::other("a thread of the ingest failed"))?;
+                contradicted.add(found?);
+            }
+            Ok::<_, Error>(())
+        })?;
+        self.held.extend(taken.into_iter().map(|(id, tile, _)| (id, tile)));
+        Ok(contradicted)
+    }
+
+    /// Sees to it that a tile is held, beside `taken` others that are in use.
+    fn tile(&mut self, id: TileId, taken: usize) -> Result<()> {
         self.clock = self.clock.saturating_add(1);
         if !self.held.contains_key(&id) {
-            while self.held.len() >= self.capacity {
+            while self.held.len().saturating_add(taken) >= self.capacity {
                 let oldest = self.held.iter().min_by_key(|(_, tile)| tile.used).map(|(id, _)| *id);
                 let Some(oldest) = oldest else { break };
                 self.put(oldest)?;
@@ -134,13 +247,14 @@ impl Tiles {
             let bytes = self.load(id)?;
             self.held.insert(id, Tile { bytes, used: 0, changed: false });
         }
-        let tile = self.held.get_mut(&id).ok_or_else(|| Error::other("a tile that is held is there"))?;
-        tile.used = self.clock;
-        Ok(tile)
+        if let Some(tile) = self.held.get_mut(&id) {
+            tile.used = self.clock;
+        }
+        Ok(())
     }
 
     fn tile_bytes(&self) -> usize {
-        self.variants.saturating_mul(self.stride)
+        self.people.saturating_mul(self.variants / 4)
     }
 
     fn offset(&self, slot: u32) -> u64 {
@@ -216,11 +330,49 @@ impl Tiles {
                 }
                 None => continue,
             };
-            let start = part.saturating_mul(self.variants) / 4;
-            pack::transpose(bytes, self.stride, &mut out, BLOCK_BYTES, start);
+            let width = self.variants / 4;
+            let start = part.saturating_mul(width);
+            for (row, of_tile) in out.chunks_exact_mut(BLOCK_BYTES).zip(bytes.chunks_exact(width)) {
+                if let Some(row) = row.get_mut(start..start.saturating_add(width)) {
+                    row.copy_from_slice(of_tile);
+                }
+            }
         }
         Ok(out)
     }
+}
+
+/// Turns some variants of one column, in order, from rows of variants to rows of individuals.
+fn turn(part: &[((u32, u32), &[u8])], width: u32, stride: usize, threads: usize) -> Turned {
+    let mut fours: Vec<usize> = Vec::new();
+    let mut rows: Vec<[Option<&[u8]>; 4]> = Vec::new();
+    for ((_, variant), codes) in part {
+        let (four, place) = ((variant % width / 4) as usize, (variant % 4) as usize);
+        if fours.last() != Some(&four) {
+            fours.push(four);
+            rows.push([None; 4]);
+        }
+        if let Some(row) = rows.last_mut().and_then(|rows| rows.get_mut(place)) {
+            *row = Some(codes);
+        }
+    }
+    let mut bytes = vec![MISSING_BYTE; stride.saturating_mul(4).saturating_mul(fours.len())];
+    let threads = if bytes.len() < LEAST_BYTES { 1 } else { threads };
+    // Whole steps of individuals to each thread.
+    let each = stride.div_ceil(threads).next_multiple_of(pack::STEP / 4).max(1);
+    let width = fours.len().saturating_mul(4).max(1);
+    std::thread::scope(|scope| {
+        let rows = &rows;
+        let mut parts = bytes.chunks_mut(each.saturating_mul(width)).zip((0..stride).step_by(each));
+        let here = parts.next();
+        for (part, start) in parts {
+            scope.spawn(move || pack::transpose(rows, start..stride, part));
+        }
+        if let Some((part, start)) = here {
+            pack::transpose(rows, start..stride, part);
+        }
+    });
+    Turned { fours, bytes }
 }
 
 fn aad(id: TileId) -> Aad<[u8; 12]> {
@@ -232,6 +384,7 @@ fn aad(id: TileId) -> Aad<[u8; 12]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pack::MISSING;
     use super::*;
     use crate::dataset::StoreKey;
 
@@ -244,11 +397,29 @@ mod tests {
         ((variant * 31 + sample * 17 + variant / 7) % 4) as u8
     }
 
+    /// Some variants at a time, of which there may be any.
     fn fill(tiles: &mut Tiles, samples: &Samples, people: usize, variants: impl Iterator<Item = usize>) {
-        for variant in variants {
-            let codes: Vec<u8> = (0..people).map(|sample| code(variant, sample)).collect();
-            assert_eq!(tiles.write(0, variant, samples, &codes).unwrap(), 0);
+        let variants: Vec<usize> = variants.collect();
+        let mut rest = variants.as_slice();
+        for length in [1, 2, 5, 64, 333].into_iter().cycle() {
+            let (some, others) = rest.split_at(length.min(rest.len()));
+            let (mut found, mut codes) = (vec![], vec![]);
+            for &variant in some {
+                found.push((0, variant as u32));
+                pack::pack(&(0..people).map(|sample| code(variant, sample)).collect::<Vec<_>>(), &mut codes);
+            }
+            assert_eq!(tiles.write(samples, &found, &codes).unwrap(), Contradicted::default());
+            rest = others;
+            if rest.is_empty() {
+                break;
+            }
         }
+    }
+
+    fn one(tiles: &mut Tiles, samples: &Samples, variant: u32, codes: &[u8]) -> Contradicted {
+        let mut packed = vec![];
+        pack::pack(codes, &mut packed);
+        tiles.write(samples, &[(0, variant)], &packed).unwrap()
     }
 
     fn check(tiles: &Tiles, people: usize, variants: usize) {
@@ -273,10 +444,11 @@ mod tests {
     fn what_goes_in_by_variant_comes_out_by_individual_in_any_memory_and_order() {
         let (people, variants) = (2_051, 4_200);
         let samples = Samples::new((0..people).map(|sample| Some(people - 1 - sample)));
-        for (memory, backward) in [(64 << 20, false), (1 << 20, false), (1 << 20, true), (100_000, false)] {
+        for (memory, step) in [(64 << 20, 1), (1 << 20, 1), (1 << 20, variants - 1), (64 << 20, 1_777), (100_000, 1)] {
             let file = tempfile::tempfile().unwrap();
             let mut tiles = tiles(&file, people, memory, &vec![]);
-            let order: Vec<usize> = if backward { (0..variants).rev().collect() } else { (0..variants).collect() };
+            // Forward, backward, and out of order.
+            let order: Vec<usize> = (0..variants).map(|n| n * step % variants).collect();
             fill(&mut tiles, &samples, people, order.into_iter());
             assert!(tiles.held.len() <= tiles.capacity);
             assert!(memory > 1 << 20 || !tiles.slots.is_empty(), "this memory was meant to be too small");
@@ -307,17 +479,17 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let mut tiles = tiles(&file, 3, 1, &vec![]);
         let samples = Samples::new([Some(0), None, Some(2)].into_iter());
-        assert_eq!(tiles.write(0, 0, &samples, &[1, 2, MISSING]).unwrap(), 0);
-        assert_eq!(tiles.write(0, 0, &samples, &[2, 2, 2]).unwrap(), 1);
-        assert_eq!(tiles.write(0, 0, &samples, &[MISSING, 2, 2]).unwrap(), 0);
+        assert_eq!(one(&mut tiles, &samples, 2, &[1, 2, MISSING]), Contradicted::default());
+        assert_eq!(one(&mut tiles, &samples, 2, &[2, 2, 2]), Contradicted { count: 1, at: Some((0, 2)) });
+        assert_eq!(one(&mut tiles, &samples, 2, &[MISSING, 2, 2]), Contradicted::default());
         for round in 0..20 {
-            tiles.write(0, 64 * (1 + round % 3), &samples, &[0, 0, 0]).unwrap();
+            one(&mut tiles, &samples, 64 * (1 + round % 3), &[0, 0, 0]);
             tiles.checkpoint().unwrap();
             tiles.keep();
         }
         assert!(tiles.next <= 6, "{} slots for 4 tiles", tiles.next);
         let blocks = tiles.blocks(0, 0, 0, 3).unwrap();
-        let of = |person: usize| pack::get(&blocks[person * BLOCK_BYTES..][..BLOCK_BYTES], 0);
+        let of = |person: usize| pack::get(&blocks[person * BLOCK_BYTES..][..BLOCK_BYTES], 2);
         assert_eq!([of(0), of(1), of(2)], [1, 255, 2]);
     }
 
@@ -326,7 +498,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let mut first = tiles(&file, 3, 1, &vec![]);
         let samples = Samples::new([Some(0), Some(1), Some(2)].into_iter());
-        first.write(0, 0, &samples, &[1, 1, 1]).unwrap();
+        one(&mut first, &samples, 0, &[1, 1, 1]);
         let places = first.checkpoint().unwrap();
         let mut byte = [0];
         file.read_exact_at(&mut byte, 20).unwrap();

@@ -1,10 +1,10 @@
 //! What a worker may still do: compute, and talk over what it was started with.
 //!
-//! *In*: a process that has set up its engine and has seen nothing from outside. *Out*: the same process without any way to a file, a
+//! *In*: a process that has set up its engine, or was handed the files that it is to import, and has read nothing from outside. *Out*: the same process without any way to a file, a
 //! socket, another process or more memory than it was given; and [`Walls`], what of that was tried and found to hold. Landlock takes the
 //! file system, new TCP connections and abstract sockets; seccomp leaves the system calls that computing needs, and answers all
 //! others with EPERM; limits take core dumps and endless time. A kernel that lacks one of them leaves the others: the site is
-//! told, and decides (`require_walls` in `site.toml`).
+//! told, and decides (`require_walls` in `site.toml`). An importer may start threads, which inflate; it can map no page that is executable.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,15 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 use serde::{Deserialize, Serialize};
+
+/// What a confined process is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Runs guests.
+    Guests,
+    /// Reads files of others.
+    Importer,
+}
 
 /// Which walls stand around a worker, as it found by trying.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,13 +78,15 @@ pub(crate) fn limit(memory_bytes: u64) {
 }
 
 /// Puts the walls up, and tries them.
-pub(crate) fn enter() -> Walls {
+pub(crate) fn enter(role: Role) -> Walls {
     // Best effort each: what is missing is seen by the trials and said.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = rustix::thread::set_no_new_privs(true);
     let landlock = landlock().is_ok_and(|full| full);
-    let seccomp = filter().is_some_and(|filter| seccompiler::apply_filter(&filter).is_ok());
-    Walls { landlock, seccomp, tried: trials() }
+    let threads = || old_clone().is_some_and(|filter| seccompiler::apply_filter(&filter).is_ok());
+    let seccomp =
+        (role != Role::Importer || threads()) && filter(role).is_some_and(|filter| seccompiler::apply_filter(&filter).is_ok());
+    Walls { landlock, seccomp, tried: trials(role) }
 }
 
 fn landlock() -> Result<bool, landlock::RulesetError> {
@@ -91,7 +102,15 @@ fn landlock() -> Result<bool, landlock::RulesetError> {
 /// Wasmtime's question which pages a guest wrote, to the kernel (Linux 6.7, `_IOWR('f', 16, struct pm_scan_arg)`).
 const PAGEMAP_SCAN: u64 = 0xc060_6610;
 
-fn filter() -> Option<BpfProgram> {
+/// What `clone3` may do lies in memory, where no filter looks: without it, threads are started by `clone`.
+fn old_clone() -> Option<BpfProgram> {
+    let rules = BTreeMap::from([(libc::SYS_clone3, vec![])]);
+    let absent = SeccompAction::Errno(u32::try_from(libc::ENOSYS).ok()?);
+    let arch = TargetArch::try_from(std::env::consts::ARCH).ok()?;
+    SeccompFilter::new(rules, SeccompAction::Allow, absent, arch).ok()?.try_into().ok()
+}
+
+fn filter(role: Role) -> Option<BpfProgram> {
     let always = [
         libc::SYS_read,
         libc::SYS_write,
@@ -137,7 +156,32 @@ fn filter() -> Option<BpfProgram> {
         let condition = SeccompCondition::new(argument, length, SeccompCmpOp::Eq, value).ok()?;
         SeccompRule::new(vec![condition]).ok()
     };
-    rules.insert(libc::SYS_ioctl, vec![equal(1, SeccompCmpArgLen::Dword, PAGEMAP_SCAN)?]);
+    match role {
+        Role::Guests => {
+            rules.insert(libc::SYS_ioctl, vec![equal(1, SeccompCmpArgLen::Dword, PAGEMAP_SCAN)?]);
+        }
+        Role::Importer => {
+            // A thread of this process, and no other process.
+            let thread = SeccompCmpOp::MaskedEq(u64::from(libc::CLONE_THREAD.cast_unsigned()));
+            let thread =
+                SeccompCondition::new(0, SeccompCmpArgLen::Dword, thread, u64::from(libc::CLONE_THREAD.cast_unsigned()));
+            rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![thread.ok()?]).ok()?]);
+            // The other filter answers it.
+            rules.insert(libc::SYS_clone3, vec![]);
+            rules.insert(libc::SYS_set_robust_list, vec![]);
+            rules.insert(libc::SYS_rseq, vec![]);
+            // Nothing that was parsed can be run.
+            let data = || {
+                let executable = u64::from(libc::PROT_EXEC.cast_unsigned());
+                let condition = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(executable), 0);
+                SeccompRule::new(vec![condition.ok()?]).ok()
+            };
+            rules.insert(libc::SYS_mmap, vec![data()?]);
+            rules.insert(libc::SYS_mprotect, vec![data()?]);
+            rules.remove(&libc::SYS_memfd_create);
+            rules.remove(&libc::SYS_ftruncate);
+        }
+    }
     // Aborting is a signal to oneself.
     rules.insert(libc::SYS_tgkill, vec![equal(0, SeccompCmpArgLen::Dword, u64::from(std::process::id()))?]);
     let refused = SeccompAction::Errno(u32::try_from(libc::EPERM).ok()?);
@@ -146,8 +190,12 @@ fn filter() -> Option<BpfProgram> {
 }
 
 /// Tries what must not be possible.
-fn trials() -> Vec<(String, bool)> {
+fn trials(role: Role) -> Vec<(String, bool)> {
     let here = std::net::Ipv4Addr::LOCALHOST;
+    let last = match role {
+        Role::Guests => ("start a thread", std::thread::Builder::new().spawn(|| ()).is_err()),
+        Role::Importer => ("make code of data", !executable()),
+    };
     let trials: [(&str, bool); 9] = [
         ("read a file", std::fs::File::open("/etc/passwd").is_err()),
         ("list a folder", std::fs::read_dir("/").is_err()),
@@ -156,8 +204,17 @@ fn trials() -> Vec<(String, bool)> {
         ("make a network socket", std::net::UdpSocket::bind((here, 0)).is_err()),
         ("make a local socket", std::os::unix::net::UnixDatagram::unbound().is_err()),
         ("start a program", std::process::Command::new("/proc/self/exe").arg("--version").spawn().is_err()),
-        ("start a thread", std::thread::Builder::new().spawn(|| ()).is_err()),
+        last,
         ("read its environment", std::env::vars_os().next().is_none()),
     ];
     trials.into_iter().map(|(what, held)| (what.to_owned(), held)).collect()
+}
+
+/// Whether a page can be had that holds code.
+fn executable() -> bool {
+    let (access, kind) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new page, wherever there is room; it is never looked at, and there for as long as the process.
+    #[expect(unsafe_code, reason = "a mapping has no safe wrapper; argued above")]
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4_096, access, kind, -1, 0) };
+    page != libc::MAP_FAILED
 }

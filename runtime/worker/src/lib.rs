@@ -2,15 +2,18 @@
 //!
 //! *In*, for the daemon: a component, a round, rows. *Out*: its plan, and contributions, for the reducer alone. [`Worker`] is the
 //! daemon's end; [`serve`] is the whole of the worker process (the same binary, started with its hidden command): it gets rows in and
-//! gives contributions out through a sealed memory file, and is told what to do over a socket. `confine` is what it may still do.
+//! gives contributions out through a sealed memory file, and is told what to do over a socket. `confine` is what it may still do. [`Importer`]s are
+//! confined likewise: they read the files that a site is given.
 //! *Trusts*, in the daemon: nothing that a worker says. A worker that dies, hangs or lies costs its job and nothing else.
 
 mod confine;
+mod importer;
 mod message;
 mod rows;
 mod serve;
 mod worker;
 
 pub use confine::Walls;
+pub use importer::{Importer, Link, serve_importer};
 pub use serve::serve;
 pub use worker::{Each, Launch, Refusal, Worker, WorkerError};

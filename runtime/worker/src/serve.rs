@@ -38,7 +38,7 @@ fn run() -> Result<()> {
     let memory = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     let settings = Settings { threads: 1, parallel_compilation: false, ..Settings::default() };
     let sandbox = Sandbox::new(settings).map_err(Error::other)?;
-    let walls = confine::enter();
+    let walls = confine::enter(confine::Role::Guests);
     send(&mut link, &Reply::Ready(sandbox.engine_digest().hex(), walls))?;
     let mut worker = Process { sandbox, memory, analysis: None, runner: None, lengths: vec![], input: vec![], out: vec![] };
     loop {

@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 
-use super::super::report::IngestReport;
+use vestibule_importer::IngestReport;
+
 use super::super::{InfoFile, catalogue_file};
 use super::IngestError;
 use super::rows::Making;

@@ -5,11 +5,10 @@
 
 use cap_std::fs::Dir;
 use serde::{Deserialize, Serialize};
+use vestibule_importer::{IngestReport, Place, Seen};
 
 use super::super::StoreKey;
-use super::super::report::IngestReport;
 use super::super::tiles::Places;
-use super::super::variants::{Place, Seen};
 use super::IngestError;
 
 const FILE: &str = "journal";

@@ -3,33 +3,35 @@
 //! *In*: a recipe and its sources, and the journal of a run that was killed. *Out*: the version's files, synced; the report.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::Read;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use cap_std::fs::{Dir, OpenOptions};
+use vestibule_importer::{Batch, Bytes, Config, Individuals, IngestReport, Notes, Place, Said, Seen, Task, beside};
 
-use super::super::config::{Config, Individuals};
-use super::super::plink::Input;
-use super::super::report::IngestReport;
+use super::super::import::{self, Importers, Reading};
 use super::super::store::{self, RowWriter};
-use super::super::table::People;
-use super::super::tiles::Tiles;
-use super::super::variants::{self, Place, ReadError, Seen, Target, VariantFile};
+use super::super::tiles::{Samples, Tiles};
 use super::super::withdrawal::Withdrawn;
 use super::super::{StoreKey, Value};
 use super::groups::Groups;
 use super::journal::Journal;
-use super::sources::{self, Sources};
+use super::sources::Sources;
+use super::tables::People;
 use super::{IngestError, Progress, Tuning, documents, tables};
 
 const SCRATCH: &str = "scratch";
+/// Variant files whose importers are held from the first look at them until they are read; where there are more, each is opened twice.
+const HELD: usize = 4;
+
+/// A variant file, and its importer and samples where they are held.
+type Opened<'a> = (&'a str, Option<(Reading, Vec<String>)>);
 
 /// All that a version is made from.
 #[derive(Clone, Copy)]
 pub(super) struct Making<'a> {
+    pub(super) importers: &'a Importers,
     pub(super) source: &'a Dir,
     pub(super) config: &'a Config,
+    pub(super) config_text: &'a str,
     pub(super) sources: &'a Sources,
     pub(super) dir: &'a Dir,
     pub(super) version: &'a str,
@@ -50,11 +52,18 @@ impl Making<'_> {
     ) -> Result<IngestReport, IngestError> {
         let mut report = IngestReport { changed: true, ..IngestReport::default() };
         let mappings = self.config.mappings(&self.sources.dictionary)?;
-        let mut people = tables::read(self.source, self.config, self.sources, self.key, &mappings, &mut report)?;
+        let mut people = tables::read(
+            (self.importers, self.source),
+            (self.config, self.config_text),
+            self.sources,
+            self.key,
+            &mappings,
+            &mut report,
+        )?;
         let (ids, files) = self.individuals(&people, &mut report)?;
         let order: Vec<[u8; 16]> = ids.iter().map(|id| self.key.order(id)).collect();
         let groups = Groups::new(&order, self.config.approximate_size)?;
-        let tiles = self.genotypes((&ids, &groups), &files, journal, &mut report, progress)?;
+        let tiles = self.genotypes((&ids, &groups), files, journal, &mut report, progress)?;
         self.write((&ids, &groups), &mut people, &tables::constants(&mappings)?, &tiles)?;
         documents::write(self, &report)?;
         let gone = || -> std::io::Result<()> {
@@ -67,13 +76,15 @@ impl Making<'_> {
     }
 
     /// Everybody, in the keyed order of rows; and the variant files, in the order in which they are to be read.
-    fn individuals(&self, people: &People, report: &mut IngestReport) -> Result<(Vec<String>, Vec<&str>), IngestError> {
+    fn individuals(&self, people: &People, report: &mut IngestReport) -> Result<(Vec<String>, Vec<Opened<'_>>), IngestError> {
         let mut with_genotypes = BTreeSet::new();
         let mut owners: Vec<Option<String>> = Vec::new();
+        let mut opened = Vec::new();
         for file in &self.sources.variant_files {
-            let samples = variants::samples(file, &|file| sources::plain(self.source.open(file)?.into_std(), self.key))?;
+            let (reading, samples) = self.open(file)?;
             owners.push(samples.first().filter(|_| samples.len() == 1).cloned());
-            with_genotypes.extend(samples);
+            with_genotypes.extend(samples.iter().cloned());
+            opened.push((self.sources.variant_files.len() <= HELD).then_some((reading, samples)));
         }
         if self.config.variants.as_ref().is_some_and(|variants| variants.individuals == Individuals::Table) {
             let before = with_genotypes.len();
@@ -100,8 +111,8 @@ impl Making<'_> {
         ids.sort_by_cached_key(|id| self.key.order(id));
         report.individuals = ids.len() as u64;
         report.variants = self.sources.catalogues.iter().map(|(_, catalogue)| catalogue.variants.len() as u64).sum();
-        let mut files: Vec<(&str, Option<String>)> =
-            self.sources.variant_files.iter().map(String::as_str).zip(owners).collect();
+        let mut files: Vec<(Opened<'_>, Option<String>)> =
+            self.sources.variant_files.iter().map(String::as_str).zip(opened).zip(owners).collect();
         if files.iter().all(|(_, owner)| owner.is_some()) {
             // One file for each individual: in the rows' order, so that each tile is gone through once.
             files.sort_by_cached_key(|(_, owner)| owner.as_ref().map(|id| self.key.order(id)));
@@ -109,11 +120,26 @@ impl Making<'_> {
         Ok((ids, files.into_iter().map(|(file, _)| file).collect()))
     }
 
+    /// Hands a variant file to an importer, which says whose genotypes it has.
+    fn open(&self, file: &str) -> Result<(Reading, Vec<String>), IngestError> {
+        let (mut names, mut fam) = (vec![file.to_owned()], Bytes::default());
+        if file.ends_with(".bed") {
+            fam = import::whole(self.source, file, &beside(file, "fam"), self.key)?;
+            names.push(beside(file, "bim"));
+        }
+        let mut reading = Reading::start(self.importers, self.source, &names, self.key)?;
+        reading.say(&Task::Open { name: file.to_owned(), fam })?;
+        match reading.hear()? {
+            Said::Samples(samples) => Ok((reading, samples)),
+            _ => Err(reading.lost()),
+        }
+    }
+
     /// Reads the variant files into tiles.
     fn genotypes(
         &self,
         (ids, groups): (&[String], &Groups),
-        files: &[&str],
+        files: Vec<Opened<'_>>,
         journal: Option<Journal>,
         report: &mut IngestReport,
         progress: &mut dyn FnMut(Progress),
@@ -130,44 +156,75 @@ impl Making<'_> {
         let mut tiles = Tiles::new(self.scratch()?, self.scratch_key()?, groups.slot_count(), self.tuning.memory, &places);
         let least_quality = self.config.variants.as_ref().map_or(0, |variants| variants.reference_quality);
         let total = self.sources.variant_bytes;
-        let read = Arc::new(AtomicU64::new(0));
-        let mut saved = 0;
-        for (index, &file) in files.iter().enumerate() {
+        // Bytes of the files that were read, and of those that a checkpoint knows of.
+        let (mut read, mut saved) = (0_u64, 0_u64);
+        let count = files.len();
+        for (index, (file, opened)) in files.into_iter().enumerate() {
             if index < done {
                 let length = self.source.metadata(file).map_err(|error| IngestError::io(file, &error))?.len();
-                read.fetch_add(length, Ordering::Relaxed);
-                saved = read.load(Ordering::Relaxed);
+                read = read.saturating_add(length);
+                saved = read;
                 continue;
             }
-            let open = |file: &str| -> std::io::Result<Input> {
-                let counted = Counted { input: self.source.open(file)?.into_std(), read: Arc::clone(&read) };
-                sources::plain(counted, self.key)
+            let (mut reading, samples) = match opened {
+                Some(opened) => opened,
+                None => self.open(file)?,
             };
-            let mut reading = VariantFile::open(file, &open, &rows, place)?;
-            place = Place::start(&catalogues);
-            loop {
-                let mut target = Target { catalogues: &catalogues, tiles: &mut tiles, seen: &mut seen, report, least_quality };
-                let more = reading.advance(&mut target).map_err(|error| match error {
-                    ReadError::File(error) => error.into(),
-                    ReadError::Scratch(error) => IngestError::io(SCRATCH, &error),
-                })?;
-                let bytes = read.load(Ordering::Relaxed);
+            let samples = Samples::new(samples.iter().map(|sample| rows.get(sample.as_str()).copied()));
+            let texts = self.sources.catalogues.iter().map(|(bytes, _)| Bytes(bytes.clone())).collect();
+            reading.say(&Task::Read { catalogues: texts, place: place.clone(), least_quality })?;
+            let mut more = true;
+            while more {
+                let Said::Genotypes(batch) = reading.hear()? else { return Err(reading.lost()) };
+                more = batch.more;
+                let records = batch.records.saturating_sub(place.records);
+                report.records = report.records.saturating_add(records);
+                reading.records = batch.records;
+                let Some(batch) = Checked::new(batch, &samples, &mut place) else { return Err(reading.lost()) };
+                self.take_in(file, batch, &samples, (&mut tiles, &mut seen), report)?;
+                let bytes = read.saturating_add(reading.bytes_read());
                 progress(Progress { stage: format!("reading {file}"), done: bytes, total });
+                if !more {
+                    place = Place::start(&catalogues);
+                }
                 if bytes.saturating_sub(saved) >= self.tuning.checkpoint {
-                    let (files, place) = if more { (index, reading.place()) } else { (index.saturating_add(1), place.clone()) };
-                    self.checkpoint(files, place, report, &seen, &mut tiles)?;
+                    let files = if more { index } else { index.saturating_add(1) };
+                    self.checkpoint(files, place.clone(), report, &seen, &mut tiles)?;
                     saved = bytes;
                 }
-                if !more {
-                    break;
-                }
             }
+            read = read.saturating_add(reading.bytes_read());
+            reading.finish()?;
         }
         report.variants_matched = seen.count();
-        if !files.is_empty() {
-            self.checkpoint(files.len(), place, report, &seen, &mut tiles)?;
+        if count > 0 {
+            self.checkpoint(count, place, report, &seen, &mut tiles)?;
         }
         Ok(tiles)
+    }
+
+    /// Puts a batch in place.
+    fn take_in(
+        &self,
+        file: &str,
+        batch: Checked,
+        samples: &Samples,
+        (tiles, seen): (&mut Tiles, &mut Seen),
+        report: &mut IngestReport,
+    ) -> Result<(), IngestError> {
+        report.take_in(batch.notes);
+        for found in &batch.found {
+            seen.mark(*found);
+        }
+        let written = tiles.write(samples, &batch.found, &batch.codes);
+        let contradicted = written.map_err(|error| IngestError::io(SCRATCH, &error))?;
+        report.note_many("genotypes that another file gave differently, the first kept", contradicted.count, || {
+            let variant = contradicted.at.and_then(|(catalogue, variant)| {
+                self.sources.catalogues.get(catalogue as usize)?.1.variants.get(variant as usize)
+            });
+            variant.map_or_else(String::new, |variant| format!("{file}: {}:{}", variant.contig, variant.position))
+        });
+        Ok(())
     }
 
     fn checkpoint(
@@ -209,6 +266,11 @@ impl Making<'_> {
         let key = self.key.version(self.version);
         let failed = |error: std::io::Error| IngestError::io(store::FILE, &error);
         let mut writer = RowWriter::new(file, &key, &self.sources.dictionary, &sizes).map_err(failed)?;
+        let blocks: Vec<(usize, usize)> = sizes
+            .iter()
+            .enumerate()
+            .flat_map(|(catalogue, &variants)| (0..store::blocks(variants)).map(move |block| (catalogue, block)))
+            .collect();
         for (group, rows) in groups.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
             let ids = ids.get(rows).unwrap_or_default();
             let rows = ids.iter().map(|id| {
@@ -220,30 +282,30 @@ impl Making<'_> {
                 (place, values)
             });
             let rows: Vec<(u64, Vec<Value>)> = rows.collect();
-            let mut blocks = Vec::new();
-            for (catalogue, &variants) in sizes.iter().enumerate() {
-                for block in 0..store::blocks(variants) {
-                    let bytes = tiles.blocks(catalogue, block, group, ids.len());
-                    blocks.push(bytes.map_err(|error| IngestError::io(SCRATCH, &error))?);
-                }
-            }
-            writer.group(group as u64, &rows, blocks).map_err(failed)?;
+            let bytes = |place: usize| {
+                let (catalogue, block) = blocks.get(place).copied().unwrap_or_default();
+                tiles.blocks(catalogue, block, group, ids.len())
+            };
+            writer.group(group as u64, &rows, (blocks.len(), &bytes)).map_err(failed)?;
         }
         let file = writer.finish(groups.count() as u64).map_err(failed)?;
         file.sync_all().map_err(failed)
     }
 }
 
-/// Counts what is read, for the progress bar.
-struct Counted<R> {
-    input: R,
-    read: Arc<AtomicU64>,
+/// A batch that is one of its file.
+struct Checked {
+    found: Vec<(u32, u32)>,
+    codes: Vec<u8>,
+    notes: Notes,
 }
 
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.input.read(buffer)?;
-        self.read.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
+impl Checked {
+    /// Each variant is one of a catalogue, and there once in a file; there are codes for each.
+    fn new(batch: Batch, samples: &Samples, place: &mut Place) -> Option<Self> {
+        let Batch { records, found, codes: Bytes(codes), notes, .. } = batch;
+        let whole = found.len().checked_mul(samples.stride()) == Some(codes.len()) && records >= place.records;
+        place.records = records;
+        (whole && found.iter().all(|found| place.mark(*found))).then_some(Self { found, codes, notes })
     }
 }

@@ -4,18 +4,15 @@
 //! *Refuses*: a pattern that matches no file, a catalogue on another build.
 
 use std::collections::BTreeSet;
-use std::io::{Cursor, Read};
+use std::io::Read as _;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use cap_std::fs::Dir;
+use vestibule_importer::{Config, ConfigError, beside};
 use vestibule_protocol::catalogue::Catalogue;
 use vestibule_protocol::dictionary::Dictionary;
 
-use super::super::StoreKey;
-use super::super::config::{Config, ConfigError};
-use super::super::crypt4gh::{Decrypted, MAGIC};
-use super::super::plink::{Input, beside};
 use super::{IngestError, Progress};
 
 /// What is ingested, opened as far as it is small.
@@ -138,24 +135,6 @@ fn wildcard(pattern: &str, name: &str) -> bool {
             starts.any(|at| tail.get(at..).is_some_and(|tail| wildcard(rest, tail)))
         }),
     }
-}
-
-/// Opens one source file: as it is, or what was encrypted for this site in it.
-pub(super) fn open(source: &Dir, file: &str, key: &StoreKey) -> Result<Input, IngestError> {
-    let opened = source.open(file).and_then(|input| plain(input.into_std(), key));
-    opened.map_err(|error| IngestError::Config(ConfigError(format!("{file}: {error}"))))
-}
-
-const START: usize = 64;
-
-/// The plain bytes of an input, which may be encrypted for this site.
-pub(super) fn plain(mut input: impl Read + Send + 'static, key: &StoreKey) -> std::io::Result<Input> {
-    // As many as tell any format: whoever reads on has them at once.
-    let mut start = Vec::with_capacity(START);
-    (&mut input).take(START as u64).read_to_end(&mut start)?;
-    let encrypted = start.starts_with(MAGIC);
-    let whole = Cursor::new(start).chain(input);
-    Ok(if encrypted { Box::new(Decrypted::new(whole, &key.crypt4gh())?) } else { Box::new(whole) })
 }
 
 #[cfg(test)]

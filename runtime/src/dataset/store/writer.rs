@@ -41,15 +41,41 @@ impl<W: Write> RowWriter<W> {
     }
 
     /// Adds a row group, which is that part of the keyed order: places with values in the dictionary's order, and for each
-    /// block of each catalogue everybody's bytes, one individual after the other.
-    pub(in super::super) fn group(&mut self, part: u64, rows: &[(u64, Vec<Value>)], blocks: Vec<Vec<u8>>) -> Result<()> {
+    /// block of each catalogue everybody's bytes, one individual after the other. `blocks`: how many there are, and what gives one; they are made and
+    /// sealed on all processors, as many at once.
+    pub(in super::super) fn group(
+        &mut self,
+        part: u64,
+        rows: &[(u64, Vec<Value>)],
+        (count, blocks): (usize, &(dyn Fn(usize) -> Result<Vec<u8>> + Sync)),
+    ) -> Result<()> {
         self.begin(part, rows.len());
         self.chunk(rows.iter().flat_map(|(place, _)| place.to_le_bytes()).collect())?;
         for (column, cell) in self.layout.cells.clone().into_iter().enumerate() {
             let values = rows.iter().map(|(_, values)| values.get(column).copied().unwrap_or(Value::Missing));
             self.chunk(cell.encode(values))?;
         }
-        blocks.into_iter().try_for_each(|block| self.chunk(block))
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        for first in (0..count).step_by(threads) {
+            let pieces: Vec<(usize, Piece)> = (first..count)
+                .take(threads)
+                .zip(self.next_piece()?..)
+                .map(|(block, piece)| (block, Piece::Chunk(piece)))
+                .collect();
+            let cipher = &self.cipher;
+            let made = |(block, piece): (usize, Piece)| -> Result<Vec<u8>> {
+                let mut bytes = blocks(block)?;
+                cipher.seal(piece, &mut bytes).map_err(Error::other)?;
+                Ok(bytes)
+            };
+            let sealed: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
+                let making: Vec<_> = pieces.into_iter().map(|piece| scope.spawn(move || made(piece))).collect();
+                let failed = |_| Err(Error::other("a thread that seals blocks failed"));
+                making.into_iter().map(|thread| thread.join().unwrap_or_else(failed)).collect()
+            });
+            sealed.into_iter().try_for_each(|bytes| self.put(&bytes?))?;
+        }
+        Ok(())
     }
 
     /// The chunks that follow are those of another row group.
@@ -61,16 +87,27 @@ impl<W: Write> RowWriter<W> {
 
     /// The next column of the row group.
     pub(super) fn chunk(&mut self, mut bytes: Vec<u8>) -> Result<()> {
-        let columns = self.layout.columns();
+        let piece = Piece::Chunk(self.next_piece()?);
+        self.cipher.seal(piece, &mut bytes).map_err(Error::other)?;
+        self.put(&bytes)
+    }
+
+    /// The number of the next column's chunk.
+    fn next_piece(&self) -> Result<u64> {
         let at = self.layout.groups.len().saturating_sub(1);
+        let group = self.layout.groups.last().ok_or_else(|| Error::other("a chunk of no row group"))?;
+        Ok(number(at, self.layout.columns(), group.lengths.len()))
+    }
+
+    /// Writes the next column's sealed chunk.
+    fn put(&mut self, sealed: &[u8]) -> Result<()> {
+        let columns = self.layout.columns();
         let group = self.layout.groups.last_mut().ok_or_else(|| Error::other("a chunk of no row group"))?;
         if group.lengths.len() >= columns || !(1..=GROUP_ROWS).contains(&(group.rows as usize)) {
             return Err(Error::other("a row group has more columns or rows than it may"));
         }
-        let piece = Piece::Chunk(number(at, columns, group.lengths.len()));
-        self.cipher.seal(piece, &mut bytes).map_err(Error::other)?;
-        group.lengths.push(u32::try_from(bytes.len()).map_err(Error::other)?);
-        self.sink.write_all(&bytes)
+        group.lengths.push(u32::try_from(sealed.len()).map_err(Error::other)?);
+        self.sink.write_all(sealed)
     }
 
     /// Writes the directory, for a keyed order of so many equal parts. Returns the sink.

@@ -28,7 +28,8 @@ fn file(seed: u8) -> std::fs::File {
         };
         let rows: Vec<(u64, Vec<Value>)> = (0..people).map(row).collect();
         let block = |block: u8| (0..usize::from(people) * 1_024).map(|at| at as u8 ^ block ^ seed ^ part).collect();
-        writer.group(part.into(), &rows, vec![block(1), block(2), block(3)]).unwrap();
+        let all: [Vec<u8>; 3] = [block(1), block(2), block(3)];
+        writer.group(part.into(), &rows, (all.len(), &|number| Ok(all[number].clone()))).unwrap();
     }
     writer.finish(4).unwrap()
 }

@@ -20,6 +20,14 @@ pub struct Note {
     pub examples: Vec<String>,
 }
 
+/// Notes by kind.
+pub type Notes = BTreeMap<String, Note>;
+
+/// Kinds of notes of a report: several of each column, at most.
+const MOST_KINDS: usize = 10_000;
+/// Characters of a kind or an example.
+const MOST_CHARACTERS: usize = 400;
+
 /// The whole of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngestReport {
@@ -38,24 +46,42 @@ pub struct IngestReport {
     /// Catalogue variants.
     pub variants: u64,
     /// What was dropped or changed, by kind.
-    pub notes: BTreeMap<String, Note>,
+    pub notes: Notes,
 }
 
 impl IngestReport {
     /// Notes one more of a kind; `example` is asked for only while few are known.
-    pub(super) fn note(&mut self, kind: &str, example: impl FnOnce() -> String) {
+    pub fn note(&mut self, kind: &str, example: impl FnOnce() -> String) {
         self.note_many(kind, 1, example);
     }
 
     /// Notes a number of a kind that has no place in a file.
-    pub(super) fn count(&mut self, kind: &str, count: u64) {
+    pub fn count(&mut self, kind: &str, count: u64) {
         if count > 0 {
             let note = self.notes.entry(kind.to_owned()).or_default();
             note.count = note.count.saturating_add(count);
         }
     }
 
-    pub(super) fn note_many(&mut self, kind: &str, count: u64, example: impl FnOnce() -> String) {
+    /// Takes in what an importer noted, whose words may be anything: as text for a terminal, and not without end.
+    pub fn take_in(&mut self, notes: Notes) {
+        let plain = |text: &str| -> String {
+            text.chars().take(MOST_CHARACTERS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+        };
+        for (kind, found) in notes {
+            let kind = plain(&kind);
+            if self.notes.len() >= MOST_KINDS && !self.notes.contains_key(&kind) {
+                continue;
+            }
+            let note = self.notes.entry(kind).or_default();
+            note.count = note.count.saturating_add(found.count);
+            let room = EXAMPLES.saturating_sub(note.examples.len());
+            note.examples.extend(found.examples.iter().take(room).map(|text| plain(text)));
+        }
+    }
+
+    /// Notes several of a kind.
+    pub fn note_many(&mut self, kind: &str, count: u64, example: impl FnOnce() -> String) {
         if count == 0 {
             return;
         }

@@ -1,13 +1,12 @@
 //! VCF and BCF (by noodles), and PLINK's `.bed`: from records to dosages of catalogue variants.
 //!
-//! *In*: a variant file, plain or bgzipped, and the catalogues. *Out*: codes of its individuals, in the tiles.
+//! *In*: a variant file, plain or bgzipped, and the catalogues. *Out*: [`Batch`]es of its individuals' codes. Runs in an importer.
 //! *Refuses*: a file that is cut or malformed, by file and record. What does not match is noted and left out:
 //! contigs match with and without `chr`; an ALT among several counts by its own index; REF and ALT the other way round are
 //! turned; a record that would match on the other strand is not guessed at; of two records of a variant the first holds. A block of a gVCF that is
 //! like the reference (ALT `<NON_REF>` or `<*>`, up to INFO `END`), or a record without ALT, says of every variant in it that there are no copies,
 //! where the genotype's quality (GQ) is good enough.
 
-use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,132 +19,146 @@ use noodles_vcf::variant::record::{AlternateBases as _, Samples as _};
 use serde::{Deserialize, Serialize};
 use vestibule_protocol::catalogue::Catalogue;
 
-use super::config::ConfigError;
-use super::genotypes::{self, Malformed};
-use super::pack::MISSING;
-use super::plink::{Bed, BedRecord, Input, is_bed};
-use super::report::IngestReport;
-use super::tiles::{Samples, Tiles};
+use crate::codes::{self, MISSING};
+use crate::config::ConfigError;
+use crate::genotypes::{self, Field, Malformed};
+use crate::message::Bytes;
+use crate::plink::{Bed, BedRecord, Input, is_bed};
+use crate::report::{IngestReport, Notes};
 
-/// Opens a file of the source folder.
-pub(super) type Open<'a> = &'a dyn Fn(&str) -> std::io::Result<Input>;
-
-/// The sample names of a file.
-pub(super) fn samples(name: &str, open: Open<'_>) -> Result<Vec<String>, ConfigError> {
-    Ok(guarded(name, || Opened::new(name, open))?.samples())
+/// Opens a variant file of any format. `beside`: a `.bed`'s `.bim` and `.fam`.
+pub(crate) fn open(name: &str, file: Input, beside: impl FnOnce() -> (Input, Input)) -> Result<Opened, ConfigError> {
+    guarded(name, || Opened::new(name, file, beside))
 }
 
-/// Which catalogue variants were seen, a bit each.
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Seen(Vec<Vec<u8>>);
+/// Which catalogue variants were seen: of each catalogue, how many variants it has, and a bit each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Seen(Vec<(u32, Vec<u8>)>);
 
 impl Seen {
-    pub(super) fn new(catalogues: &[Arc<Catalogue>]) -> Self {
-        Self(catalogues.iter().map(|catalogue| vec![0; catalogue.variants.len().div_ceil(8)]).collect())
+    /// None of them.
+    #[must_use]
+    pub fn new(catalogues: &[Arc<Catalogue>]) -> Self {
+        let none = |catalogue: &Arc<Catalogue>| {
+            let count = catalogue.variants.len();
+            (u32::try_from(count).unwrap_or(u32::MAX), vec![0; count.div_ceil(8)])
+        };
+        Self(catalogues.iter().map(none).collect())
     }
 
-    /// Marks a variant; whether it was not marked before.
-    fn mark(&mut self, found: &Match) -> bool {
-        let byte = self.0.get_mut(found.catalogue).and_then(|bits| bits.get_mut(found.variant / 8));
+    /// Marks a variant; whether it is one, and was not marked before.
+    pub fn mark(&mut self, (catalogue, variant): (u32, u32)) -> bool {
+        let Some((count, bits)) = self.0.get_mut(catalogue as usize) else { return false };
+        let byte = bits.get_mut(variant as usize / 8).filter(|_| variant < *count);
         byte.is_some_and(|byte| {
-            let bit = 1 << (found.variant % 8);
+            let bit = 1 << (variant % 8);
             let new = *byte & bit == 0;
             *byte |= bit;
             new
         })
     }
 
-    pub(super) fn count(&self) -> u64 {
-        self.0.iter().flatten().map(|byte| u64::from(byte.count_ones())).sum()
+    /// How many were marked.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.iter().flat_map(|(_, bits)| bits).map(|byte| u64::from(byte.count_ones())).sum()
     }
 }
 
-/// What the reading of a file adds to.
-pub(super) struct Target<'a> {
-    pub(super) catalogues: &'a [Arc<Catalogue>],
-    pub(super) tiles: &'a mut Tiles,
-    pub(super) seen: &'a mut Seen,
-    pub(super) report: &'a mut IngestReport,
-    /// Of a block that is like the reference.
-    pub(super) least_quality: i32,
-}
-
-/// Why a variant file was not read.
-pub(super) enum ReadError {
-    /// The file.
-    File(ConfigError),
-    /// Our own scratch file.
-    Scratch(std::io::Error),
-}
-
-impl From<ConfigError> for ReadError {
-    fn from(error: ConfigError) -> Self {
-        Self::File(error)
-    }
+/// What some records of a file hold.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Batch {
+    /// Records of the file that were read, with those of earlier batches.
+    pub records: u64,
+    /// Catalogue and variant, each once in a file.
+    pub found: Vec<(u32, u32)>,
+    /// For each of those the codes of the file's samples, four to a byte.
+    pub codes: Bytes,
+    /// What was left out or changed.
+    pub notes: Notes,
+    /// Whether there may be more.
+    pub more: bool,
 }
 
 /// How far a file was read.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Place {
-    records: u64,
+pub struct Place {
+    /// Records that were read.
+    pub records: u64,
     /// Variants of this file that were seen: a second record of the same variant is left out.
     here: Seen,
 }
 
 impl Place {
     /// Nothing of it.
-    pub(super) fn start(catalogues: &[Arc<Catalogue>]) -> Self {
+    #[must_use]
+    pub fn start(catalogues: &[Arc<Catalogue>]) -> Self {
         Self { records: 0, here: Seen::new(catalogues) }
+    }
+
+    /// Marks a variant of this file; whether it is one, and was not marked before.
+    pub fn mark(&mut self, found: (u32, u32)) -> bool {
+        self.here.mark(found)
     }
 }
 
 /// A variant file that is being read.
-pub(super) struct VariantFile {
+pub(crate) struct VariantFile<'a> {
     name: String,
     opened: Opened,
     header: vcf::Header,
     /// Samples of the file.
     people: usize,
-    samples: Samples,
+    catalogues: &'a [Arc<Catalogue>],
+    /// Of a block that is like the reference.
+    least_quality: i32,
     place: Place,
+    /// What the batch holds so far.
+    report: IngestReport,
+    found: Vec<(u32, u32)>,
     codes: Vec<u8>,
+    /// One record's codes.
+    scratch: Vec<u8>,
     /// Records that an earlier run took in.
     skip: u64,
 }
 
-/// Records that [`VariantFile::advance`] reads.
+/// Most records of a batch.
 const STEP: usize = 1_024;
+/// A batch whose codes take more is ended.
+const STEP_BYTES: usize = 4 << 20;
 
-impl VariantFile {
-    /// Opens it behind `place`. `rows`: the row of each individual that is wanted.
-    pub(super) fn open(name: &str, open: Open<'_>, rows: &HashMap<&str, usize>, place: Place) -> Result<Self, ConfigError> {
-        let opened = guarded(name, || Opened::new(name, open))?;
-        let names = opened.samples();
-        let samples = Samples::new(names.iter().map(|sample| rows.get(sample.as_str()).copied()));
-        let (header, people) = (opened.header(), names.len());
-        Ok(Self { name: name.to_owned(), opened, header, people, samples, skip: place.records, place, codes: Vec::new() })
+impl<'a> VariantFile<'a> {
+    /// Reads on behind `place`.
+    pub(crate) fn new(name: &str, opened: Opened, catalogues: &'a [Arc<Catalogue>], least_quality: i32, place: Place) -> Self {
+        let (header, people) = (opened.header(), opened.samples().len());
+        let (report, skip) = (IngestReport::default(), place.records);
+        let (name, found, codes, scratch) = (name.to_owned(), vec![], vec![], vec![]);
+        Self { name, opened, header, people, catalogues, least_quality, place, report, found, codes, scratch, skip }
     }
 
-    /// How far it was read.
-    pub(super) fn place(&self) -> Place {
-        self.place.clone()
-    }
-
-    /// Reads some more records. Whether there may be more still.
-    pub(super) fn advance(&mut self, target: &mut Target<'_>) -> Result<bool, ReadError> {
+    /// Reads some more records.
+    pub(crate) fn advance(&mut self) -> Result<Batch, ConfigError> {
         let name = self.name.clone();
-        guarded(&name, || {
+        let more = guarded(&name, || {
             for _ in 0..STEP {
-                if !self.record(target)? {
+                if !self.record()? {
                     return Ok(false);
+                }
+                if self.codes.len() >= STEP_BYTES {
+                    break;
                 }
             }
             Ok(true)
-        })
+        })?;
+        let (records, notes) = (self.place.records, std::mem::take(&mut self.report.notes));
+        let (found, codes) = (std::mem::take(&mut self.found), Bytes(std::mem::take(&mut self.codes)));
+        Ok(Batch { records, found, codes, notes, more })
     }
 
-    fn record(&mut self, target: &mut Target<'_>) -> Result<bool, ReadError> {
-        let Self { name, opened, header, people, samples, place: Place { records, here }, codes, skip } = self;
+    fn record(&mut self) -> Result<bool, ConfigError> {
+        let Self { name, opened, header, people, catalogues, least_quality, place: Place { records, here }, .. } = self;
+        let Self { report, found, codes, scratch, skip, .. } = self;
         let number = if *skip > 0 { records.saturating_sub(*skip) } else { *records }.saturating_add(1);
         let fail = |why: &dyn std::fmt::Display| {
             ConfigError(format!("{name}, record {number}: {why}; is the file damaged or cut short?"))
@@ -156,61 +169,55 @@ impl VariantFile {
             return Ok(true);
         }
         *records = number;
-        target.report.records = target.report.records.saturating_add(1);
         let site = record.site(header).map_err(|error| fail(&error))?;
         let Some(site) = site else { return Ok(true) };
         let place = || format!("{name}, record {number}: {}:{}", site.contig, site.position);
         if let Some(end) = site.block {
-            let matches = within(target.catalogues, &site, end);
+            let matches = within(catalogues, &site, end);
             if !matches.is_empty() {
-                let codes_of = |codes: &mut Vec<u8>| record.reference_codes(header, *people, target.least_quality, codes);
-                let Some(odd) = codes_of(codes).map_err(|error| fail(&error))? else {
-                    target.report.note("records without genotypes (GT), left out", place);
+                let start = codes.len();
+                let read = record.reference_codes(header, *people, *least_quality, scratch, codes);
+                let Some(odd) = read.map_err(|error| fail(&error))? else {
+                    report.note("records without genotypes (GT), left out", place);
                     return Ok(true);
                 };
-                target.report.note_many(
-                    "genotypes of blocks like the reference, of too low a quality, taken for missing",
-                    odd,
-                    place,
-                );
-                for found in matches.iter().filter(|found| here.mark(found)) {
-                    target.seen.mark(found);
-                    let contradicted = target.tiles.write(found.catalogue, found.variant, samples, codes);
-                    let kind = "genotypes that another file gave differently, the first kept";
-                    target.report.note_many(kind, contradicted.map_err(ReadError::Scratch)?, place);
+                report.note_many("genotypes of blocks like the reference, of too low a quality, taken for missing", odd, place);
+                let end = codes.len();
+                for variant in matches.iter().map(|found| found.variant).filter(|variant| here.mark(*variant)) {
+                    found.push(variant);
+                    codes.extend_from_within(start..end);
                 }
+                // Each variant has a copy of its own.
+                codes.drain(start..end);
             }
             return Ok(true);
         }
-        let matches = find(target.catalogues, &site);
+        let matches = find(catalogues, &site);
         if matches.is_empty() {
-            let kind = if find(target.catalogues, &site.other_strand()).is_empty() {
+            let kind = if find(catalogues, &site.other_strand()).is_empty() {
                 "records that are in no catalogue, left out"
             } else {
                 "records that would match on the other strand, left out"
             };
-            target.report.note(kind, place);
+            report.note(kind, place);
         }
-        for (place_in_record, found) in matches.into_iter().enumerate() {
-            if !here.mark(&found) {
-                target.report.note("further records of a variant, left out", place);
+        for (place_in_record, Match { variant, allele }) in matches.into_iter().enumerate() {
+            if !here.mark(variant) {
+                report.note("further records of a variant, left out", place);
                 continue;
             }
-            let odd = record.codes(header, *people, found.allele, codes).map_err(|error| fail(&error.0))?;
+            let odd = record.codes(header, *people, allele, scratch, codes).map_err(|error| fail(&error.0))?;
             let Some(odd) = odd else {
-                target.report.note("records without genotypes (GT), left out", place);
+                report.note("records without genotypes (GT), left out", place);
                 break;
             };
-            target.seen.mark(&found);
-            if found.allele == 0 {
-                target.report.note("records with ref and alt the other way round, turned", place);
+            found.push(variant);
+            if allele == 0 {
+                report.note("records with ref and alt the other way round, turned", place);
             }
             if place_in_record == 0 {
-                target.report.note_many("genotypes with more than two alleles, taken for missing", odd, place);
+                report.note_many("genotypes with more than two alleles, taken for missing", odd, place);
             }
-            let contradicted = target.tiles.write(found.catalogue, found.variant, samples, codes);
-            let kind = "genotypes that another file gave differently, the first kept";
-            target.report.note_many(kind, contradicted.map_err(ReadError::Scratch)?, place);
         }
         Ok(true)
     }
@@ -218,9 +225,9 @@ impl VariantFile {
 
 /// noodles 0.94 panics at some damaged files. A panic in its reader leaves nothing of ours half done: the version that is being made is
 /// thrown away with the error.
-fn guarded<T, E: From<ConfigError>>(name: &str, read: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+fn guarded<T>(name: &str, read: impl FnOnce() -> Result<T, ConfigError>) -> Result<T, ConfigError> {
     let damaged = || ConfigError(format!("{name}: it holds something malformed; is the file damaged?"));
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(damaged().into()))
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(damaged()))
 }
 
 /// What a record is about.
@@ -275,11 +282,15 @@ fn end(record: &dyn vcf::variant::Record, header: &vcf::Header, start: u64) -> s
     if end < start { Err(wrong()) } else { Ok(end) }
 }
 
-/// A catalogue variant that a record has: which of the record's alleles is the catalogue's ALT.
+/// A catalogue variant (of which catalogue, its number) that a record has: which of the record's alleles is the catalogue's ALT.
 struct Match {
-    catalogue: usize,
-    variant: usize,
+    variant: (u32, u32),
     allele: u32,
+}
+
+/// Catalogues and their variants are fewer than 2^32.
+fn numbers(catalogue: usize, variant: usize) -> (u32, u32) {
+    (u32::try_from(catalogue).unwrap_or(u32::MAX), u32::try_from(variant).unwrap_or(u32::MAX))
 }
 
 fn find(catalogues: &[Arc<Catalogue>], site: &Site) -> Vec<Match> {
@@ -297,7 +308,7 @@ fn find(catalogues: &[Arc<Catalogue>], site: &Site) -> Vec<Match> {
                 None if site.reference == variant.alternate && site.alternates.contains(&variant.reference) => 0,
                 None => continue,
             };
-            found.push(Match { catalogue: index, variant: place, allele });
+            found.push(Match { variant: numbers(index, place), allele });
         }
     }
     found
@@ -316,7 +327,7 @@ fn within(catalogues: &[Arc<Catalogue>], site: &Site, end: u64) -> Vec<Match> {
             variant.position > site.position || variant.reference.chars().next() == site.reference.chars().next()
         };
         let range = range.filter(|place| catalogue.variants.get(*place).is_some_and(same));
-        found.extend(range.map(|variant| Match { catalogue: index, variant, allele: 0 }));
+        found.extend(range.map(|variant| Match { variant: numbers(index, variant), allele: 0 }));
     }
     found
 }
@@ -333,20 +344,19 @@ fn complement(bases: &str) -> String {
 }
 
 /// A file of either format, by its content.
-enum Opened {
+pub(crate) enum Opened {
     Vcf(vcf::io::Reader<Box<dyn BufRead>>, vcf::Header, Box<vcf::Record>),
     Bcf(bcf::io::Reader<Box<dyn Read>>, vcf::Header, Box<bcf::Record>),
     Bed(Box<Bed>),
 }
 
 impl Opened {
-    fn new(name: &str, open: Open<'_>) -> Result<Self, ConfigError> {
+    fn new(name: &str, input: Input, beside: impl FnOnce() -> (Input, Input)) -> Result<Self, ConfigError> {
         let fail = |what: &str, error: &dyn std::fmt::Display| ConfigError(format!("{name}: {what}: {error}"));
-        let input = open(name).map_err(|error| ConfigError(format!("{name}: {error}")))?;
         let mut input = BufReader::with_capacity(1 << 20, input);
         let start = input.fill_buf().map_err(|error| fail("it cannot be read", &error))?;
         if is_bed(start) {
-            let bed = Bed::open(name, Box::new(input), open).map_err(|error| ConfigError(format!("{name}: {error}")))?;
+            let bed = Bed::open(name, Box::new(input), beside()).map_err(|error| ConfigError(format!("{name}: {error}")))?;
             return Ok(Self::Bed(Box::new(bed)));
         }
         let gzip = start.starts_with(&[0x1f, 0x8b]);
@@ -369,7 +379,7 @@ impl Opened {
         Ok(Self::Vcf(reader, header, Box::default()))
     }
 
-    fn samples(&self) -> Vec<String> {
+    pub(crate) fn samples(&self) -> Vec<String> {
         match self {
             Self::Vcf(_, header, _) | Self::Bcf(_, header, _) => header.sample_names().iter().cloned().collect(),
             Self::Bed(bed) => bed.samples().to_vec(),
@@ -446,63 +456,113 @@ impl Record<'_> {
         }
     }
 
-    /// The samples' codes in a block that is like the reference: none, or missing where they have another allele or too low a quality, and of how many
-    /// the quality was too low; `None` where there are no genotypes.
+    /// Appends the samples' codes in a block that is like the reference: none, or missing where they have another allele or too low a quality, and of how
+    /// many the quality was too low; `None` where there are no genotypes.
     fn reference_codes(
         &self,
         header: &vcf::Header,
         people: usize,
         least_quality: i32,
-        codes: &mut Vec<u8>,
+        scratch: &mut Vec<u8>,
+        out: &mut Vec<u8>,
     ) -> std::io::Result<Option<u64>> {
         let malformed = |error: Malformed| std::io::Error::new(std::io::ErrorKind::InvalidData, error.0);
-        if self.codes(header, people, 1, codes).map_err(malformed)?.is_none() {
+        if self.plain_codes(header, people, 1, scratch).map_err(malformed)?.is_none() {
             return Ok(None);
         }
-        codes.iter_mut().filter(|code| **code != 0).for_each(|code| *code = MISSING);
+        scratch.iter_mut().filter(|code| **code != 0).for_each(|code| *code = MISSING);
         let all: Box<dyn vcf::variant::record::Samples> = match self {
             Self::Vcf(record) => vcf::variant::Record::samples(*record)?,
             Self::Bcf(record) => vcf::variant::Record::samples(*record)?,
             Self::Bed(_) => return Ok(Some(0)),
         };
-        let Some(qualities) = all.select(header, "GQ").transpose()? else { return Ok(Some(0)) };
         let mut low = 0_u64;
-        for (code, quality) in codes.iter_mut().zip(qualities.iter(header)) {
-            let quality = match quality? {
-                Some(Value::Integer(quality)) => Some(quality),
-                // What is no number, a dot, is not known.
-                Some(Value::String(quality)) => quality.parse().ok(),
-                _ => None,
-            };
-            if *code == 0 && quality.is_some_and(|quality| quality < least_quality) {
-                *code = MISSING;
-                low = low.saturating_add(1);
+        if let Some(qualities) = all.select(header, "GQ").transpose()? {
+            for (code, quality) in scratch.iter_mut().zip(qualities.iter(header)) {
+                let quality = match quality? {
+                    Some(Value::Integer(quality)) => Some(quality),
+                    // What is no number, a dot, is not known.
+                    Some(Value::String(quality)) => quality.parse().ok(),
+                    _ => None,
+                };
+                if *code == 0 && quality.is_some_and(|quality| quality < least_quality) {
+                    *code = MISSING;
+                    low = low.saturating_add(1);
+                }
             }
         }
+        codes::pack(scratch, out);
         Ok(Some(low))
     }
 
-    /// The samples' codes at one allele, and how many had too many alleles; `None` where there are no genotypes.
-    fn codes(&self, header: &vcf::Header, people: usize, allele: u32, codes: &mut Vec<u8>) -> Result<Option<u64>, Malformed> {
+    /// Appends the samples' codes at one allele, and says how many had too many alleles; `None` where there are no genotypes.
+    fn codes(
+        &self,
+        header: &vcf::Header,
+        people: usize,
+        allele: u32,
+        scratch: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<u64>, Malformed> {
         match self {
             Self::Bed(record) => {
-                record.codes(people, allele, codes);
-                Ok(Some(0))
+                record.codes(people, allele, out);
+                return Ok(Some(0));
             }
+            Self::Bcf(record) => {
+                return bcf_genotypes(record, header, people, |field| match field.pairs() {
+                    Some(pairs) => {
+                        genotypes::pack_pairs(pairs, allele, out);
+                        0
+                    }
+                    None => {
+                        let odd = field.codes(people, allele, scratch);
+                        codes::pack(scratch, out);
+                        odd
+                    }
+                });
+            }
+            Self::Vcf(_) => {}
+        }
+        let odd = self.plain_codes(header, people, allele, scratch)?;
+        if odd.is_some() {
+            codes::pack(scratch, out);
+        }
+        Ok(odd)
+    }
+
+    /// The same, a byte each.
+    fn plain_codes(
+        &self,
+        header: &vcf::Header,
+        people: usize,
+        allele: u32,
+        codes: &mut Vec<u8>,
+    ) -> Result<Option<u64>, Malformed> {
+        match self {
+            Self::Bed(_) => Ok(None),
             Self::Vcf(record) => {
                 let samples = record.samples();
                 let Some(field) = samples.keys().iter().position(|key| key == "GT") else { return Ok(None) };
                 let texts: Vec<_> = samples.iter().collect();
                 genotypes::vcf(texts.iter().map(AsRef::as_ref), field, people, allele, codes).map(Some)
             }
-            Self::Bcf(record) => {
-                let Some(key) = header.string_maps().strings().get_index_of("GT") else { return Ok(None) };
-                let samples = record.samples().map_err(|_| Malformed("its samples cannot be read"))?;
-                if samples.len() != people {
-                    return Err(Malformed("it has another number of samples than the header"));
-                }
-                genotypes::bcf(samples.as_ref(), key, people, allele, codes)
-            }
+            Self::Bcf(record) => bcf_genotypes(record, header, people, |field| field.codes(people, allele, codes)),
         }
     }
+}
+
+/// What `read` makes of the genotypes of a BCF record; `None` where it has none.
+fn bcf_genotypes<T>(
+    record: &bcf::Record,
+    header: &vcf::Header,
+    people: usize,
+    read: impl FnOnce(&Field<'_>) -> T,
+) -> Result<Option<T>, Malformed> {
+    let Some(key) = header.string_maps().strings().get_index_of("GT") else { return Ok(None) };
+    let samples = record.samples().map_err(|_| Malformed("its samples cannot be read"))?;
+    if samples.len() != people {
+        return Err(Malformed("it has another number of samples than the header"));
+    }
+    Ok(Field::find(samples.as_ref(), key, people)?.as_ref().map(read))
 }

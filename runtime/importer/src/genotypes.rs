@@ -9,11 +9,11 @@
 //! dynamic iterators (80 ns a genotype, measured) and stops the process at genotypes of 16 bits.
 //! Sources: VCF 4.4 section 1.6.2 (`GT`), section 6.3.3 (typed values and genotypes in BCF 2.2).
 
-use super::pack::MISSING;
+use crate::codes::MISSING;
 
 /// Genotypes that cannot be read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(crate) struct Malformed(pub(crate) &'static str);
 
 /// The alleles of one sample, while they are read.
 #[derive(Clone, Copy)]
@@ -45,7 +45,7 @@ impl Call {
 }
 
 /// Appends the codes of a VCF record's samples. `field` is the place of `GT` in FORMAT. Returns how many had too many alleles.
-pub(super) fn vcf<'a>(
+pub(crate) fn vcf<'a>(
     samples: impl Iterator<Item = &'a str>,
     field: usize,
     people: usize,
@@ -91,55 +91,60 @@ fn text_call(text: &str, counted: u32) -> Result<Call, Malformed> {
     Ok(call)
 }
 
-/// Appends the codes of a BCF record's samples, as [`vcf`] does. `key` is the place of `GT` in the header's dictionary of strings.
-/// `None` where the record has no `GT`.
-pub(super) fn bcf(
-    mut source: &[u8],
-    key: usize,
-    people: usize,
-    counted: u32,
-    codes: &mut Vec<u8>,
-) -> Result<Option<u64>, Malformed> {
-    codes.clear();
-    while !source.is_empty() {
-        let found = integer(&mut source)?;
-        let (width, length) = descriptor(&mut source)?;
-        let bytes = people.checked_mul(length).and_then(|values| values.checked_mul(width)).ok_or(CUT)?;
-        let (values, rest) = source.split_at_checked(bytes).ok_or(CUT)?;
-        source = rest;
-        if found != key {
-            continue;
+/// The genotypes of a BCF record's samples.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Field<'a> {
+    /// Bytes of a value.
+    width: usize,
+    /// Values of a sample.
+    length: usize,
+    values: &'a [u8],
+}
+
+impl<'a> Field<'a> {
+    /// Finds them. `key` is the place of `GT` in the header's dictionary of strings. `None` where the record has no `GT`.
+    pub(crate) fn find(mut source: &'a [u8], key: usize, people: usize) -> Result<Option<Self>, Malformed> {
+        while !source.is_empty() {
+            let found = integer(&mut source)?;
+            let (width, length) = descriptor(&mut source)?;
+            let bytes = people.checked_mul(length).and_then(|values| values.checked_mul(width)).ok_or(CUT)?;
+            let (values, rest) = source.split_at_checked(bytes).ok_or(CUT)?;
+            source = rest;
+            if found == key {
+                return Ok(Some(Self { width, length, values }));
+            }
         }
-        return match (width, length) {
-            (_, 0) => {
+        Ok(None)
+    }
+
+    /// Two alleles of one byte each for everybody, which nearly all are.
+    pub(crate) fn pairs(&self) -> Option<&'a [u8]> {
+        (self.width == 1 && self.length == 2).then_some(self.values)
+    }
+
+    /// The codes, as [`vcf`] gives them. Returns how many had too many alleles.
+    pub(crate) fn codes(&self, people: usize, counted: u32, codes: &mut Vec<u8>) -> u64 {
+        codes.clear();
+        let samples = |width: usize| self.values.chunks_exact(self.length.saturating_mul(width).max(1));
+        match (self.width, self.length) {
+            (_, 0) | (0, _) => {
                 codes.resize(people, MISSING);
-                Ok(Some(0))
+                0
             }
-            (1, 2) => {
-                pairs(values, counted, codes);
-                Ok(Some(0))
-            }
-            (1, _) => {
-                Ok(Some(long(values.chunks_exact(length), counted, codes, |sample| sample.iter().map(|&byte| narrow(byte)))))
-            }
+            (1, _) => long(samples(1), counted, codes, |sample| sample.iter().map(|&byte| narrow(byte))),
             (2, _) => {
                 let value = |two: &[u8]| {
                     two.try_into().map_or(Typed::Missing, |two| wide(i16::from_le_bytes(two).into(), i16::MIN.into()))
                 };
-                Ok(Some(long(values.chunks_exact(length.saturating_mul(2)), counted, codes, |sample| {
-                    sample.chunks_exact(2).map(value)
-                })))
+                long(samples(2), counted, codes, |sample| sample.chunks_exact(2).map(value))
             }
             _ => {
                 let value =
                     |four: &[u8]| four.try_into().map_or(Typed::Missing, |four| wide(i32::from_le_bytes(four), i32::MIN));
-                Ok(Some(long(values.chunks_exact(length.saturating_mul(4)), counted, codes, |sample| {
-                    sample.chunks_exact(4).map(value)
-                })))
+                long(samples(4), counted, codes, |sample| sample.chunks_exact(4).map(value))
             }
-        };
+        }
     }
-    Ok(None)
 }
 
 const CUT: Malformed = Malformed("a FORMAT field runs past the record's end");
@@ -223,12 +228,14 @@ fn long<'a, V: Iterator<Item = Typed>>(
     odd
 }
 
-/// Two alleles of one byte each: by a table of what a byte means, and one of what two meanings make.
-fn pairs(values: &[u8], counted: u32, codes: &mut Vec<u8>) {
-    const OTHER: u8 = 0;
-    const COUNTED: u8 = 1;
-    const END: u8 = 2;
-    const NO: u8 = 3;
+/// What a byte is: another allele, the counted one, the end of a shorter list, missing.
+const OTHER: u8 = 0;
+const COUNTED: u8 = 1;
+const END: u8 = 2;
+const NO: u8 = 3;
+
+/// Appends the codes of samples of two alleles of one byte each, four codes to a byte.
+pub(crate) fn pack_pairs(values: &[u8], counted: u32, out: &mut Vec<u8>) {
     // First allele in steps of four, second in steps of one.
     #[rustfmt::skip]
     const CODE: [u8; 16] = [
@@ -247,8 +254,40 @@ fn pairs(values: &[u8], counted: u32, codes: &mut Vec<u8>) {
         };
     }
     let of = |byte: u8| meaning.get(usize::from(byte)).copied().unwrap_or(NO);
-    let (pairs, _) = values.as_chunks::<2>();
-    codes.extend(pairs.iter().map(|&[a, b]| CODE.get(usize::from(of(a) << 2 | of(b))).copied().unwrap_or(MISSING)));
+    let code = |a: u8, b: u8| CODE.get(usize::from(of(a) << 2 | of(b))).copied().unwrap_or(MISSING);
+    let (fours, rest) = values.as_chunks::<8>();
+    out.extend(fours.iter().map(|four| {
+        // Nearly all of them: alleles 0 and 1 only, of which one is counted.
+        if let Some(byte) = two_alleles(u64::from_le_bytes(*four), counted) {
+            return byte;
+        }
+        let [a, b, c, d, e, f, g, h] = *four;
+        code(a, b) | code(c, d) << 2 | code(e, f) << 4 | code(g, h) << 6
+    }));
+    if !rest.is_empty() {
+        let (pairs, _) = rest.as_chunks::<2>();
+        let last =
+            pairs.iter().zip([0, 2, 4, 6]).fold(0xff_u8, |byte, (&[a, b], shift)| byte & !(3 << shift) | code(a, b) << shift);
+        out.push(last);
+    }
+}
+
+/// Four samples whose eight alleles are all 0 or 1; `None` where they are not.
+fn two_alleles(eight: u64, counted: u32) -> Option<u8> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    // Without the phase: allele 0 is 1, allele 1 is 2.
+    let alleles = eight >> 1 & (LOW * 0x7f);
+    if alleles & (LOW * 0xfc) != 0 || (alleles ^ alleles >> 1) & LOW != LOW {
+        return None;
+    }
+    let copies = match counted {
+        0 => alleles & LOW,
+        1 => alleles >> 1 & LOW,
+        _ => return None,
+    };
+    let sums = copies.wrapping_add(copies >> 8) & 0x0003_0003_0003_0003;
+    let packed = sums | sums >> 14 | sums >> 28 | sums >> 42;
+    Some(packed.to_le_bytes()[0])
 }
 
 #[cfg(test)]
@@ -291,6 +330,10 @@ mod tests {
         bytes
     }
 
+    fn bcf(bytes: &[u8], key: usize, people: usize, counted: u32, codes: &mut Vec<u8>) -> Result<Option<u64>, Malformed> {
+        Ok(Field::find(bytes, key, people)?.map(|field| field.codes(people, counted, codes)))
+    }
+
     #[test]
     fn binary_of_every_width_is_counted() {
         const END: i32 = i32::MAX;
@@ -310,12 +353,20 @@ mod tests {
 
     #[test]
     fn pairs_agree_with_the_general_way() {
-        let bytes: Vec<u8> = (0..=255_u8).flat_map(|a| (0..=255_u8).flat_map(move |b| [a, b])).collect();
+        let mut bytes: Vec<u8> = (0..=255_u8).flat_map(|a| (0..=255_u8).flat_map(move |b| [a, b])).collect();
+        // Fours of which all have two alleles, or all but one.
+        let usual: Vec<u8> =
+            (0..4_096_u32).flat_map(|n| (0..6).map(move |at| [2, 3, 4, 5][(n >> (2 * at) & 3) as usize])).collect();
+        bytes.extend(&usual);
+        bytes.extend(usual.chunks(8).zip((0..=255).cycle()).flat_map(|(eight, odd)| [&eight[..7], &[odd]].concat()));
         for counted in [0, 1, 62] {
-            let (mut fast, mut general) = (vec![], vec![]);
-            pairs(&bytes, counted, &mut fast);
-            long(bytes.chunks_exact(2), counted, &mut general, |sample| sample.iter().map(|&byte| narrow(byte)));
-            assert!(fast == general, "allele {counted}");
+            for length in [bytes.len(), bytes.len() - 2, bytes.len() - 4, bytes.len() - 6, 0] {
+                let (mut fast, mut general, mut packed) = (vec![], vec![], vec![]);
+                pack_pairs(&bytes[..length], counted, &mut fast);
+                long(bytes[..length].chunks_exact(2), counted, &mut general, |sample| sample.iter().map(|&byte| narrow(byte)));
+                crate::codes::pack(&general, &mut packed);
+                assert!(fast == packed, "allele {counted}");
+            }
         }
     }
 

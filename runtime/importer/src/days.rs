@@ -6,12 +6,12 @@ use time::format_description::OwnedFormatItem;
 use time::{Date, Month};
 
 /// A format such as `%d.%m.%Y`, understood once.
-pub(super) fn format(text: &str) -> Result<OwnedFormatItem, String> {
+pub(crate) fn format(text: &str) -> Result<OwnedFormatItem, String> {
     time::format_description::parse_strftime_owned(text).map_err(|error| error.to_string())
 }
 
 /// The day that `text` names.
-pub(super) fn parse(text: &str, format: &OwnedFormatItem) -> Option<i32> {
+pub(crate) fn parse(text: &str, format: &OwnedFormatItem) -> Option<i32> {
     let date = Date::parse(text, format).ok()?;
     let epoch = Date::from_calendar_date(1970, Month::January, 1).ok()?;
     i32::try_from((date - epoch).whole_days()).ok()

@@ -11,7 +11,9 @@ use vestibule_protocol::dictionary::{Dictionary, Kind};
 use vestibule_protocol::job::{Budget, Noise};
 use vestibule_protocol::name::Name;
 
-use super::{Conditions, LifetimeBudget, days};
+use crate::budget::LifetimeBudget;
+use crate::conditions::Conditions;
+use crate::days;
 
 /// A lifetime's smallest delta: a tenth of it, divided by what one release's moment takes, is 33 releases.
 const LEAST_DELTA: f64 = 1e-9;
@@ -153,7 +155,7 @@ pub enum Individuals {
 /// A recipe that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct ConfigError(pub(super) String);
+pub struct ConfigError(pub String);
 
 impl ConfigError {
     /// A stable code for logs and scripts.
@@ -165,12 +167,40 @@ impl ConfigError {
 
 /// A mapping that fits its column.
 #[derive(Debug)]
-pub(super) enum Mapping {
-    Number { scale: f64, offset: f64, lower: f64, upper: f64 },
-    Level { codes: BTreeMap<String, u32> },
-    Flag { yes: Vec<String>, no: Vec<String> },
-    Above { threshold: f64 },
-    Day { format: OwnedFormatItem },
+pub enum Mapping {
+    /// A number: multiplied, and then added to; within bounds.
+    Number {
+        /// It is multiplied by this.
+        scale: f64,
+        /// Then this is added.
+        offset: f64,
+        /// The dictionary's bound.
+        lower: f64,
+        /// The dictionary's bound.
+        upper: f64,
+    },
+    /// Codes and the places of the levels that they mean.
+    Level {
+        /// Which level a code is.
+        codes: BTreeMap<String, u32>,
+    },
+    /// Codes of yes and no.
+    Flag {
+        /// Mean yes.
+        yes: Vec<String>,
+        /// Mean no.
+        no: Vec<String>,
+    },
+    /// A number that means yes above a threshold.
+    Above {
+        /// That threshold.
+        threshold: f64,
+    },
+    /// A day.
+    Day {
+        /// Its format.
+        format: OwnedFormatItem,
+    },
 }
 
 impl Config {
@@ -204,7 +234,10 @@ impl Config {
     }
 
     /// The mappings, in the dictionary's order; `None` for columns that this site does not fill.
-    pub(super) fn mappings(&self, dictionary: &Dictionary) -> Result<Vec<Option<(&MapConfig, Mapping)>>, ConfigError> {
+    ///
+    /// # Errors
+    /// A mapping that does not fit its column.
+    pub fn mappings(&self, dictionary: &Dictionary) -> Result<Vec<Option<(&MapConfig, Mapping)>>, ConfigError> {
         if let Some(unknown) = self.map.keys().find(|name| dictionary.column(name).is_none()) {
             let known: Vec<&str> = dictionary.columns.iter().map(|column| column.name.as_str()).collect();
             let why = format!("`[map.{unknown}]`: the dictionary has no such column; it has {}", known.join(", "));

@@ -15,7 +15,7 @@ use blake2::{Blake2b512, Digest as _};
 use zeroize::Zeroizing;
 
 /// How a file begins (2.1).
-pub(super) const MAGIC: &[u8; 8] = b"crypt4gh";
+pub const MAGIC: &[u8; 8] = b"crypt4gh";
 const SEGMENT: usize = 65_536;
 const TAG: usize = 16;
 const MAX_PACKETS: u32 = 1_024;
@@ -79,7 +79,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// The plain bytes of a Crypt4GH file.
-pub(super) struct Decrypted<R> {
+pub struct Decrypted<R> {
     input: R,
     keys: Vec<Zeroizing<[u8; 32]>>,
     sealed: Vec<u8>,
@@ -97,9 +97,18 @@ struct Edits {
     ended: bool,
 }
 
+impl<R> std::fmt::Debug for Decrypted<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Decrypted")
+    }
+}
+
 impl<R: Read> Decrypted<R> {
     /// Reads the header, whose magic has not been read yet.
-    pub(super) fn new(mut input: R, key: &Crypt4ghKey) -> Result<Self> {
+    ///
+    /// # Errors
+    /// It is no header, or for somebody else.
+    pub fn new(mut input: R, key: &Crypt4ghKey) -> Result<Self> {
         let mut head = [0; 16];
         input.read_exact(&mut head)?;
         let (magic, rest) = head.split_at(8);
@@ -241,37 +250,45 @@ impl<R: Read> Read for Decrypted<R> {
     }
 }
 
-#[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    /// A file for one reader, as other tools write it.
-    pub(in crate::dataset) fn encrypted(content: &[u8], reader: &Crypt4ghKey) -> Vec<u8> {
-        let seal = |key: &[u8], plain: &[u8]| {
-            let mut sealed = plain.to_vec();
-            let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key).unwrap());
-            let mut nonce = [0; NONCE_LEN];
-            getrandom::fill(&mut nonce).unwrap();
-            key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut sealed).unwrap();
-            [&nonce, sealed.as_slice()].concat()
-        };
-        let (writer, segment_key) = (key(3), [5; 32]);
-        let shared = agree(&writer.secret, UnparsedPublicKey::new(&X25519, reader.public), (), |secret| {
-            Ok(Blake2b512::new().chain_update(secret).chain_update(reader.public).chain_update(writer.public).finalize())
-        });
-        let packet = seal(&shared.unwrap()[..32], &[&[0; 8], segment_key.as_slice()].concat());
-        let packet = [&0_u32.to_le_bytes(), writer.public.as_slice(), &packet].concat();
-        let length = u32::try_from(packet.len() + 4).unwrap();
-        let mut file = [MAGIC.as_slice(), &1_u32.to_le_bytes(), &1_u32.to_le_bytes(), &length.to_le_bytes(), &packet].concat();
-        content.chunks(SEGMENT).for_each(|segment| file.extend(seal(&segment_key, segment)));
-        file
+/// A file for one reader, as other tools write it, with these packets beside the one that holds the segments' key: for tests.
+pub(crate) fn encrypted(content: &[u8], reader: &Crypt4ghKey, packets: &[&[u8]]) -> Option<Vec<u8>> {
+    let seal = |key: &[u8], plain: &[u8]| -> Option<Vec<u8>> {
+        let mut sealed = plain.to_vec();
+        let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key).ok()?);
+        let mut nonce = [0; NONCE_LEN];
+        aws_lc_rs::rand::fill(&mut nonce).ok()?;
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut sealed).ok()?;
+        Some([&nonce, sealed.as_slice()].concat())
+    };
+    let (writer, segment_key) = (Crypt4ghKey::from_bytes(&Zeroizing::new([3; 32])), [5; 32]);
+    let shared = agree(&writer.secret, UnparsedPublicKey::new(&X25519, reader.public), wrong("no key"), |secret| {
+        Ok(Blake2b512::new().chain_update(secret).chain_update(reader.public).chain_update(writer.public).finalize())
+    });
+    let shared = shared.ok()?;
+    let key_packet = [[0; 8].as_slice(), &segment_key].concat();
+    let count = u32::try_from(packets.len()).ok()?.checked_add(1)?;
+    let mut file = [MAGIC.as_slice(), &1_u32.to_le_bytes(), &count.to_le_bytes()].concat();
+    for packet in std::iter::once(key_packet.as_slice()).chain(packets.iter().copied()) {
+        let sealed = seal(shared.get(..32)?, packet)?;
+        let packet = [0_u32.to_le_bytes().as_slice(), &writer.public, &sealed].concat();
+        file.extend(u32::try_from(packet.len().checked_add(4)?).ok()?.to_le_bytes());
+        file.extend(packet);
     }
+    for segment in content.chunks(SEGMENT) {
+        file.extend(seal(&segment_key, segment)?);
+    }
+    Some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     /// Made with PyPI's crypt4gh 1.8.6 (`tests/data/README.md`): 70,000 bytes for the key of 32 sevens; the same for another key as well; the
     /// same with an edit list that leaves out 5, keeps 20, leaves out 66,000, and keeps 10.
-    const WHOLE: &[u8] = include_bytes!("../../tests/data/whole.c4gh");
-    const TWO: &[u8] = include_bytes!("../../tests/data/two-readers.c4gh");
-    const EDITED: &[u8] = include_bytes!("../../tests/data/edited.c4gh");
+    const WHOLE: &[u8] = include_bytes!("../tests/data/whole.c4gh");
+    const TWO: &[u8] = include_bytes!("../tests/data/two-readers.c4gh");
+    const EDITED: &[u8] = include_bytes!("../tests/data/edited.c4gh");
 
     fn key(seed: u8) -> Crypt4ghKey {
         Crypt4ghKey::from_bytes(&Zeroizing::new([seed; 32]))

@@ -33,23 +33,25 @@ fn is_code(text: &str, prefix: &str) -> bool {
 }
 
 /// The permission among the codes of a dataset, if there is one.
-pub(crate) fn permission(duo: &[String]) -> Option<&str> {
+#[must_use]
+pub fn permission(duo: &[String]) -> Option<&str> {
     duo.iter().map(String::as_str).find(|code| PERMISSIONS.contains(code))
 }
 
 /// The modifiers among them: all that are no permission.
-pub(crate) fn modifiers(duo: &[String]) -> impl Iterator<Item = &str> {
+pub fn modifiers(duo: &[String]) -> impl Iterator<Item = &str> {
     duo.iter().map(String::as_str).filter(|code| !PERMISSIONS.contains(code))
 }
 
 impl Conditions {
     /// The end of the last day of its use.
-    pub(crate) fn until(&self) -> Option<OffsetDateTime> {
+    #[must_use]
+    pub fn until(&self) -> Option<OffsetDateTime> {
         OffsetDateTime::parse(&format!("{}T23:59:59Z", self.use_until.as_deref()?), &Rfc3339).ok()
     }
 
     /// Whether they go with the codes.
-    pub(super) fn check(&self, duo: &[String]) -> Result<(), String> {
+    pub(crate) fn check(&self, duo: &[String]) -> Result<(), String> {
         if let Some(other) = duo.iter().find(|code| !is_code(code, "DUO:")) {
             return Err(format!("`duo`: `{other}` is no code of the Data Use Ontology, such as DUO:0000042"));
         }

@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result};
 
-use super::pack::MISSING;
+use crate::codes::{MISSING, MISSING_BYTE};
 
 const MAGIC: [u8; 3] = [0x6c, 0x1b, 0x01];
 const INDIVIDUALS_FIRST: [u8; 3] = [0x6c, 0x1b, 0x00];
@@ -18,10 +18,10 @@ const INDIVIDUALS_FIRST: [u8; 3] = [0x6c, 0x1b, 0x00];
 const MAX_LINE: u64 = 1 << 20;
 
 /// A file that can be read elsewhere.
-pub(super) type Input = Box<dyn Read + Send>;
+pub(crate) type Input = Box<dyn Read + Send>;
 
 /// An opened set of files.
-pub(super) struct Bed {
+pub(crate) struct Bed {
     bed: BufReader<Input>,
     bim: BufReader<Input>,
     names: (String, String),
@@ -31,22 +31,23 @@ pub(super) struct Bed {
 
 /// One variant.
 #[derive(Default)]
-pub(super) struct BedRecord {
-    pub(super) contig: String,
+pub(crate) struct BedRecord {
+    pub(crate) contig: String,
     /// 1-based; 0 where it is nowhere.
-    pub(super) position: u64,
-    pub(super) first: String,
-    pub(super) second: String,
+    pub(crate) position: u64,
+    pub(crate) first: String,
+    pub(crate) second: String,
     genotypes: Vec<u8>,
 }
 
 /// The name of the file beside a `.bed`.
-pub(super) fn beside(bed: &str, ending: &str) -> String {
+#[must_use]
+pub fn beside(bed: &str, ending: &str) -> String {
     format!("{}.{ending}", bed.strip_suffix(".bed").unwrap_or(bed))
 }
 
 /// Whether these are the first bytes of such a file.
-pub(super) fn is_bed(start: &[u8]) -> bool {
+pub(crate) fn is_bed(start: &[u8]) -> bool {
     start.starts_with(&MAGIC[..2])
 }
 
@@ -55,8 +56,8 @@ fn wrong(why: String) -> Error {
 }
 
 impl Bed {
-    /// `name`: of the `.bed`. `open`: opens the files beside it.
-    pub(super) fn open(name: &str, bed: Input, open: &dyn Fn(&str) -> Result<Input>) -> Result<Self> {
+    /// `name`: of the `.bed`. `bim` and `fam`: the files beside it.
+    pub(crate) fn open(name: &str, bed: Input, (bim, fam): (Input, Input)) -> Result<Self> {
         let mut bed = BufReader::with_capacity(1 << 20, bed);
         let mut magic = [0; 3];
         bed.read_exact(&mut magic)?;
@@ -67,14 +68,8 @@ impl Bed {
             }
             _ => return Err(wrong("it does not begin as a PLINK 1 .bed does".to_owned())),
         }
-        let beside_it = |ending| {
-            let file = beside(name, ending);
-            let input =
-                open(&file).map_err(|error| Error::new(error.kind(), format!("{file}, which belongs to it: {error}")))?;
-            Ok::<_, Error>((file, BufReader::with_capacity(1 << 16, input)))
-        };
-        let (fam, mut people) = beside_it("fam")?;
-        let (bim_name, bim) = beside_it("bim")?;
+        let (mut people, bim) = (BufReader::with_capacity(1 << 16, fam), BufReader::with_capacity(1 << 16, bim));
+        let (fam, bim_name) = (beside(name, "fam"), beside(name, "bim"));
         let (mut samples, mut known, mut number) = (Vec::new(), HashSet::new(), 0_u64);
         while let Some(line) = line(&mut people, &fam, &mut number)? {
             let id = line.split_whitespace().nth(1);
@@ -93,12 +88,12 @@ impl Bed {
         Ok(Self { bed, bim, names: (name.to_owned(), bim_name), samples, record })
     }
 
-    pub(super) fn samples(&self) -> &[String] {
+    pub(crate) fn samples(&self) -> &[String] {
         &self.samples
     }
 
     /// The next variant, which is line `number` of the `.bim`.
-    pub(super) fn next(&mut self, number: u64) -> Result<Option<&BedRecord>> {
+    pub(crate) fn next(&mut self, number: u64) -> Result<Option<&BedRecord>> {
         let Self { bed, bim, names: (name, bim_name), record, .. } = self;
         let mut at = number.saturating_sub(1);
         let Some(text) = line(bim, bim_name, &mut at)? else {
@@ -151,22 +146,21 @@ fn line(input: &mut impl BufRead, file: &str, number: &mut u64) -> Result<Option
 }
 
 impl BedRecord {
-    /// Codes of so many individuals at its second (0) or first (1) allele, which are taken for the reference's and the other.
-    pub(super) fn codes(&self, people: usize, allele: u32, codes: &mut Vec<u8>) {
+    /// Appends the codes of so many individuals, four to a byte, at its second (0) or first (1) allele, which are taken for the reference's and the
+    /// other.
+    pub(crate) fn codes(&self, people: usize, allele: u32, out: &mut Vec<u8>) {
         // For each two bits the copies of the allele that counts.
         let copies = if allele == 0 { [0, MISSING, 1, 2] } else { [2, MISSING, 1, 0] };
-        // The four codes of each byte.
-        let mut table = [[MISSING; 4]; 256];
-        for (byte, four) in (0_u8..=255).zip(&mut table) {
-            for (code, shift) in four.iter_mut().zip([0, 2, 4, 6]) {
-                *code = copies.get(usize::from((byte >> shift) & 3)).copied().unwrap_or(MISSING);
-            }
+        let mut table = [0; 256];
+        for (byte, codes) in (0_u8..=255).zip(&mut table) {
+            let code = |shift: u8| copies.get(usize::from((byte >> shift) & 3)).copied().unwrap_or(MISSING) << shift;
+            *codes = code(0) | code(2) | code(4) | code(6);
         }
-        codes.clear();
-        for byte in &self.genotypes {
-            codes.extend_from_slice(table.get(usize::from(*byte)).unwrap_or(&[MISSING; 4]));
+        out.extend(self.genotypes.iter().map(|byte| table.get(usize::from(*byte)).copied().unwrap_or(MISSING_BYTE)));
+        // Behind the last individual the format has zeros.
+        if let Some(last) = out.last_mut().filter(|_| people % 4 > 0) {
+            *last |= MISSING_BYTE << (2 * (people % 4));
         }
-        codes.truncate(people);
     }
 }
 
@@ -178,13 +172,8 @@ mod tests {
     const BIM: &str = "1\trs1\t0\t100\tA\tg\n23 rs2 0.5 200 T C\n1 rs3 0 -5 C T\n";
 
     fn open(bed: &[u8], bim: &str, fam: &str) -> Result<Bed> {
-        let (bim, fam) = (bim.to_owned(), fam.to_owned());
-        let input = |text: &str| Box::new(std::io::Cursor::new(text.as_bytes().to_vec())) as Input;
-        Bed::open("x.bed", Box::new(std::io::Cursor::new(bed.to_vec())), &|file| match file {
-            "x.bim" => Ok(input(&bim)),
-            "x.fam" => Ok(input(&fam)),
-            _ => Err(ErrorKind::NotFound.into()),
-        })
+        let input = |bytes: &[u8]| Box::new(std::io::Cursor::new(bytes.to_vec())) as Input;
+        Bed::open("x.bed", input(bed), (input(bim.as_bytes()), input(fam.as_bytes())))
     }
 
     #[test]
@@ -199,9 +188,10 @@ mod tests {
             ("1", 100, "A", "G")
         );
         record.codes(5, 1, &mut codes);
-        assert_eq!(codes, [2, MISSING, 1, 0, 0]);
+        assert_eq!(codes, [2 | MISSING << 2 | 1 << 4, 0xfc]);
+        codes.clear();
         record.codes(5, 0, &mut codes);
-        assert_eq!(codes, [0, MISSING, 1, 2, 2]);
+        assert_eq!(codes, [MISSING << 2 | 1 << 4 | 2 << 6, 0xfc | 2]);
         assert_eq!(bed.next(2).unwrap().unwrap().contig, "X");
         assert_eq!(bed.next(3).unwrap().unwrap().position, 0);
         assert!(bed.next(4).unwrap().is_none());
@@ -233,6 +223,5 @@ mod tests {
         says(&good, BIM, "", "x.fam: it names no individual");
         says(&[0x6c, 0x1b, 0, 0], BIM, FAM, "lists individuals first");
         says(b"BED", BIM, FAM, "does not begin");
-        assert!(Bed::open("y.bed", Box::new(std::io::Cursor::new(good)), &|_| Err(ErrorKind::NotFound.into())).is_err());
     }
 }

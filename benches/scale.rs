@@ -1,4 +1,4 @@
-//! A national programme's size: `cargo speed -- scale PEOPLE VARIANTS` (100,000 of each take 15 GB of disk for some minutes), and how time grows
+//! A million people and a histogram: `cargo speed -- histogram`. A national programme's size: `cargo speed -- scale PEOPLE VARIANTS` (100,000 of each take 15 GB of disk for some minutes), and how time grows
 //! up to it: `cargo speed -- growth FILE.svg`.
 //!
 //! Simulated people are ingested as at a site; whole rounds run as at a site, in worker processes, noise included. Beside them the same
@@ -121,8 +121,7 @@ fn lay(people: u32, variants: u32, say: bool) -> Laid {
     let (home, recipe) = (home.to_str().unwrap(), recipe.to_str().unwrap());
     watched(&["site", "init", home]);
     let (took, most) = watched(&["--json", "site", "ingest", home, recipe]);
-    let opened = Home::open(Path::new(home), None).unwrap();
-    let dataset = Dataset::open(&opened.folder("data").unwrap(), &"cohort".parse().unwrap(), &opened.store_key()).unwrap();
+    let dataset = opened(home);
     let stored = walk(&Path::new(home).join("data"));
     if say {
         shown(&format!("simulate {people} people x {variants} variants"), &simulated, genotypes);
@@ -130,11 +129,20 @@ fn lay(people: u32, variants: u32, say: bool) -> Laid {
         row("its most memory", format!("{most:.0} MB"));
         row("the dataset, encrypted", format!("{:.2} GB, {:.2} bits a genotype", stored / 1e9, stored * 8.0 / genotypes));
     }
-    let codes = temp.path().join("code");
+    let guests = guests(temp.path());
+    Laid { temp, dataset, guests }
+}
+
+fn opened(home: &str) -> Dataset {
+    let home = Home::open(Path::new(home), None).unwrap();
+    Dataset::open(&home.folder("data").unwrap(), &"cohort".parse().unwrap(), &home.store_key()).unwrap()
+}
+
+fn guests(folder: &Path) -> Guests {
+    let codes = folder.join("code");
     std::fs::create_dir(&codes).unwrap();
     let folder = CodeFolder(Dir::open_ambient_dir(&codes, ambient_authority()).unwrap());
-    let guests = Guests::new(Launch::of(world::BINARY.into(), 256), CodeCache::new(Box::new(folder), &[1; 32]));
-    Laid { temp, dataset, guests }
+    Guests::new(Launch::of(world::BINARY.into(), 256), CodeCache::new(Box::new(folder), &[1; 32]))
 }
 
 impl Laid {
@@ -167,6 +175,25 @@ pub(super) fn scale(people: u32, variants: u32) {
     }
     job(&laid.dataset, &laid.guests, "cohort-summary", &json!({ "columns": ["age"] })).say();
     peers(&laid.temp.path().join("study/site1"), laid.temp.path(), people, variants, threads());
+}
+
+/// A histogram of one cell, and a count, over so many people: what an individual takes where there is next to nothing to do.
+pub(super) fn histogram(people: u32) {
+    let temp = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(temp.path().join(name), text).unwrap();
+    write("dictionary.toml", "name = \"d\"\n[[column]]\nname = \"x\"\ntype = \"levels\"\nlevels = [\"all\"]\n");
+    let rows: String = (0..people).map(|person| format!("p{person},all\n")).collect();
+    write("people.csv", &format!("id,x\n{rows}"));
+    let recipe = format!(
+        "name = \"cohort\"\napproximate_size = {people}\ndictionary = \"dictionary.toml\"\nbudget = {{ epsilon = 1.0, delta = 1e-6 }}\n\
+         [[table]]\nfile = \"people.csv\"\nid = \"id\"\n[map.x]\ncolumn = \"x\"\n"
+    );
+    write("DATASET.toml", &recipe);
+    let (home, recipe) = (temp.path().join("home"), temp.path().join("DATASET.toml"));
+    let (home, recipe) = (home.to_str().unwrap(), recipe.to_str().unwrap());
+    watched(&["site", "init", home]);
+    watched(&["--json", "site", "ingest", home, recipe]);
+    job(&opened(home), &guests(temp.path()), "cohort-summary", &json!({ "columns": ["x"] })).say();
 }
 
 fn threads() -> usize {

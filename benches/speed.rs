@@ -38,6 +38,9 @@ fn main() {
         let count = |at: usize| asked.get(at).map_or(20_000, |count| count.replace('_', "").parse().expect("a number"));
         return scale::scale(count(1), count(2));
     }
+    if asked.first().is_some_and(|name| name == "histogram") {
+        return scale::histogram(asked.get(1).map_or(1_000_000, |count| count.replace('_', "").parse().expect("a number")));
+    }
     if let ["growth", file] = asked.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         return scale::growth(file);
     }
@@ -454,7 +457,7 @@ fn defences(data: &Data) {
     row("time of a job's round without any defence: one instance, added as it comes", "1".to_owned());
     for (what, seconds) in [
         ("with fuel counted", fuelled),
-        ("and a fresh instance for each individual, which takes in the state", fresh),
+        ("and a fresh instance for each individual, which begins with the state", fresh),
         ("and contributions clamped and summed in integers", whole),
     ] {
         row(what, format!("{:.2}", seconds / bare));

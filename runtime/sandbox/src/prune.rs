@@ -29,7 +29,7 @@ fn pruned(component: &[u8]) -> Result<Option<Vec<u8>>> {
             Payload::ModuleSection { unchecked_range, .. } if depth == 0 => {
                 modules = modules.saturating_add(1);
                 let bytes = component.get(unchecked_range.clone()).unwrap_or_default();
-                let module = self::module(bytes)?;
+                let module = module(bytes)?;
                 out.section(&RawSection { id: ComponentSectionId::CoreModule as u8, data: &module });
                 // Its own payloads follow.
                 payloads.by_ref().take_while(|inner| !matches!(inner, Ok(Payload::End(_)) | Err(_))).for_each(drop);

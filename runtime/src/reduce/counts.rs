@@ -58,10 +58,13 @@ pub(super) fn count(packed: Packed<'_>) -> Vec<[u32; CLASSES]> {
 fn lay(bytes: &[u8], row: &mut Row) {
     let (row, both) = row.split_at_mut(WORDS);
     let (words, rest) = bytes.as_chunks::<8>();
-    let mut last = [0; 8];
-    last.iter_mut().zip(rest).for_each(|(last, byte)| *last = *byte);
-    let words = words.iter().chain(std::iter::once(&last)).copied().map(u64::from_le_bytes);
-    row.iter_mut().zip(words.chain(std::iter::repeat(0))).for_each(|(word, bytes)| *word = bytes);
+    row.iter_mut().zip(words).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
+    if let Some(behind) = row.get_mut(words.len()..) {
+        behind.fill(0);
+        let mut last = [0; 8];
+        last.iter_mut().zip(rest).for_each(|(last, byte)| *last = *byte);
+        behind.iter_mut().take(1).for_each(|word| *word = u64::from_le_bytes(last));
+    }
     let (first, second) = row.split_at(WORDS / 2);
     for ((both, first), second) in both.iter_mut().zip(first).zip(second) {
         *both = (first & (first >> 1) & LOW) | (second & (second >> 1) & LOW) << 1;

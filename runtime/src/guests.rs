@@ -132,7 +132,8 @@ impl Loaded {
         let shape = (partitions.most(), selection.values(), selection.dosages());
         let (started, code) = std::thread::scope(|scope| {
             let started = scope.spawn(|| Worker::start(&self.launch));
-            (started.join(), self.worker.bake(round, limits))
+            let code = self.worker.bake(round, limits);
+            (started.join(), code)
         });
         let code = code?.map_err(GuestsError::Refused)?;
         let terms = Terms { launch: self.launch, code, round: round.clone(), limits, shape };

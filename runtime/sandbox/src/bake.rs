@@ -35,7 +35,7 @@ pub(crate) fn instrument(component: &[u8]) -> std::result::Result<Vec<u8>, LoadE
         }
     }
     let made = caught(|| wizer().instrument_component(component).map(|(_, made)| made));
-    made.map_err(|panic| refused(panic))?.map_err(|error| refused(format!("{error:#}")))
+    made.map_err(refused)?.map_err(|error| refused(format!("{error:#}")))
 }
 
 /// The component, with the memory and globals of an instance of [`instrument`]'s result.

@@ -82,7 +82,7 @@ fn add(rows: &[Row; ROWS], digits: &mut [Row; DIGITS]) {
     let [a, b, c, d, e, f, g, h] = rows;
     let [ones, twos, fours, rest @ ..] = digits;
     let mut eights = [0; LANES];
-    #[expect(clippy::indexing_slicing, reason = "all have as many lanes")]
+    #[allow(clippy::indexing_slicing, clippy::needless_range_loop, reason = "all have as many lanes")]
     for lane in 0..LANES {
         let (one, carry_a) = sum(ones[lane], a[lane], b[lane]);
         let (one, carry_b) = sum(one, c[lane], d[lane]);

@@ -3,7 +3,7 @@
 //!
 //! *In*: code that was just compiled, or the name of code that may be stored. *Out*: code whose seal is ours. Stored: the HMAC
 //! (SHA-256, keyed with a secret of this host, over the name and the code), then the code. The name is the component's digest
-//! and the digest of everything that decides how it is compiled: wasmtime's version, the settings, the processor's features.
+//! and the digest of everything that decides how it is compiled: what is made of it first, wasmtime's version, the settings, the processor's features.
 //! *Trusts*: the key. *Refuses*: silently, by compiling again, whatever is not sealed with it.
 
 use std::fmt;
@@ -59,9 +59,12 @@ pub fn code_name(engine: Digest, component: Digest) -> String {
     format!("{}-{}", component.hex(), engine.hex())
 }
 
-/// Everything that decides how a component is compiled: wasmtime's version, the settings, the processor's features.
+/// What is done to a component before it is compiled. Another word here, and nothing that was compiled before is loaded again.
+const MADE_OF: &[u8] = b"instrumented by wasmtime-wizer 48";
+
+/// Everything that decides how a component is compiled: what is made of it first, wasmtime's version, the settings, the processor's features.
 pub(crate) fn engine_digest(engine: &Engine) -> Digest {
-    let mut settings = Bytes(Vec::new());
+    let mut settings = Bytes(MADE_OF.to_vec());
     engine.precompile_compatibility_hash().hash(&mut settings);
     Digest::of(&settings.0)
 }

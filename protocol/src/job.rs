@@ -204,6 +204,17 @@ pub enum Spend {
     Laplace(f64),
 }
 
+impl Spend {
+    /// Half of it, rounded down.
+    #[must_use]
+    pub fn half(self) -> Self {
+        match self {
+            Self::Gaussian(rho) => Self::Gaussian(rho.share(500_000_000)),
+            Self::Laplace(epsilon) => Self::Laplace(epsilon / 2.0),
+        }
+    }
+}
+
 /// What one round may spend.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RoundBudget {
@@ -219,7 +230,7 @@ impl RoundBudget {
         self.sums
     }
 
-    /// For the moment at which the release leaves.
+    /// For the moment at which the release leaves; half of it for counting who took part, where the dataset has a smallest cohort.
     #[must_use]
     pub const fn time(&self) -> Spend {
         self.time

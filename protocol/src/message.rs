@@ -75,6 +75,8 @@ pub struct DatasetCard {
     pub cap_epsilon_micro: u64,
     /// 10^-15 delta of that cap.
     pub cap_delta_femto: u64,
+    /// How many individuals must take part in a round, by a noised count, for anything of it to leave; 0: any number.
+    pub min_cohort: u32,
 }
 
 /// One catalogue of a dataset.

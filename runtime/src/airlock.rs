@@ -2,8 +2,8 @@
 //!
 //! *In*: [`Charged`] terms and [`Noised`] sums. *Out*: [`Cleared`], with the [evidence](Cleared::evidence) that a person reads where one must
 //! look. *Trusts*: neither the step that calibrated nor the one that drew: what the noise costs is reckoned again, the other way round, from the
-//! manifest. *Refuses*: another shape, another grid, other noise, a charge below what the round costs. What it says of the numbers follows
-//! from the noised ones alone.
+//! manifest. *Refuses*: another shape, another grid, other noise, a charge below what the round costs; a cohort that a noised count finds too small. What it
+//! says of the numbers follows from the noised ones alone.
 
 mod cost;
 
@@ -12,6 +12,7 @@ use vestibule_protocol::calibration::{Calibrated, NoiseScale, calibrate, to_real
 use vestibule_protocol::release::is_choice;
 use vestibule_protocol::round::Partitioning;
 
+use crate::cohort::{Counted, Floor};
 use crate::ledger::Charged;
 use crate::noise::Noised;
 
@@ -25,54 +26,94 @@ pub struct Cleared {
     faint: usize,
 }
 
-/// What is about to leave is not what was agreed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the airlock holds the release back: {0}")]
-pub struct AirlockError(&'static str);
+/// Why nothing leaves.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AirlockError {
+    /// What is about to leave is not what was agreed: our fault.
+    #[error("the airlock holds the release back: {0}")]
+    Fault(&'static str),
+    /// Too few took part, by a count with noise.
+    #[error("the noised count of those who took part is below the dataset's smallest cohort")]
+    Cohort {
+        /// The floor.
+        floor: Floor,
+        /// The count.
+        counted: Counted,
+    },
+}
 
 impl AirlockError {
     /// A stable code for the site's own log.
     #[must_use]
     pub const fn code(&self) -> &'static str {
-        "airlock"
+        match self {
+            Self::Fault(_) => "airlock",
+            Self::Cohort { .. } => "cohort-too-small",
+        }
+    }
+
+    /// What the site's own log keeps of it.
+    #[must_use]
+    pub fn evidence(&self) -> Option<Value> {
+        match self {
+            Self::Fault(_) => None,
+            Self::Cohort { floor, counted } => Some(json!({ "cohort": floor.evidence(*counted) })),
+        }
     }
 }
 
-/// Looks.
+/// Looks. `floor`: the dataset's, if it has one.
 ///
 /// # Errors
-/// [`AirlockError`]: our fault, never the data's.
+/// [`AirlockError`]: our fault, or what follows from a count with noise.
 pub fn inspect(
     charged: &Charged,
-    partitioning: Partitioning,
+    (partitioning, floor): (Partitioning, Option<Floor>),
     calibrated: &[Calibrated],
     noised: Noised,
 ) -> Result<Cleared, AirlockError> {
     let verified = charged.admitted().verified();
     let budget = verified.signed().budget().round(verified.round().share_ppb());
     if charged.rho() < budget.charge() {
-        return Err(AirlockError("the charge is below the round's cost"));
+        return Err(AirlockError::Fault("the charge is below the round's cost"));
     }
     let agreed = calibrate(verified.round(), partitioning, budget)
-        .map_err(|_| AirlockError("the terms call for noise that cannot be"))?;
+        .map_err(|_| AirlockError::Fault("the terms call for noise that cannot be"))?;
     if agreed != calibrated {
-        return Err(AirlockError("the noise is not what the terms call for"));
+        return Err(AirlockError::Fault("the noise is not what the terms call for"));
     }
     let statistics = verified.round().statistics();
-    let cost = cost::within(statistics, partitioning, calibrated, budget.sums()).map_err(AirlockError)?;
+    let cost = cost::within(statistics, partitioning, calibrated, budget.sums()).map_err(AirlockError::Fault)?;
     let lengths = agreed.iter().map(|statistic| statistic.length as usize);
+    let cohort = match (floor, noised.counted()) {
+        (None, None) => None,
+        (Some(floor), Some(counted)) => Some((floor, counted)),
+        _ => return Err(AirlockError::Fault("who took part was counted for another floor than the dataset's")),
+    };
+    if let Some((floor, _)) = cohort
+        && !(floor.within() && floor.spend() == budget.time().half())
+    {
+        return Err(AirlockError::Fault("the count of those who took part costs more than it may"));
+    }
     if !noised.steps().iter().map(Vec::len).eq(lengths) {
-        return Err(AirlockError("the shape is not what the terms call for"));
+        return Err(AirlockError::Fault("the shape is not what the terms call for"));
     }
     for (statistic, steps) in agreed.iter().zip(noised.steps()) {
         if let NoiseScale::Choice { k, .. } = statistic.noise
             && !is_choice(steps, k)
         {
-            return Err(AirlockError("a choice is of another number of entries than the terms call for"));
+            return Err(AirlockError::Fault("a choice is of another number of entries than the terms call for"));
         }
         if steps.iter().any(|step| *step == i64::MIN || *step == i64::MAX) {
-            return Err(AirlockError("a number ran over the grid"));
+            return Err(AirlockError::Fault("a number ran over the grid"));
         }
+    }
+    // Last: everything before is our fault, or no fault.
+    if let Some((floor, counted)) = cohort
+        && !floor.holds(counted)
+    {
+        return Err(AirlockError::Cohort { floor, counted });
     }
     let rows: Vec<Seen> = agreed.iter().zip(noised.steps()).map(|(statistic, steps)| seen(statistic, steps)).collect();
     let catalogues = &verified.signed().manifest().catalogues;
@@ -83,7 +124,11 @@ pub fn inspect(
         some => format!("those of public lists that the manifest names: {}", some.join(", ")),
     };
     let check = |name: &str, found: String| json!({ "check": name, "result": "pass", "found": found });
-    let evidence = json!({
+    let counted = cohort.map(|(floor, counted)| {
+        let found = floor.evidence(counted);
+        check("cohort", format!("{} took part, by a count with noise, where {} must", found["noised"], found["least"]))
+    });
+    let mut evidence = json!({
         "checks": [
             check("charge", format!("{} of rho was charged; the round may cost {}", charged.rho().value(), budget.charge().value())),
             check("noise", format!("reckoned from the signed bounds, it costs {cost} of what the round may spend on its sums")),
@@ -97,6 +142,9 @@ pub fn inspect(
             "standard_deviation": seen.sd, "within_two_standard_deviations": seen.faint,
         })).collect::<Vec<_>>(),
     });
+    if let (Some(Value::Array(checks)), Some(counted)) = (evidence.get_mut("checks"), counted) {
+        checks.push(counted);
+    }
     let sum = |of: &dyn Fn(&Seen) -> usize| rows.iter().map(of).fold(0, usize::saturating_add);
     let entries = agreed.iter().map(|statistic| statistic.length as usize).fold(0, usize::saturating_add);
     let (chosen, faint) = (sum(&|seen| seen.chosen), sum(&|seen| seen.faint));

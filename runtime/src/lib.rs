@@ -14,6 +14,7 @@
 pub mod admission;
 pub mod airlock;
 pub mod charter;
+pub mod cohort;
 pub mod component;
 pub mod dataset;
 pub mod delay;

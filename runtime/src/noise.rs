@@ -16,13 +16,18 @@ use opendp::metrics::{L1Distance, L2Distance, LInfDistance};
 use vestibule_protocol::calibration::{Calibrated, NoiseScale, Target};
 use vestibule_protocol::job::Spend;
 
+use crate::cohort::{Counted, Floor};
 use crate::reduce::{SumOverflow, Sums};
 
 /// Entries that one thread draws. A thread costs some 20 us, a draw some 5 us.
 const ENTRIES_PER_THREAD: usize = 4_096;
 
 /// Noise for every entry of every statistic, in steps; and which statistics are to be chosen from.
-pub struct Drawn(Vec<Draw>);
+pub struct Drawn {
+    draws: Vec<Draw>,
+    /// For the count of those who took part, where the dataset has a smallest cohort.
+    count: Option<i64>,
+}
 
 enum Draw {
     Noise(Vec<i64>),
@@ -39,7 +44,10 @@ struct Choice {
 
 /// Noised sums: private, and the first thing that may be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Noised(Vec<Vec<i64>>);
+pub struct Noised {
+    steps: Vec<Vec<i64>>,
+    counted: Option<Counted>,
+}
 
 /// Noise that could not be drawn.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -101,7 +109,11 @@ fn library(error: opendp::error::Error) -> NoiseError {
 /// # Errors
 /// OpenDP refuses, or its map does not confirm the target.
 pub fn draw(calibrated: &[Calibrated], threads: usize) -> Result<Drawn, NoiseError> {
-    calibrated.iter().map(|statistic| draw_one(statistic, threads)).collect::<Result<_, _>>().map(Drawn)
+    calibrated
+        .iter()
+        .map(|statistic| draw_one(statistic, threads))
+        .collect::<Result<_, _>>()
+        .map(|draws| Drawn { draws, count: None })
 }
 
 /// One draw for the moment of a release, by the same samplers: whole microseconds at a scale of `scale_us`.
@@ -202,13 +214,48 @@ impl Choice {
     }
 }
 
+/// Noise for a count of individuals, each of whom is in it once at most.
+fn count(floor: &Floor) -> Result<i64, NoiseError> {
+    let scale = floor.scale();
+    let drawn = std::thread::scope(|scope| {
+        let draw = || match floor.spend() {
+            Spend::Gaussian(rho) => {
+                let measurement = gaussian(scale)?;
+                match measurement.map(&1.0).map_err(library)? > rho.value() {
+                    true => Err(NoiseError::TooSmall),
+                    false => measurement.invoke(&vec![0]).map_err(library),
+                }
+            }
+            Spend::Laplace(epsilon) => {
+                let measurement = laplace(scale)?;
+                match measurement.map(&1.0).map_err(library)? > epsilon {
+                    true => Err(NoiseError::TooSmall),
+                    false => measurement.invoke(&vec![0]).map_err(library),
+                }
+            }
+        };
+        scope.spawn(draw).join().map_err(|_| NoiseError::OpenDp("a drawing thread panicked".to_owned()))?
+    })?;
+    drawn.first().copied().ok_or(NoiseError::TooSmall)
+}
+
 impl Drawn {
+    /// Draws for the count of those who take part too, where there is a floor.
+    ///
+    /// # Errors
+    /// OpenDP refuses, or its map does not confirm the target.
+    pub fn counting(self, floor: Option<&Floor>) -> Result<Self, NoiseError> {
+        Ok(Self { count: floor.map(count).transpose()?, ..self })
+    }
+
     /// Adds the noise to the sums. Takes both by value: noise is used once, and sums are not seen without it.
     ///
     /// # Errors
     /// [`NoiseError::Overflow`].
     pub fn hide(self, sums: Sums) -> Result<Noised, NoiseError> {
-        self.over(&sums.into_steps()?)
+        let count = |noise: i64| noise.checked_add(sums.moving()).map(Counted).ok_or(SumOverflow);
+        let counted = self.count.map(count).transpose()?;
+        Ok(Noised { counted, ..self.over(&sums.into_steps()?)? })
     }
 
     /// The same over sums that their owner may see: for a dry run.
@@ -222,7 +269,8 @@ impl Drawn {
             }
             Draw::Choice(choice) => choice.of(sums),
         };
-        self.0.into_iter().zip(sums).map(one).collect::<Result<_, _>>().map(Noised)
+        let steps = self.draws.into_iter().zip(sums).map(one).collect::<Result<_, _>>()?;
+        Ok(Noised { steps, counted: None })
     }
 }
 
@@ -230,14 +278,20 @@ impl Noised {
     /// The noised sums, in steps: one vector for each statistic.
     #[must_use]
     pub fn steps(&self) -> &[Vec<i64>] {
-        &self.0
+        &self.steps
+    }
+
+    /// How many took part, with noise, where that was to be counted.
+    #[must_use]
+    pub const fn counted(&self) -> Option<Counted> {
+        self.counted
     }
 }
 
 // Noise that is known takes the privacy away from what it was added to.
 impl std::fmt::Debug for Drawn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Drawn({} statistics, values withheld)", self.0.len())
+        write!(f, "Drawn({} statistics, values withheld)", self.draws.len())
     }
 }
 
@@ -291,7 +345,7 @@ mod tests {
     use vestibule_protocol::scores::Source;
 
     fn entries(drawn: &Drawn) -> &[i64] {
-        let Draw::Noise(noise) = &drawn.0[0] else { panic!("noise") };
+        let Draw::Noise(noise) = &drawn.draws[0] else { panic!("noise") };
         noise
     }
 
@@ -349,7 +403,7 @@ mod tests {
             let gap = i64::try_from(scale).unwrap();
             let choices = 1_500;
             let first = (0..choices).filter(|_| {
-                let votes = draw(&calibrated, 1).unwrap().over(&[vec![gap, 0]]).unwrap().0.remove(0);
+                let votes = draw(&calibrated, 1).unwrap().over(&[vec![gap, 0]]).unwrap().steps.remove(0);
                 assert!(votes == [1, 0] || votes == [0, 1]);
                 votes[0] == 1
             });
@@ -366,7 +420,7 @@ mod tests {
         let NoiseScale::Choice { scale, .. } = calibrated[0].noise else { panic!("a choice") };
         let far = 100 * i64::try_from(scale).unwrap();
         let votes = draw(&calibrated, 1).unwrap().over(&[vec![-far, far, 0, 2 * far, 0, 0]]).unwrap();
-        assert_eq!(votes.0[0], [0, 1, 0, 1, 0, 0]);
+        assert_eq!(votes.steps[0], [0, 1, 0, 1, 0, 0]);
     }
 
     /// The conversion that budgets are reckoned by against OpenDP's (both by Canonne, Kamath and Steinke 2020, proposition 12).

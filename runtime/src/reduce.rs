@@ -23,6 +23,8 @@ const WIDEST: i64 = 1 << 50;
 /// Exact sums over partitions, in steps. Shows its size only, and cannot be serialised: it is not private yet.
 pub struct Sums {
     statistics: Vec<Part>,
+    /// Partitions whose contribution moved any sum.
+    moving: i64,
     scratch: Vec<i64>,
 }
 
@@ -47,7 +49,7 @@ impl Sums {
             Source::Given => Part::Given(vec![0; statistic.length as usize]),
             Source::Genotypes(scores) => Part::Genotypes(Products::new(scores, statistic.bound, variants)),
         };
-        Self { statistics: calibrated.iter().map(part).collect(), scratch: vec![] }
+        Self { statistics: calibrated.iter().map(part).collect(), moving: 0, scratch: vec![] }
     }
 
     /// Adds one partition. `None`, and any list of another length than there are statistics, counts as no contribution.
@@ -57,19 +59,22 @@ impl Sums {
     pub fn add(&mut self, calibrated: &[Calibrated], contributions: Option<&[Given<'_>]>) -> Result<(), SumOverflow> {
         let contributions = contributions.filter(|found| found.len() == calibrated.len()).unwrap_or_default();
         let mut contributions = contributions.iter().copied();
+        let mut moves = false;
         for (part, statistic) in self.statistics.iter_mut().zip(calibrated) {
             let contribution = contributions.next().unwrap_or(Given::None);
             match part {
-                Part::Given(sums) => add_one(sums, statistic, contribution, &mut self.scratch)?,
+                Part::Given(sums) => moves |= add_one(sums, statistic, contribution, &mut self.scratch)?,
                 Part::Genotypes(products) => {
                     let grid = Grid { entries: products.factors(), log2_scale: FACTOR_LOG2_SCALE, ball: false };
                     if !quantise(grid, contribution, &mut self.scratch) {
                         self.scratch.clear();
                     }
+                    moves |= self.scratch.iter().any(|factor| *factor != 0);
                     products.push(&self.scratch);
                 }
             }
         }
+        self.moving = self.moving.checked_add(moves.into()).ok_or(SumOverflow)?;
         Ok(())
     }
 
@@ -91,6 +96,7 @@ impl Sums {
     /// # Errors
     /// [`SumOverflow`].
     pub fn merge(&mut self, other: &Self) -> Result<(), SumOverflow> {
+        self.moving = self.moving.checked_add(other.moving).ok_or(SumOverflow)?;
         for parts in self.statistics.iter_mut().zip(&other.statistics) {
             match parts {
                 (Part::Given(sums), Part::Given(others)) => accumulate(sums, others)?,
@@ -100,6 +106,11 @@ impl Sums {
             }
         }
         Ok(())
+    }
+
+    /// How many partitions moved any sum, for the noise alone.
+    pub(crate) const fn moving(&self) -> i64 {
+        self.moving
     }
 
     /// For the noise, which takes the sums by value, and for a dry run on a researcher's own data.
@@ -132,25 +143,27 @@ fn accumulate(sums: &mut [i64], steps: &[i64]) -> Result<(), SumOverflow> {
     if overflow < 0 { Err(SumOverflow) } else { Ok(()) }
 }
 
+/// Returns whether it moved the sums.
 fn add_one(
     sums: &mut [i64],
     statistic: &Calibrated,
     contribution: Given<'_>,
     scratch: &mut Vec<i64>,
-) -> Result<(), SumOverflow> {
+) -> Result<bool, SumOverflow> {
     if let IntegerBound::OneCell { one } = statistic.bound {
-        let Given::Cell(cell) = contribution else { return Ok(()) };
-        let Some(sum) = sums.get_mut(cell as usize) else { return Ok(()) };
+        let Given::Cell(cell) = contribution else { return Ok(false) };
+        let Some(sum) = sums.get_mut(cell as usize) else { return Ok(false) };
         *sum = sum.checked_add(one).ok_or(SumOverflow)?;
-        return Ok(());
+        return Ok(true);
     }
     let ball = matches!(statistic.bound, IntegerBound::L1 { .. } | IntegerBound::L2 { .. });
     let grid = Grid { entries: statistic.length as usize, log2_scale: statistic.log2_scale, ball };
     if !quantise(grid, contribution, scratch) {
-        return Ok(());
+        return Ok(false);
     }
     enforce(statistic.bound, scratch);
-    accumulate(sums, scratch)
+    accumulate(sums, scratch)?;
+    Ok(scratch.iter().any(|step| *step != 0))
 }
 
 /// What a list of numbers becomes.
@@ -292,6 +305,40 @@ mod tests {
             state ^= state << 17;
             state
         })
+    }
+
+    #[test]
+    fn whoever_moves_a_sum_is_counted_once() {
+        let two = [calibrated(Bound::OneCell, 3), calibrated(Bound::Range { lower: -1.0, upper: 1.0 }, 2)].concat();
+        let counted = |contributions: &[Contribution]| {
+            let mut sums = Sums::zeros(&two, 0);
+            let given: Vec<Given<'_>> = contributions.iter().map(Given::from).collect();
+            sums.add(&two, Some(&given)).unwrap();
+            sums.moving()
+        };
+        let reals = |x: f64| Contribution::Reals(vec![0.0, x]);
+        assert_eq!(counted(&[Contribution::Cell(2), reals(1.0)]), 1, "once, though it moves both");
+        assert_eq!(counted(&[Contribution::None, reals(-9.0)]), 1);
+        assert_eq!(counted(&[Contribution::Cell(0), Contribution::None]), 1);
+        // What moves nothing: nothing, zeros, what is cut to zero or has not the shape.
+        for nothing in [
+            vec![Contribution::None, Contribution::None],
+            vec![Contribution::Cell(3), reals(0.0)],
+            vec![Contribution::None, reals(f64::NAN)],
+            vec![Contribution::None, reals(1e-300)],
+            vec![Contribution::Reals(vec![1.0; 3]), Contribution::Reals(vec![1.0; 3])],
+            vec![Contribution::Cell(1)],
+        ] {
+            assert_eq!(counted(&nothing), 0, "{nothing:?}");
+        }
+        let mut sums = Sums::zeros(&two, 0);
+        sums.add(&two, None).unwrap();
+        let mut other = Sums::zeros(&two, 0);
+        for _ in 0..5 {
+            other.add(&two, Some(&[Given::Cell(1), Given::None])).unwrap();
+        }
+        sums.merge(&other).unwrap();
+        assert_eq!(sums.moving(), 5);
     }
 
     #[test]

@@ -52,11 +52,16 @@ pub fn store(
     ledger.commit(charged, &Settled { release: Some(bytes), leaves_ms, hold }, ("released", evidence))
 }
 
-/// Stores that a charged round releases nothing. `code` stays in the site's ledger. Returns an earlier release if there is one
+/// Stores that a charged round releases nothing. Why stays in the site's ledger. Returns an earlier release if there is one
 /// after all.
 ///
 /// # Errors
 /// The ledger cannot be written.
-pub fn store_nothing(ledger: &Ledger, charged: &Charged, code: &str, leaves_ms: i64) -> Result<Settled, LedgerError> {
-    ledger.commit(charged, &Settled { release: None, leaves_ms, hold: None }, (code, None))
+pub fn store_nothing(
+    ledger: &Ledger,
+    charged: &Charged,
+    why: (&str, Option<&Value>),
+    leaves_ms: i64,
+) -> Result<Settled, LedgerError> {
+    ledger.commit(charged, &Settled { release: None, leaves_ms, hold: None }, why)
 }

@@ -30,6 +30,7 @@ use vestibule_sandbox::CodeCache;
 use vestibule_worker::{Launch, WorkerError};
 
 use crate::admission::{self, Verified};
+use crate::cohort::Floor;
 use crate::component::{CodeFolder, ComponentError, Components};
 use crate::dataset::DatasetInfo;
 use crate::dataset::{Dataset, DatasetError, Selection};
@@ -71,6 +72,9 @@ pub struct Site {
 
 const FROZEN: &str = "FROZEN: a witness has seen more of this site's log than there is, or other leaves. The site was restored from a copy, or runs \
                       twice. No job is considered; frozen.note holds what the witness showed. See docs/OPERATING.md, \"A frozen site\"";
+
+/// Why a round that was charged releases nothing, for the site's own log.
+type Nothing = (&'static str, Option<serde_json::Value>);
 
 /// Held by whoever runs a round.
 type Turn = Arc<tokio::sync::Mutex<()>>;
@@ -143,6 +147,7 @@ pub(crate) struct Ready {
     partitions: Partitions,
     guests: Prepared,
     calibrated: Vec<Calibrated>,
+    floor: Option<Floor>,
     delay: Delay,
 }
 
@@ -409,7 +414,9 @@ impl Site {
         let inputs = selection.values().saturating_add(selection.dosages());
         let load = Load::new(admitted.limits(), inputs, partitions);
         let budget = signed.budget().round(round.share_ppb());
-        let delay = Delay::of(&round, budget.time(), load, self.home.settings().slowest);
+        let floor = Floor::of(dataset.info().conditions.min_cohort, plan.partitioning, budget.time());
+        let (floor, moment) = floor.map_err(|error| Refused::from((error.code(), error)))?;
+        let delay = Delay::of(&round, moment, load, self.home.settings().slowest);
         if delay.latest() > Duration::from_secs(manifest.round_deadline_seconds.into()) {
             return Err(("release-too-late", late(&delay, &manifest)).into());
         }
@@ -425,9 +432,17 @@ impl Site {
         };
         let admitted = admitted.reading(&plan.columns).holding(self.again(&judged, dataset.info(), &calibrated));
         match self.ledger.charge(admitted, &purse, since).map_err(ledger)? {
-            Admission::Run(charged) => {
-                Ok(Outcome::Run(Box::new(Ready { charged, judged, dataset, selection, partitions, guests, calibrated, delay })))
-            }
+            Admission::Run(charged) => Ok(Outcome::Run(Box::new(Ready {
+                charged,
+                judged,
+                dataset,
+                selection,
+                partitions,
+                guests,
+                calibrated,
+                floor,
+                delay,
+            }))),
             Admission::Settled(settled) => Ok(Outcome::Settled(settled)),
         }
     }
@@ -436,12 +451,12 @@ impl Site {
     /// which nobody may learn which. `since` reads the time since 1970.
     pub(crate) fn release(&self, ready: Ready, since: impl Fn() -> Duration) -> Settled {
         let job = ready.charged.admitted().verified().signed().manifest().job;
-        let Ready { charged, judged, dataset, selection, partitions, guests, calibrated, delay } = ready;
+        let Ready { charged, judged, dataset, selection, partitions, guests, calibrated, floor, delay } = ready;
         // Before any data: that this fails says nothing.
         let drawn = delay.draw();
         let outcome = match &drawn {
-            Ok(_) => self.noised(&charged, &dataset, (&selection, partitions), guests, &calibrated),
-            Err(error) => Err(error.code()),
+            Ok(_) => self.noised(&charged, &dataset, (&selection, partitions), guests, (&calibrated, floor)),
+            Err(error) => Err((error.code(), None)),
         };
         let ended = since();
         let leaves = ended.saturating_add(drawn.unwrap_or_default());
@@ -452,9 +467,9 @@ impl Site {
                 let hold = self.outgoing(&judged, dataset.info(), cleared);
                 release::store(&self.ledger, &charged, &calibrated, (cleared, hold), leaves_ms)
             }
-            Err(code) => release::store_nothing(&self.ledger, &charged, code, leaves_ms),
+            Err((code, evidence)) => release::store_nothing(&self.ledger, &charged, (*code, evidence.as_ref()), leaves_ms),
         };
-        if let Err(code) = outcome {
+        if let Err((code, _)) = outcome {
             tracing::warn!(%job, code, "a round released nothing");
         }
         // Not on disk: the bytes must not leave, and after a failed sync nothing more may be written.
@@ -467,13 +482,15 @@ impl Site {
         dataset: &Dataset,
         (selection, partitions): (&Selection, Partitions),
         guests: Prepared,
-        calibrated: &[Calibrated],
-    ) -> Result<airlock::Cleared, &'static str> {
-        let drawn = noise::draw(calibrated, self.threads).map_err(|error| error.code())?;
+        (calibrated, floor): (&[Calibrated], Option<Floor>),
+    ) -> Result<airlock::Cleared, Nothing> {
+        let drawn = noise::draw(calibrated, self.threads).and_then(|drawn| drawn.counting(floor.as_ref()));
+        let drawn = drawn.map_err(|error| (error.code(), None))?;
         let crews = guests.crews(self.threads);
-        let sums = round::run(dataset, selection, partitions, crews, calibrated).map_err(|error| error.code())?;
-        let noised = drawn.hide(sums).map_err(|error| error.code())?;
-        airlock::inspect(charged, partitions.kind(), calibrated, noised).map_err(|error| error.code())
+        let sums = round::run(dataset, selection, partitions, crews, calibrated).map_err(|error| (error.code(), None))?;
+        let noised = drawn.hide(sums).map_err(|error| (error.code(), None))?;
+        let cleared = airlock::inspect(charged, (partitions.kind(), floor), calibrated, noised);
+        cleared.map_err(|error| (error.code(), error.evidence()))
     }
 
     /// A place among the rounds that run.

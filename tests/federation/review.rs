@@ -354,3 +354,49 @@ fn a_site_lets_go_of_counts_as_coarsely_as_it_likes() {
     let words = result["proven"]["rounded"].as_array().unwrap();
     assert!(words.len() == 1 && words[0].as_str().unwrap().contains("leiden: counts below 300"), "{words:?}");
 }
+
+/// 503 people, of whom none but those are counted; a noise of 41 for what a job of epsilon 0.7 may spend on counting them.
+#[test]
+fn nothing_leaves_of_a_cohort_that_a_noised_count_finds_too_small() {
+    let mut world = World::new(&["leiden"]);
+    let spent = |world: &World| world.ok(&["log", "verify", "leiden"])["accounts"][0]["spent_rho_pico"].as_u64().unwrap();
+    let found = |world: &World| {
+        let lines = world.ok(&["log", "show", "leiden"]);
+        let settled = lines.as_array().unwrap().iter().rfind(|line| line["leaf"]["event"]["kind"] == "settled").unwrap();
+        settled["details"].clone()
+    };
+    again(&world, "DATASET.toml", "name", "conditions = { min_cohort = 100 }\nname");
+    // The coordinator learns of it when the site dials again.
+    world.stop_site("leiden");
+    world.start_site("leiden");
+    world.all_connected();
+    let job = asking(&world, "0.7");
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    let checks = found(&world)["checks"].as_array().unwrap().clone();
+    let cohort = checks.iter().find(|check| check["check"] == "cohort").unwrap_or_else(|| panic!("{checks:?}"));
+    assert!(cohort["found"].as_str().unwrap().ends_with("where 100 must"), "{cohort}");
+
+    // More than there are by far. From outside it is a round of which nothing came; what it cost is spent.
+    again(&world, "DATASET.toml", "min_cohort = 100 ", "min_cohort = 3000 ");
+    world.stop_site("leiden");
+    world.start_site("leiden");
+    world.all_connected();
+    let before = spent(&world);
+    let job = asking(&world, "0.7");
+    let status = world.ended(&job);
+    assert_eq!((&status["state"], &status["sites"][0]["reason"]["code"]), (&"failed".into(), &"no-release".into()), "{status}");
+    let details = found(&world);
+    let noised = details["cohort"]["noised"].as_i64().unwrap();
+    assert!((100..=900).contains(&noised) && details["cohort"]["least"] == 3000, "{details}");
+    let once = spent(&world) - before;
+    assert!(once > 0);
+    // Nor does asking again wear the noise down at no cost.
+    let job = asking(&world, "0.7");
+    assert_eq!(world.ended(&job)["sites"][0]["reason"]["code"], "no-release");
+    assert_eq!(spent(&world) - before, 2 * once);
+    assert_ne!(found(&world)["cohort"]["noised"], noised, "another draw (the same once in 100)");
+    assert_eq!(world.ok(&["log", "verify", "leiden"])["whole"], true);
+    // Everybody can know beforehand; the site's own page says so too.
+    assert_eq!(world.ok(&["site", "datasets", "leiden"])[0]["conditions"]["min_cohort"], 3000);
+    assert_eq!(world.sites()[0]["datasets"][0]["min_cohort"], 3000, "{}", world.sites());
+}

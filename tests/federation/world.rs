@@ -246,14 +246,22 @@ impl World {
     /// Waits until the coordinator knows that many sites to be connected.
     pub(crate) fn connected(&self, wanted: usize) {
         // Sites are listed to researchers; a job that is refused for an unknown site would say so.
-        let key = vestibule_key(self.dir());
         wait("the sites", || {
-            let header = vestibule_protocol::request::authorize("GET", "/v1/sites", b"", now(), &key);
-            let answer = ureq::get(format!("{}/v1/sites", self.api)).header("authorization", header).call().ok()?;
-            let found: Value = serde_json::from_str(&answer.into_body().read_to_string().ok()?).ok()?;
-            let connected = found.as_array()?.iter().filter(|site| site["connected"] == true).count();
+            let connected = self.listed()?.as_array()?.iter().filter(|site| site["connected"] == true).count();
             (connected == wanted).then_some(())
         });
+    }
+
+    /// The sites, as researchers see them.
+    pub(crate) fn sites(&self) -> Value {
+        wait("the list of sites", || self.listed())
+    }
+
+    fn listed(&self) -> Option<Value> {
+        let key = vestibule_key(self.dir());
+        let header = vestibule_protocol::request::authorize("GET", "/v1/sites", b"", now(), &key);
+        let answer = ureq::get(format!("{}/v1/sites", self.api)).header("authorization", header).call().ok()?;
+        serde_json::from_str(&answer.into_body().read_to_string().ok()?).ok()
     }
 
     /// Runs a command with `--json`: its exit code and document.

@@ -451,7 +451,7 @@ fn datasets(site: &Home, json: bool) -> Result<()> {
             json!({ "name": catalogue.name, "digest": catalogue.digest, "build": catalogue.build, "variants": catalogue.variants.len() })
         });
         json!({ "name": info.name, "about": info.about, "approximate_size": info.approximate_size, "dictionary": info.dictionary.digest,
-            "columns": info.dictionary.columns, "catalogues": catalogues.collect::<Vec<_>>(), "duo": info.duo, "budget": info.budget })
+            "columns": info.dictionary.columns, "catalogues": catalogues.collect::<Vec<_>>(), "duo": info.duo, "conditions": info.conditions, "budget": info.budget })
     });
     let document = json!(documents.collect::<Vec<_>>());
     let rows = found.iter().map(|info| {

@@ -75,6 +75,7 @@ fn dataset(card: &DatasetCard) -> Dataset {
         name: text(&card.name),
         about: card.about.clone(),
         approximate_size: card.approximate_size,
+        min_cohort: card.min_cohort,
         dictionary: card.dictionary.to_string(),
         catalogues: card.catalogues.iter().map(catalogue).collect(),
         duo: card.duo.clone(),

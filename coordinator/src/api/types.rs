@@ -64,6 +64,8 @@ pub struct Dataset {
     pub about: String,
     /// As the site rounded it.
     pub approximate_size: u64,
+    /// How many individuals must take part in a round, by a noised count, for the site to release anything of it; 0: any number.
+    pub min_cohort: u32,
     /// Digest of its dictionary; see `/v1/documents`.
     pub dictionary: String,
     /// Its catalogues.

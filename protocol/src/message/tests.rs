@@ -51,9 +51,10 @@ fn golden_bytes() {
         duo: vec!["D".into()],
         cap_epsilon_micro: 8_000_000,
         cap_delta_femto: 1,
+        min_cohort: 30,
     };
     let card = SiteCard { software: "1".into(), datasets: vec![dataset] };
-    golden(&card, &format!("0000005700020001{}{d1}{}{d1}{}", "013101016400c413", "010163", "0162ac0201014480a4e80301"));
+    golden(&card, &format!("0000005800020001{}{d1}{}{d1}{}", "013101016400c413", "010163", "0162ac0201014480a4e803011e"));
     golden(&Fetch { digest }, &format!("0000002000030001{d1}"));
     golden(&Document { bytes: 300 }, "0000000200040001ac02");
     golden(&Chunk { bytes: vec![1, 2, 3] }, "000000040005000103010203");

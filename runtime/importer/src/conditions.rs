@@ -25,6 +25,8 @@ pub struct Conditions {
     pub projects: BTreeSet<String>,
     /// The last day of its use (with DUO:0000025): `2030-12-31`.
     pub use_until: Option<String>,
+    /// How many individuals must take part in a round, by a noised count, for anything of it to leave. 0: any number.
+    pub min_cohort: u32,
 }
 
 /// Whether it is a code of that ontology: the prefix and seven digits.
@@ -95,7 +97,7 @@ mod tests {
             toml::from_str::<Conditions>(toml).unwrap().check(&duo)
         };
         assert_eq!(check(&[], ""), Ok(()));
-        let all = "diseases = [\"MONDO:0005148\"]\ncountries = [\"EU\"]\nprojects = [\"lipids\"]\nuse_until = \"2030-12-31\"";
+        let all = "diseases = [\"MONDO:0005148\"]\ncountries = [\"EU\"]\nprojects = [\"lipids\"]\nuse_until = \"2030-12-31\"\nmin_cohort = 50";
         assert_eq!(check(&["DUO:0000007", "DUO:0000022", "DUO:0000027", "DUO:0000025", "DUO:0000046"], all), Ok(()));
         for (duo, toml, want) in [
             (vec!["DUO:42"], "", "DUO:42"),

@@ -341,6 +341,7 @@ fn card(site: &Site) -> SiteCard {
         duo: info.duo.clone(),
         cap_epsilon_micro: info.budget.epsilon_micro(),
         cap_delta_femto: info.budget.delta_femto(),
+        min_cohort: info.conditions.min_cohort,
     });
     SiteCard { software: env!("CARGO_PKG_VERSION").to_owned(), datasets: datasets.collect() }
 }

@@ -526,7 +526,7 @@ fn log() {
         format!("{:.0} us", start.elapsed().as_secs_f64() * 10.0),
     );
     let verified = median(3, || {
-        let found = vestibule_runtime::log::verify(&source, key.public(), None).unwrap();
+        let found = vestibule_runtime::log::verify(&source, &[key.public()], None).unwrap();
         assert!(found.found.is_empty() && found.replay.leaves == 100_000);
     });
     row("`log verify` of 100,000 leaves", format!("{verified:.2} s"));

@@ -13,7 +13,7 @@ use vestibule_coordinator::store::Request;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::name::Name;
-use vestibule_protocol::trust::{Bundle, Person, Revoked, Role, Roots, Site};
+use vestibule_protocol::trust::{Bundle, Former, Person, Revoked, Role, Roots, Site};
 
 use crate::failure::Failure;
 
@@ -42,7 +42,7 @@ pub(crate) struct Consortium {
     rotated: Vec<Rotated>,
 }
 
-/// A person's key that another took the place of. The later of two holds.
+/// A key, of a person or of a site, that another took the place of. The later of two holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rotated {
@@ -62,6 +62,27 @@ struct Member {
     witness: PublicKey,
     #[serde(default)]
     overseer: bool,
+    /// Keys that it had before, from `rotated`.
+    #[serde(skip)]
+    former: Former,
+    #[serde(skip)]
+    former_witness: Vec<PublicKey>,
+}
+
+impl Member {
+    /// Puts a key in another's place, if it has that.
+    fn rotate(&mut self, former: PublicKey, key: PublicKey) -> bool {
+        if self.link == former {
+            self.former.link.insert(std::mem::replace(&mut self.link, key));
+        } else if self.log == former {
+            self.former.log.insert(std::mem::replace(&mut self.log, key));
+        } else if self.witness == former {
+            self.former_witness.push(std::mem::replace(&mut self.witness, key));
+        } else {
+            return false;
+        }
+        true
+    }
 }
 
 /// What is revoked.
@@ -126,7 +147,18 @@ impl Consortium {
                     let (organisation, country, log_origin) = (site.organisation, site.country, site.log_origin);
                     let (link, log, witness) = (site.link, site.log, site.witness);
                     toml::to_string(&Sites {
-                        site: [Member { name, organisation, country, link, log_origin, log, witness, overseer: false }],
+                        site: [Member {
+                            name,
+                            organisation,
+                            country,
+                            link,
+                            log_origin,
+                            log,
+                            witness,
+                            overseer: false,
+                            former: Former::default(),
+                            former_witness: vec![],
+                        }],
                     })
                 }
                 Request::Researcher(person) | Request::Approver(person) => {
@@ -148,8 +180,11 @@ impl Consortium {
     pub(crate) fn bundle(mut self, version: u64, now: i64) -> Result<Bundle> {
         for Rotated { former, key } in std::mem::take(&mut self.rotated) {
             let person = self.person.iter_mut().find(|person| person.key == former);
-            let person = person.ok_or_else(|| error(format!("`rotated`: nobody has the key {former}")))?;
-            person.former.insert(std::mem::replace(&mut person.key, key));
+            if let Some(person) = person {
+                person.former.insert(std::mem::replace(&mut person.key, key));
+            } else if !self.site.iter_mut().any(|site| site.rotate(former, key)) {
+                return Err(error(format!("`rotated`: nobody has the key {former}")));
+            }
         }
         let issued = OffsetDateTime::from_unix_timestamp(now)?;
         let expires = issued + Duration::days(self.days.clamp(0, 10_000));
@@ -164,8 +199,8 @@ impl Consortium {
         }
         let roots = self.roots();
         let site = |member: Member| {
-            let Member { name, organisation, country, link, log_origin, log, .. } = member;
-            Site { name, organisation, country, link, log_origin, log }
+            let Member { name, organisation, country, link, log_origin, log, former, .. } = member;
+            Site { name, organisation, country, link, log_origin, log, former }
         };
         Ok(Bundle {
             consortium: self.name,
@@ -185,15 +220,30 @@ impl Consortium {
     fn quorum(&self) -> Result<String> {
         let revoked = |key: PublicKey| self.revoked.iter().any(|word| word.key == Some(key));
         let usable: Vec<&Member> = self.site.iter().filter(|site| !revoked(site.witness)).collect();
-        let names = |overseer: bool| {
-            let names: Vec<&str> =
-                usable.iter().filter(|site| site.overseer == overseer).map(|site| site.name.as_str()).collect();
-            names
+        let vkey = |key: PublicKey| vestibule_runtime::witness::verifier(key).vkey();
+        // A witness is its key, or any of those it had before that were not revoked.
+        let before = |site: &Member| -> Vec<(String, PublicKey)> {
+            let kept = site.former_witness.iter().copied().filter(|key| !revoked(*key)).enumerate();
+            kept.map(|(index, key)| (format!("{}/{}", site.name, index + 1), key)).collect()
         };
-        let mut text: String = usable
-            .iter()
-            .map(|site| format!("witness {} {}\n", site.name, vestibule_runtime::witness::verifier(site.witness).vkey()))
-            .collect();
+        let names = |overseer: bool| -> Vec<String> {
+            let sites = usable.iter().filter(|site| site.overseer == overseer);
+            sites
+                .map(|site| if before(site).is_empty() { site.name.to_string() } else { format!("{}/any", site.name) })
+                .collect()
+        };
+        let mut text = String::new();
+        for site in &usable {
+            text.push_str(&format!("witness {} {}\n", site.name, vkey(site.witness)));
+            let before = before(site);
+            for (name, key) in &before {
+                text.push_str(&format!("witness {name} {}\n", vkey(*key)));
+            }
+            if !before.is_empty() {
+                let members: Vec<&str> = before.iter().map(|(name, _)| name.as_str()).collect();
+                text.push_str(&format!("group {0}/any any {0} {1}\n", site.name, members.join(" ")));
+            }
+        }
         let mut groups = Vec::new();
         for (group, needed, members) in [("sites", self.witnesses, names(false)), ("overseers", self.overseers, names(true))] {
             if needed == 0 {

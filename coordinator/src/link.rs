@@ -153,18 +153,28 @@ fn renew(shared: &Shared, pins: &Pins) -> bool {
 }
 
 fn keys(shared: &Shared) -> Result<Vec<PublicKey>, crate::store::StoreError> {
-    let mut keys: Vec<PublicKey> = shared.store.members(Role::Site)?.into_iter().map(|(_, key)| key).collect();
-    if let Some(trust) = shared.trust() {
-        keys.retain(|key| !trust.is_revoked(key));
-    }
+    let mut keys: Vec<PublicKey> = sites(shared)?.into_iter().map(|(_, key)| key).collect();
     keys.extend(shared.store.open_invitations(now())?);
+    Ok(keys)
+}
+
+/// The sites' keys: those that they joined with, and those that the trust bundle names in their place; none that was revoked.
+fn sites(shared: &Shared) -> Result<Vec<(Name, PublicKey)>, crate::store::StoreError> {
+    let mut keys = shared.store.members(Role::Site)?;
+    if let Some(trust) = shared.trust() {
+        let named =
+            |(site, _): &(Name, PublicKey)| trust.links(site).into_iter().map(|key| (site.clone(), key)).collect::<Vec<_>>();
+        let named: Vec<_> = keys.iter().flat_map(named).collect();
+        keys.extend(named);
+        keys.retain(|(_, key)| !trust.is_revoked(key));
+    }
     Ok(keys)
 }
 
 async fn converse(shared: &Arc<Shared>, connection: &Connection) -> Result<(), LinkError> {
     let closed = |error: &dyn std::fmt::Display| LinkError::Closed(error.to_string());
     let key = peer_key(connection).ok_or_else(|| closed(&"no key was shown"))?;
-    let members = shared.store.members(Role::Site).map_err(|error| closed(&error))?;
+    let members = sites(shared).map_err(|error| closed(&error))?;
     match members.into_iter().find(|(_, member)| *member == key) {
         Some((site, _)) => session(shared, connection, &site).await,
         None => {

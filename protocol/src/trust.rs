@@ -94,6 +94,27 @@ pub struct Site {
     pub log_origin: String,
     /// The key that signs it.
     pub log: PublicKey,
+    /// Keys that it had before.
+    #[serde(default, skip_serializing_if = "Former::is_empty")]
+    pub former: Former,
+}
+
+/// Keys that a site had before: they count still, until they are revoked. Those of its witness are in the witnesses' policy.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Former {
+    /// Of its link.
+    pub link: BTreeSet<PublicKey>,
+    /// Of its log.
+    pub log: BTreeSet<PublicKey>,
+}
+
+impl Former {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.link.is_empty() && self.log.is_empty()
+    }
 }
 
 /// A person.
@@ -261,7 +282,10 @@ impl Bundle {
                 return field(name.as_str(), "an organisation has 1 to 200 characters");
             }
         }
-        let of_sites = self.sites.iter().flat_map(|site| [site.link, site.log]);
+        let of_sites = self.sites.iter().flat_map(|site| {
+            let former = site.former.link.iter().chain(&site.former.log).copied();
+            former.chain([site.link, site.log])
+        });
         let of_witnesses = policy.witnesses().iter().map(|(_, verifier)| verifier.key);
         let of_people = self.persons.iter().flat_map(|person| person.former.iter().copied().chain([person.key]));
         for key in keys.iter().copied().chain(of_sites).chain(of_witnesses).chain(of_people) {
@@ -388,12 +412,26 @@ impl Trust {
     /// # Errors
     /// [`NotProven`].
     pub fn proven(&self, site: &Name, event: &Event, leaf: &str, proof: &str) -> Result<(), NotProven> {
-        let log = self.log(site).ok_or(NotProven::Log)?;
-        let found = self.policy.prove(leaf.as_bytes(), proof, &log, site.as_str())?;
+        let found = self.policy.prove(leaf.as_bytes(), proof, &self.logs(site), site.as_str())?;
         if found.event == *event { Ok(()) } else { Err(NotProven::Other) }
     }
 
-    /// How a site's log is verified: `None` where its key was revoked, or there is no such site.
+    /// The keys by which a site's link is known: the one it has, and those before; none that was revoked.
+    #[must_use]
+    pub fn links(&self, name: &Name) -> Vec<PublicKey> {
+        let keys = self.site(name).into_iter().flat_map(|site| [site.link].into_iter().chain(site.former.link.iter().copied()));
+        keys.filter(|key| !self.is_revoked(key)).collect()
+    }
+
+    /// How a site's log is verified: by the key it has, and by those before; by none that was revoked.
+    #[must_use]
+    pub fn logs(&self, name: &Name) -> Vec<Verifier> {
+        let Some(site) = self.site(name) else { return vec![] };
+        let keys = [site.log].into_iter().chain(site.former.log.iter().copied()).filter(|key| !self.is_revoked(key));
+        keys.map(|key| Verifier { name: site.log_origin.clone(), key, kind: Kind::Log }).collect()
+    }
+
+    /// How a site's log is verified by the key it has: `None` where that was revoked, or there is no such site.
     #[must_use]
     pub fn log(&self, name: &Name) -> Option<Verifier> {
         let site = self.site(name).filter(|site| !self.is_revoked(&site.log))?;

@@ -9,6 +9,7 @@
 //! data.key           see there; the ledger's records too    blobs/, code/          components, and what was compiled of them
 //! keys/log.pem       what the log's checkpoints are signed with; keys/log.pub: what they are verified with
 //! keys/witness.pem   what other sites' checkpoints are cosigned with; witness.sqlite: how far each was
+//! keys/*.next.pem    keys that the consortium is asked to put in the place of those
 //! trust.json         the trust bundle that is believed      frozen.note            why the site is frozen, if it is
 //! ```
 //!
@@ -17,6 +18,7 @@
 
 mod backup;
 mod keys;
+mod rotation;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -28,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use vestibule_protocol::charter::CharterError;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::{KeyError, PublicKey, SecretKey};
+use vestibule_protocol::log::leaf::Purpose;
 use vestibule_protocol::name::{Name, NameError};
 use vestibule_protocol::trust::{Trust, TrustError};
 use zeroize::Zeroizing;
@@ -143,6 +146,8 @@ pub struct Home {
     data_key: Zeroizing<[u8; 32]>,
     log_key: SecretKey,
     witness_key: SecretKey,
+    /// Keys that are to take the place of these.
+    next: Vec<(Purpose, SecretKey)>,
 }
 
 /// A folder that cannot be used.
@@ -311,7 +316,8 @@ impl Home {
         let (link_key, log_key, witness_key) =
             (keys.key("link.pem", passphrase)?, keys.key("log.pem", passphrase)?, keys.key("witness.pem", passphrase)?);
         let data_key = data_key(&folder, &keys, passphrase)?;
-        Ok(Self { path: path.to_owned(), link_key, data_key, log_key, witness_key, settings, dir })
+        let next = rotation::next(&keys, passphrase)?;
+        Ok(Self { path: path.to_owned(), link_key, data_key, log_key, witness_key, next, settings, dir })
     }
 
     /// Takes the folder for one daemon, until the returned file is dropped.

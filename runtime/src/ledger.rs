@@ -467,6 +467,23 @@ impl Ledger {
         self.transaction(|tx| append(tx, milliseconds(since), event, details).map(|_| ()))
     }
 
+    /// Logs that a key of the site took another's place, once.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) fn rotated(&self, event: &Event, since: Duration) -> Result<(), LedgerError> {
+        self.transaction(|tx| {
+            let said = {
+                let sql = "SELECT body FROM log_leaf WHERE instr(body, ?1) > 0";
+                let mut statement = tx.prepare(sql).map_err(database(tx))?;
+                let rows = statement.query_map([br#""kind":"rotated""#.as_slice()], |row| row.get::<_, Vec<u8>>(0));
+                let bodies = rows.and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>).map_err(database(tx))?;
+                bodies.iter().any(|body| Leaf::parse(body).is_ok_and(|leaf| leaf.event == *event))
+            };
+            if said { Ok(()) } else { append(tx, milliseconds(since), event.clone(), None).map(|_| ()) }
+        })
+    }
+
     /// Erases the details of all leaves before `before`, and says so in the log. The tree stays as it is. Returns how many were erased.
     ///
     /// # Errors

@@ -118,9 +118,13 @@ impl SiteError {
 ///
 /// # Errors
 /// The folder is in use or damaged, the noise sampler fails its self-test, or the engine cannot be set up.
-pub async fn run(home: Home, stop: CancellationToken) -> Result<(), SiteError> {
+pub async fn run(mut home: Home, stop: CancellationToken) -> Result<(), SiteError> {
     let _lock = home.lock()?;
     let coordinator = home.coordinator()?;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    for what in home.adopt(&coordinator.site, since)? {
+        tracing::info!(what = what.name(), "a new key is used from now on");
+    }
     noise::self_test()?;
     let site = Arc::new(Site::new(home, &coordinator)?);
     link::serve(site, coordinator, stop).await.map_err(SiteError::Link)
@@ -240,6 +244,9 @@ impl Site {
         let event = Event::Trust { version: new.bundle().version, bundle: new.digest() };
         self.ledger.record(event, None, clock).map_err(HomeError::from)?;
         tracing::info!(version = new.bundle().version, expires = new.bundle().expires, "a new trust bundle is believed");
+        for what in self.home.named(&new, &self.name) {
+            tracing::info!(what = what.name(), "the bundle names the site's next key: it is used from the next start on");
+        }
         *trust = Some(Arc::new(new));
         Ok(())
     }
@@ -294,8 +301,7 @@ impl Site {
         }
         let link = self.home.link_key().public();
         let log = self.log_verifier().map_err(|error| own("ledger", &error))?;
-        let ours = trust.site(&self.name).is_some_and(|site| site.link == link) && trust.log(&self.name) == Some(log);
-        if !ours || trust.is_revoked(&link) {
+        if !(trust.links(&self.name).contains(&link) && trust.logs(&self.name).contains(&log)) {
             let why = "the consortium's trust bundle does not name this site, with the keys and the log that it has";
             return Err(("site-not-member", why).into());
         }

@@ -63,12 +63,14 @@ impl Witness {
     ///
     /// # Errors
     /// The database: nothing was cosigned.
-    pub fn add(&self, request: &str, log: impl Fn(&str) -> Option<Verifier>, now: u64) -> rusqlite::Result<Cosigned> {
+    pub fn add(&self, request: &str, log: impl Fn(&str) -> Vec<Verifier>, now: u64) -> rusqlite::Result<Cosigned> {
         let answer = |status, body: String| Ok(Cosigned { status, body });
         let Some(asked) = AddCheckpoint::parse(request) else { return answer(400, String::new()) };
         let Some(origin) = asked.checkpoint.split('\n').next() else { return answer(400, String::new()) };
-        let Some(log) = log(origin) else { return answer(404, String::new()) };
-        let known = [log];
+        let known = log(origin);
+        if known.is_empty() {
+            return answer(404, String::new());
+        }
         let signed = note::open(&asked.checkpoint, &known).ok().filter(|(_, by)| !by.is_empty());
         let Some((text, _)) = signed else { return answer(403, String::new()) };
         let Some(new) = Checkpoint::parse(text).filter(|new| asked.old <= new.size) else { return answer(400, String::new()) };
@@ -147,7 +149,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(&temp.path().join("ledger.sqlite"), &Seal::for_tests()).unwrap();
         let log = crate::log::verifier(&ledger.checkpoint(&key(1)).unwrap().0.origin, key(1).public());
-        let known = |origin: &str| (origin == log.name).then(|| log.clone());
+        let known = |origin: &str| (origin == log.name).then(|| log.clone()).into_iter().collect();
         let open = || Witness::open(&temp.path().join("witness.sqlite"), key(2)).unwrap();
         let witness = open();
         beat(&ledger, 3);
@@ -194,7 +196,9 @@ mod tests {
         let witness = Witness::open(&temp.path().join("witness.sqlite"), key(2)).unwrap();
         let origin = ledger.checkpoint(&key(1)).unwrap().0.origin;
         let log = crate::log::verifier(&origin, key(1).public());
-        let status = |request: &str, log: Option<Verifier>| witness.add(request, |_| log.clone(), 1).unwrap().status;
+        let status = |request: &str, log: Option<Verifier>| {
+            witness.add(request, |_| log.clone().into_iter().collect(), 1).unwrap().status
+        };
         let good = ask(&ledger, 0);
         assert_eq!(status("old", Some(log.clone())), 400);
         assert_eq!(status(&good, None), 404);

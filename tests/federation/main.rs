@@ -15,6 +15,7 @@
 //! | `network` | jobs end over links that lose and delay packets; nothing reaches a site unasked; a site that was cut off comes back |
 //! | `trust` | edited terms, old bundles, silent witnesses, restored backups, rewritten logs, forged proofs: nobody is believed for who they are |
 //! | `backup` | a site's backup says nothing without the keys, and is found out when it is restored |
+//! | `rotation` | new keys in the place of a site's old ones, while jobs run |
 //! | `liar` | a coordinator that lies |
 //! | `commands` | exit codes, JSON, and what errors say |
 //! | `world` | the fixture |
@@ -41,6 +42,7 @@ mod liar;
 mod network;
 mod real;
 mod review;
+mod rotation;
 mod simulated;
 mod time;
 mod trust;

@@ -227,6 +227,11 @@ impl World {
         self.sites.iter_mut().find(|(name, _)| name == site).unwrap().1 = Some(daemon);
     }
 
+    /// A stopped site runs from another folder from now on.
+    pub(crate) fn rename_site(&mut self, site: &str, folder: &str) {
+        folder.clone_into(&mut self.sites.iter_mut().find(|(name, _)| name == site).unwrap().0);
+    }
+
     /// SIGKILL.
     pub(crate) fn kill_site(&mut self, site: &str) {
         self.sites.iter_mut().find(|(name, _)| name == site).unwrap().1 = None;

@@ -173,37 +173,39 @@ fn report(site: &Folder, html: Option<PathBuf>, json: bool) -> Result<()> {
 }
 
 /// Who signs the log, and who witnesses it: as the bundle says, or as the folder does where none is given or none came yet.
-fn whose(dir: &Path, bundle: Option<PathBuf>) -> Result<(PublicKey, Option<(Trust, String)>)> {
+fn whose(dir: &Path, bundle: Option<PathBuf>) -> Result<(Vec<PublicKey>, Option<(Trust, String)>)> {
     let (given, kept) = (bundle.is_some(), dir.join(TRUST));
     let Some(file) = bundle.or_else(|| kept.exists().then_some(kept)) else {
-        return Ok((public_key(&dir.join(LOG_KEY))?, None));
+        return Ok((vec![public_key(&dir.join(LOG_KEY))?], None));
     };
     let trust =
         Trust::stored(&read_bytes(&file)?).map_err(|error| coded(error.code(), format!("{}: {error}", file.display())))?;
     let joined: serde_json::Value = serde_json::from_str(&read(&dir.join(COORDINATOR))?)?;
     let name = joined.get("site").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-    let log = name.parse().ok().and_then(|name| trust.log(&name));
-    let key = match log {
-        Some(log) => log.key,
-        None if given => {
+    let logs = name.parse().map(|name| trust.logs(&name)).unwrap_or_default();
+    let keys = match logs.as_slice() {
+        [_, ..] => logs.iter().map(|log| log.key).collect(),
+        [] if given => {
             let why = format!("{}: the bundle names no site `{name}`, or its log was revoked", file.display());
             return Err(Failure::of(Exit::Refused, "site-not-member", why));
         }
-        None => public_key(&dir.join(LOG_KEY))?,
+        [] => vec![public_key(&dir.join(LOG_KEY))?],
     };
-    Ok((key, Some((trust, name))))
+    Ok((keys, Some((trust, name))))
 }
 
 fn verify(site: &Folder, bundle: Option<PathBuf>, json: bool) -> Result<()> {
-    let (key, trust) = whose(&site.dir, bundle)?;
+    let (keys, trust) = whose(&site.dir, bundle)?;
     let seal = site.seal()?;
     let policy = trust.as_ref().map(|(trust, name)| (trust.policy(), name.as_str()));
     let Verified { origin, root, replay, checkpoints, witnessed, erased, sealed, mut found } =
-        log::verify(&Source::new(site.dir.join(LEDGER), seal.clone()), key, policy)
+        log::verify(&Source::new(site.dir.join(LEDGER), seal.clone()), &keys, policy)
             .map_err(|error| coded(error.code(), error))?;
     let name = trust.as_ref().and_then(|(_, name)| name.parse().ok());
     let whose = trust.as_ref().map(|(trust, _)| trust).zip(name.as_ref());
     found.extend(log::signatures((&site.dir, seal), &replay, whose).map_err(|error| coded(error.code(), error))?);
+    let key = replay.log_keys.last().map_or_else(|| keys.first().map(ToString::to_string), |(.., key)| Some(key.to_string()));
+    let key = key.unwrap_or_default();
     let rounds = replay.jobs.values().flat_map(|job| &job.rounds);
     let releases = rounds.filter(|round| round.settled.is_some_and(|(_, release)| release != nothing())).count();
     if json {
@@ -211,7 +213,7 @@ fn verify(site: &Folder, bundle: Option<PathBuf>, json: bool) -> Result<()> {
             json!({ "population": name, "spent_rho_pico": account.spent_rho_pico, "committed_rho_pico": account.committed_rho_pico,
                 "cap_rho_pico": account.cap_rho_pico })
         });
-        let document = json!({ "whole": found.is_empty(), "origin": origin, "leaves": replay.leaves, "root": root, "key": key.to_string(),
+        let document = json!({ "whole": found.is_empty(), "origin": origin, "leaves": replay.leaves, "root": root, "key": key,
             "checkpoints": checkpoints, "witnessed": witnessed, "erased": erased, "sealed": sealed, "jobs": replay.jobs.len(), "releases": releases,
             "accounts": accounts.collect::<Vec<_>>(), "found": found });
         println!("{document}");

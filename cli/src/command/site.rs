@@ -12,9 +12,10 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use vestibule_protocol::digest::Digest;
-use vestibule_protocol::log::leaf::Event;
+use vestibule_protocol::log::leaf::{Event, Purpose};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
+use vestibule_protocol::trust::Rotation;
 use vestibule_runtime::charter::Terms;
 use vestibule_runtime::dataset::{self, Dataset, Importers, ingest};
 use vestibule_runtime::home::{Home, HomeError};
@@ -25,7 +26,7 @@ use vestibule_worker::Launch;
 pub(crate) use self::queue::signed;
 use super::daemon;
 use crate::failure::{Failure, coded};
-use crate::files::{now, passphrase, read, read_bytes, with_passphrase};
+use crate::files::{now, passphrase, read, read_bytes, with_passphrase, write};
 use crate::show;
 
 #[derive(Debug, Subcommand)]
@@ -80,6 +81,23 @@ pub(crate) enum Site {
     RotateStoreKey {
         /// The site's folder.
         dir: PathBuf,
+    },
+    /// Make new keys for the site's link, log and witness (or some of them), and write what asks the consortium's roots to put them in the place of the ones
+    /// it has: OUT/link.json and so on, for `vestibule consortium rotate`. They are used from the first start on at which the bundle names them.
+    RotateKeys {
+        /// The site's folder.
+        dir: PathBuf,
+        /// A new folder.
+        out: PathBuf,
+        /// Its link's.
+        #[arg(long)]
+        link: bool,
+        /// Its log's.
+        #[arg(long)]
+        log: bool,
+        /// Its witness'.
+        #[arg(long)]
+        witness: bool,
     },
     /// The public key with which others encrypt files for this site, as Crypt4GH: `crypt4gh encrypt --recipient_pk`. `ingest` reads such files.
     Crypt4gh {
@@ -264,6 +282,11 @@ impl Site {
                 );
                 Ok(())
             }
+            Self::RotateKeys { dir, out, link, log, witness } => {
+                let all = !(link || log || witness);
+                let asked = [(Purpose::Link, link), (Purpose::Log, log), (Purpose::Witness, witness)];
+                rotate(&dir, &out, asked.into_iter().filter(|(_, asked)| all || *asked).map(|(what, _)| what), json)
+            }
             Self::Crypt4gh { dir } => {
                 let public = open(&dir)?.store_key().crypt4gh().public();
                 print(json, &json!({ "public": public }), public.trim_end());
@@ -318,6 +341,26 @@ fn recorded(dir: &Path, command: &str, details: serde_json::Value) -> Result<Hom
     let ledger = site.ledger().map_err(home)?;
     ledger.record(event, Some(&details), since_1970()).map_err(|error| coded(error.code(), error))?;
     Ok(site)
+}
+
+/// Makes keys and writes rotations.
+fn rotate(dir: &Path, out: &Path, asked: impl Iterator<Item = Purpose>, json: bool) -> Result<()> {
+    let asked: Vec<Purpose> = asked.collect();
+    let names: Vec<&str> = asked.iter().map(|what| what.name()).collect();
+    let site = recorded(dir, "rotate-keys", json!({ "keys": names }))?;
+    std::fs::create_dir_all(out).map_err(|error| Failure::input("file-unwritable", format!("{}: {error}", out.display())))?;
+    let (mut document, mut text) = (serde_json::Map::new(), Vec::new());
+    for what in asked {
+        let envelope = with_passphrase(|passphrase| site.rotate(what, passphrase), HomeError::code)?;
+        let Rotation { former, key } = Rotation::verify(&envelope).map_err(|error| coded(error.code(), error))?;
+        let file = out.join(format!("{}.json", what.name()));
+        write(&file, envelope)?;
+        text.push(format!("{}: {key}\n  in the place of {former}, by {}", what.name(), file.display()));
+        document.insert(what.name().to_owned(), json!({ "former": former, "key": key, "file": file }));
+    }
+    text.push("the roots compare them with you by phone; restart the site once it has their bundle, and have the former keys revoked after that".to_owned());
+    print(json, &document.into(), &text.join("\n"));
+    Ok(())
 }
 
 fn since_1970() -> std::time::Duration {

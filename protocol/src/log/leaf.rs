@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::job::JobId;
+use crate::key::PublicKey;
 use crate::name::Name;
 use crate::review::Subject;
 
@@ -187,8 +188,44 @@ pub enum Event {
         /// How many components, and pieces of what was compiled of them.
         components: u64,
     },
+    /// A new key of the site is used from now on, in the place of the one before; the log's own signs every checkpoint that has this leaf.
+    Rotated {
+        /// What it is for.
+        what: Purpose,
+        /// The one before.
+        former: PublicKey,
+        /// The new one.
+        key: PublicKey,
+    },
     /// Nothing happened for a while: the log goes on.
     Heartbeat,
+}
+
+/// What a key of a site is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// By which the coordinator knows it.
+    Link,
+    /// Signs its log's checkpoints.
+    Log,
+    /// Cosigns others' checkpoints.
+    Witness,
+}
+
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Link, Self::Log, Self::Witness];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Log => "log",
+            Self::Witness => "witness",
+        }
+    }
 }
 
 impl Leaf {

@@ -165,33 +165,39 @@ impl Policy {
         holds.get(quorum.as_str()) == Some(&true)
     }
 
-    /// The checkpoint of a note, if `log` signed it and a quorum cosigned it. `own` is the witness that belongs to whoever has the log: its
-    /// cosignature counts for nothing.
+    /// The verifiers of the witness that a site is: of its key, and of the one before where another takes its place.
+    #[must_use]
+    pub fn of_site(&self, site: &str) -> Vec<Verifier> {
+        self.witnesses.iter().filter(|(name, _)| owner(name) == site).map(|(_, verifier)| verifier.clone()).collect()
+    }
+
+    /// The checkpoint of a note, if one of a log's keys signed it and a quorum cosigned it. `own` is the witness that belongs to whoever has the log:
+    /// its cosignature counts for nothing.
     ///
     /// # Errors
     /// [`NotProven`].
-    pub fn check(&self, note: &str, log: &Verifier, own: &str) -> Result<Checkpoint, NotProven> {
-        let mut known = vec![log.clone()];
+    pub fn check(&self, note: &str, log: &[Verifier], own: &str) -> Result<Checkpoint, NotProven> {
+        let mut known = log.to_vec();
         known.extend(self.witnesses.iter().map(|(_, verifier)| verifier.clone()));
         let (text, by) = note::open(note, &known).map_err(|error| match error {
             note::NoteError::Signature => NotProven::Signature,
             note::NoteError::Malformed => NotProven::Malformed,
         })?;
         let checkpoint = Checkpoint::parse(text).ok_or(NotProven::Malformed)?;
-        if checkpoint.origin != log.name || !by.iter().any(|by| by.verifier == log) {
+        if !by.iter().any(|by| log.contains(by.verifier) && by.verifier.name == checkpoint.origin) {
             return Err(NotProven::Log);
         }
         let cosigned = |verifier: &Verifier| by.iter().any(|by| by.verifier == verifier);
-        let witnesses = self.witnesses.iter().filter(|(name, verifier)| name != own && cosigned(verifier));
+        let witnesses = self.witnesses.iter().filter(|(name, verifier)| owner(name) != own && cosigned(verifier));
         let witnesses: HashSet<&str> = witnesses.map(|(name, _)| name.as_str()).collect();
         if self.is_quorum(&witnesses) { Ok(checkpoint) } else { Err(NotProven::Quorum) }
     }
 
-    /// The leaf of these bytes, if `proof` shows that it is in a checkpoint of `log` that a quorum cosigned.
+    /// The leaf of these bytes, if `proof` shows that it is in a checkpoint of the log with these keys that a quorum cosigned.
     ///
     /// # Errors
     /// [`NotProven`].
-    pub fn prove(&self, leaf: &[u8], proof: &str, log: &Verifier, own: &str) -> Result<Leaf, NotProven> {
+    pub fn prove(&self, leaf: &[u8], proof: &str, log: &[Verifier], own: &str) -> Result<Leaf, NotProven> {
         let proof = LeafProof::parse(proof).ok_or(NotProven::Malformed)?;
         let checkpoint = self.check(&proof.checkpoint, log, own)?;
         let hash = tree::leaf_hash(leaf);
@@ -200,6 +206,11 @@ impl Policy {
         }
         Leaf::parse(leaf).map_err(|_| NotProven::Malformed)
     }
+}
+
+/// The site whose witness a name of the policy means: `leiden/1` is a key that `leiden` had before.
+fn owner(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(site, _)| site)
 }
 
 /// A witness' key from its `vkey`.

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::leaf::{Event, Leaf};
+use super::leaf::{Event, Leaf, Purpose};
 use crate::digest::Digest;
 use crate::job::JobId;
+use crate::key::PublicKey;
 use crate::name::Name;
 use crate::review::Subject;
 
@@ -28,6 +29,8 @@ pub struct Replay {
     pub reviews: Vec<(u64, Subject, bool)>,
     /// The rules that held, by version.
     pub policies: BTreeMap<u64, Digest>,
+    /// Keys of the log that took another's place, in order: the leaf, the former, the new.
+    pub log_keys: Vec<(u64, PublicKey, PublicKey)>,
     /// How many leaves' details were erased.
     pub erased: u64,
     /// How many releases' bytes were removed.
@@ -181,6 +184,12 @@ impl Replay {
             }
             Event::Reviewed { subject, approved } => {
                 self.reviews.push((number, subject.clone(), *approved));
+            }
+            Event::Rotated { what: Purpose::Log, former, key } => {
+                if self.log_keys.last().is_some_and(|(_, _, last)| last != former) {
+                    return Err("the log had another key before it");
+                }
+                self.log_keys.push((number, *former, *key));
             }
             Event::Retired { releases, .. } => self.retired = self.retired.saturating_add(*releases),
             Event::Erased { details } => self.erased = self.erased.saturating_add(*details),

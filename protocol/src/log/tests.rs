@@ -178,23 +178,23 @@ fn a_leaf_is_proven_by_log_and_quorum_and_nothing_less() {
     };
     let policy = policy();
     let good = proof(&[1, 2, 4]);
-    assert_eq!(policy.prove(&leaves[3], &good, &log, "c").unwrap().at_ms, 3);
-    assert_eq!(policy.prove(&leaves[2], &good, &log, "c"), Err(NotProven::Inclusion));
-    assert_eq!(policy.prove(&leaves[3], &proof(&[1, 4]), &log, "c"), Err(NotProven::Quorum));
+    assert_eq!(policy.prove(&leaves[3], &good, std::slice::from_ref(&log), "c").unwrap().at_ms, 3);
+    assert_eq!(policy.prove(&leaves[2], &good, std::slice::from_ref(&log), "c"), Err(NotProven::Inclusion));
+    assert_eq!(policy.prove(&leaves[3], &proof(&[1, 4]), std::slice::from_ref(&log), "c"), Err(NotProven::Quorum));
     // Its own witness does not count.
-    assert_eq!(policy.prove(&leaves[3], &good, &log, "a"), Err(NotProven::Quorum));
+    assert_eq!(policy.prove(&leaves[3], &good, std::slice::from_ref(&log), "a"), Err(NotProven::Quorum));
     let other = Verifier { key: key(8).public(), ..log.clone() };
-    assert_eq!(policy.prove(&leaves[3], &good, &other, "c"), Err(NotProven::Log));
+    assert_eq!(policy.prove(&leaves[3], &good, std::slice::from_ref(&other), "c"), Err(NotProven::Log));
     let named = Verifier { name: "vestibule.example/other".into(), ..log.clone() };
-    assert_eq!(policy.prove(&leaves[3], &good, &named, "c"), Err(NotProven::Log));
+    assert_eq!(policy.prove(&leaves[3], &good, std::slice::from_ref(&named), "c"), Err(NotProven::Log));
     // Signed by the witnesses, not by the log.
     let unsigned = note::keep_known(&cosigned(&[1, 2, 4]), &[witness(1), witness(2), witness(4)]).unwrap();
-    assert_eq!(policy.check(&unsigned, &log, "c"), Err(NotProven::Log));
+    assert_eq!(policy.check(&unsigned, std::slice::from_ref(&log), "c"), Err(NotProven::Log));
     for at in 0..good.len() {
         let mut changed = good.clone().into_bytes();
         changed[at] ^= 1;
         let Ok(changed) = String::from_utf8(changed) else { continue };
-        assert!(policy.prove(&leaves[3], &changed, &log, "c").is_err(), "byte {at}");
+        assert!(policy.prove(&leaves[3], &changed, std::slice::from_ref(&log), "c").is_err(), "byte {at}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! That a person's new key takes the place of the one they had: signed with both, so that nobody gives another a key, or takes theirs.
+//! That a new key of a person, or of a site, takes the place of the one before: signed with both, so that nobody gives another a key, or takes theirs.
 //!
 //! *In*: both secret keys, or an envelope. *Out*: [`Rotation`], for the consortium's roots to put into the next bundle. *Trusts*: the two signatures.
 //! *Refuses*: one without the other.
@@ -15,7 +15,7 @@ pub const ROTATION_TYPE: &str = "application/vnd.vestibule.rotation.v1+json";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
-    /// The key that a person has.
+    /// The key that a person or a site has.
     pub former: PublicKey,
     /// The one that takes its place.
     pub key: PublicKey,

@@ -17,6 +17,7 @@ fn site(name: &str, seed: u8) -> Site {
         country: "NL".into(),
         link: key(seed).public(),
         log_origin: format!("vestibule/log/{seed}"),
+        former: Former::default(),
         log: key(seed + 1).public(),
     }
 }

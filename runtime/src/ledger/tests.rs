@@ -110,7 +110,7 @@ fn a_release_is_kept_until_it_has_left_and_is_old_and_is_never_drawn_again() {
     assert_eq!(ledger.retire(soon, 0, soon).unwrap(), 0);
     assert_eq!(charge(&ledger, &job(1), 0).unwrap_err().code(), "release-retired");
     let key = SecretKey::from_seed([1; 32]).unwrap().public();
-    let verify = || log::verify(&log::Source::for_tests(&temp.path().join("ledger.sqlite")), key, None).unwrap();
+    let verify = || log::verify(&log::Source::for_tests(&temp.path().join("ledger.sqlite")), &[key], None).unwrap();
     assert_eq!((verify().found, verify().replay.retired), (vec![], 1));
     // Nobody removes it without a word in the log, or puts something else in its place.
     let sql = "UPDATE release SET bytes = x'00'";
@@ -164,7 +164,7 @@ fn a_full_disk_books_nothing_and_lets_nothing_leave() {
     assert_eq!(ledger.commit(&again, &large, ("released", None)).unwrap(), large);
     ledger.depart(job(1).job, 0, since).unwrap();
     let key = SecretKey::from_seed([1; 32]).unwrap().public();
-    assert_eq!(log::verify(&log::Source::for_tests(&temp.path().join("ledger.sqlite")), key, None).unwrap().found, vec![]);
+    assert_eq!(log::verify(&log::Source::for_tests(&temp.path().join("ledger.sqlite")), &[key], None).unwrap().found, vec![]);
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn what_has_left_has_left_whatever_is_decided_later() {
         assert_eq!(ledger.departed(job.job, 0).unwrap(), Some(left));
     }
     let key = SecretKey::from_seed([1; 32]).unwrap().public();
-    assert_eq!(log::verify(&log::Source::for_tests(&temp.path().join("ledger.sqlite")), key, None).unwrap().found, vec![]);
+    assert_eq!(log::verify(&log::Source::for_tests(&temp.path().join("ledger.sqlite")), &[key], None).unwrap().found, vec![]);
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn titles_and_signed_words_are_erased_with_the_details() {
         "a component's review goes on counting"
     );
     let key = SecretKey::from_seed([1; 32]).unwrap().public();
-    assert_eq!(log::verify(&log::Source::for_tests(&temp.path().join("ledger.sqlite")), key, None).unwrap().found, vec![]);
+    assert_eq!(log::verify(&log::Source::for_tests(&temp.path().join("ledger.sqlite")), &[key], None).unwrap().found, vec![]);
     for sql in ["UPDATE job SET researcher = 'other'", "UPDATE review SET envelope = x'00'", "UPDATE review SET approved = 0"] {
         assert!(ledger.connection().execute(sql, []).unwrap_err().to_string().contains("append-only"), "{sql}");
     }

@@ -33,7 +33,9 @@ pub(super) async fn receipt(site: &Arc<Site>, connection: &quinn::Connection, in
     let trust = site.trust().ok_or_else(|| closed(&"there is no trust bundle"))?;
     let log = site.log_verifier().map_err(|error| closed(&error))?;
     let kept = site.ledger.kept().map_err(|error| closed(&error))?;
-    let good = |note: &String| trust.policy().check(note, &log, site.name.as_str()).ok().filter(|found| found.size > index);
+    let good = |note: &String| {
+        trust.policy().check(note, std::slice::from_ref(&log), site.name.as_str()).ok().filter(|found| found.size > index)
+    };
     let found = kept.as_ref().and_then(|note| good(note).map(|checkpoint| (checkpoint, note.clone())));
     let (checkpoint, note) = match found {
         Some(found) => found,
@@ -91,21 +93,24 @@ async fn cosigned(
 ) -> Result<(Checkpoint, String), LinkError> {
     let (checkpoint, mut note) = site.ledger.checkpoint(site.home.log_key()).map_err(|error| closed(&error))?;
     let mut asked = JoinSet::new();
-    for (name, verifier) in trust.policy().witnesses() {
+    for (name, _) in trust.policy().witnesses() {
+        // Names that are no site's are those of its keys before.
         let Ok(to) = name.parse::<Name>() else { continue };
-        if to == site.name || trust.is_revoked(&verifier.key) {
+        let mut keys = trust.policy().of_site(name);
+        keys.retain(|verifier| !trust.is_revoked(&verifier.key));
+        if to == site.name || keys.is_empty() {
             continue;
         }
         let (site, connection, checkpoint) = (Arc::clone(site), connection.clone(), checkpoint.clone());
-        let (note, log, verifier) = (note.clone(), log.clone(), verifier.clone());
+        let (note, logs) = (note.clone(), trust.logs(&site.name));
         asked.spawn(async move {
-            let asking = ask(&site, &connection, to.clone(), &checkpoint, &note, &log, &verifier);
+            let asking = ask(&site, &connection, to.clone(), (&checkpoint, &note), &logs, &keys);
             let answer = tokio::time::timeout(PATIENCE, asking).await;
             (to, answer.unwrap_or_else(|_| Err(Refused::Link("it does not answer".to_owned()))))
         });
     }
     loop {
-        if let Ok(checkpoint) = trust.policy().check(&note, log, site.name.as_str()) {
+        if let Ok(checkpoint) = trust.policy().check(&note, std::slice::from_ref(log), site.name.as_str()) {
             let (at, kept) = (Arc::clone(site), note.clone());
             blocking(move || at.ledger.keep(checkpoint.size, &kept)).await?.map_err(|error| closed(&error))?;
             return Ok((checkpoint, note));
@@ -141,30 +146,29 @@ async fn ask(
     site: &Arc<Site>,
     connection: &quinn::Connection,
     to: Name,
-    checkpoint: &Checkpoint,
-    note: &str,
-    log: &Verifier,
-    witness: &Verifier,
+    (checkpoint, note): (&Checkpoint, &str),
+    logs: &[Verifier],
+    witness: &[Verifier],
 ) -> Result<String, Refused> {
-    let mut old = site.ledger.seen_by(&witness.name, None)?;
+    let mut old = site.ledger.seen_by(to.as_str(), None)?;
+    let known = [logs, witness].concat();
     for _ in 0..ATTEMPTS {
         let hashes = site.ledger.consistency(old.min(checkpoint.size), checkpoint.size)?;
         let request = AddCheckpoint { old: old.min(checkpoint.size), hashes, checkpoint: note.to_owned() }.text();
         let answer = relayed(connection, to.clone(), request).await.map_err(|error| Refused::Link(error.to_string()))?;
-        let known = [log.clone(), witness.clone()];
         if answer.status == 200 {
             let whole = format!("{note}{}", answer.body);
-            let cosigned = note::open(&whole, &known).is_ok_and(|(_, by)| by.iter().any(|by| by.verifier == witness));
+            let cosigned = note::open(&whole, &known).is_ok_and(|(_, by)| by.iter().any(|by| witness.contains(by.verifier)));
             if !cosigned {
                 return Err(Refused::Link("its cosignature does not hold".to_owned()));
             }
-            site.ledger.seen_by(&witness.name, Some(checkpoint.size))?;
+            site.ledger.seen_by(to.as_str(), Some(checkpoint.size))?;
             return Ok(answer.body);
         }
         // It shows what it cosigned last. Only what this log and the witness signed counts: the coordinator could say anything.
         let shown = note::open(&answer.body, &known)
             .ok()
-            .filter(|(_, by)| known.iter().all(|key| by.iter().any(|by| by.verifier == key)));
+            .filter(|(_, by)| [logs, witness].iter().all(|keys| by.iter().any(|by| keys.contains(by.verifier))));
         let shown = shown.and_then(|(text, _)| Checkpoint::parse(text));
         let Some(shown) = shown else {
             if answer.status == 409 && answer.body.is_empty() && old > 0 {
@@ -195,8 +199,8 @@ async fn relayed(connection: &quinn::Connection, to: Name, request: String) -> R
 pub(super) fn witness(site: &Site, request: &str) -> Option<Cosigned> {
     let trust = site.trust()?;
     let log = |origin: &str| {
-        let found = trust.bundle().sites.iter().find(|found| found.log_origin == origin && found.name != site.name)?;
-        trust.log(&found.name)
+        let found = trust.bundle().sites.iter().find(|found| found.log_origin == origin && found.name != site.name);
+        found.map(|found| trust.logs(&found.name)).unwrap_or_default()
     };
     site.witness
         .add(request, log, since_1970().as_secs())

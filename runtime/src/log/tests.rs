@@ -74,7 +74,7 @@ fn a_whole_log_verifies_and_recomputes_the_ledger() {
     let file = temp.path().join("ledger.sqlite");
     let ledger = busy(&file);
     let account = ledger.accounts().unwrap().remove(0);
-    let verified = verify(&Source::for_tests(&file), key().public(), None).unwrap();
+    let verified = verify(&Source::for_tests(&file), &[key().public()], None).unwrap();
     assert_eq!(verified.found, []);
     let replayed = verified.replay.accounts[&"cohort".parse().unwrap()];
     assert_eq!(replayed.spent_rho_pico, account.spent.pico());
@@ -91,7 +91,9 @@ fn a_whole_log_verifies_and_recomputes_the_ledger() {
     assert_eq!(ledger.time(Duration::from_secs(5)).unwrap(), Duration::from_millis(1_795_000_003_000));
     // Another key signed nothing here.
     let other = SecretKey::from_seed([8; 32]).unwrap().public();
-    assert!(verify(&Source::for_tests(&file), other, None).unwrap().found.iter().all(|found| found.why.contains("not signed")));
+    assert!(
+        verify(&Source::for_tests(&file), &[other], None).unwrap().found.iter().all(|found| found.why.contains("not signed"))
+    );
 }
 
 #[test]
@@ -106,11 +108,11 @@ fn details_are_erased_without_a_change_of_the_tree() {
     assert_eq!(ledger.erase(AT + Duration::from_secs(1), AT).unwrap(), 2);
     assert_eq!(present(), before - 2);
     drop(ledger);
-    let verified = verify(&Source::for_tests(&file), key().public(), None).unwrap();
+    let verified = verify(&Source::for_tests(&file), &[key().public()], None).unwrap();
     assert_eq!((verified.found, verified.erased), (vec![], 2));
     // What is deleted without a word is missed.
     Connection::open(&file).unwrap().execute_batch("DELETE FROM log_detail").unwrap();
-    let found = verify(&Source::for_tests(&file), key().public(), None).unwrap().found;
+    let found = verify(&Source::for_tests(&file), &[key().public()], None).unwrap().found;
     assert!(found[0].why.contains("the log says that 2 were erased"), "{found:?}");
 }
 
@@ -127,7 +129,7 @@ fn tampered(sql: &str) -> Vec<Found> {
     connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON").unwrap();
     connection.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     drop(connection);
-    verify(&Source::for_tests(&file), key().public(), None).unwrap().found
+    verify(&Source::for_tests(&file), &[key().public()], None).unwrap().found
 }
 
 #[test]
@@ -184,7 +186,7 @@ fn without_the_keys_everything_but_what_is_sealed_is_verified() {
     let sealed =
         read(&Source::for_tests(&file), None).unwrap().iter().filter(|line| line.leaf.details.is_some()).count() as u64;
     let closed = Source::new(&file, None);
-    let found = verify(&closed, key().public(), None).unwrap();
+    let found = verify(&closed, &[key().public()], None).unwrap();
     // Besides details: a release, and what the airlock found.
     assert_eq!((found.found, found.sealed), (vec![], sealed + 2));
     let lines = read(&closed, None).unwrap();
@@ -196,7 +198,7 @@ fn without_the_keys_everything_but_what_is_sealed_is_verified() {
     assert!(page.contains("\"ada\""), "{page}");
     // Other keys are wrong keys, not none.
     let other = Seal::from_bytes(&zeroize::Zeroizing::new([6; 32]));
-    let found = verify(&Source::new(&file, Some(other)), key().public(), None).unwrap();
+    let found = verify(&Source::new(&file, Some(other)), &[key().public()], None).unwrap();
     assert_eq!((found.found.len() as u64, found.sealed), (sealed + 2, 0), "{:?}", found.found);
     // The file itself says none of it to whoever reads its bytes.
     for name in std::fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().path()) {
@@ -225,7 +227,7 @@ fn a_log_that_was_written_anew_is_not_the_one_that_was_signed() {
         )
         .unwrap();
     drop(connection);
-    let found = verify(&Source::for_tests(&two), key().public(), None).unwrap().found;
+    let found = verify(&Source::for_tests(&two), &[key().public()], None).unwrap().found;
     assert!(found.iter().any(|found| found.why.contains("1 leaves only")), "{found:#?}");
 }
 
@@ -236,6 +238,6 @@ fn a_ledger_of_other_tables_is_not_opened() {
     Connection::open(&file).unwrap().execute_batch("CREATE TABLE account(population TEXT)").unwrap();
     let error = Ledger::open(&file, &Seal::for_tests()).unwrap_err();
     assert!(error.to_string().contains("version 0"), "{error}");
-    let error = verify(&Source::for_tests(&temp.path().join("none.sqlite")), key().public(), None).unwrap_err();
+    let error = verify(&Source::for_tests(&temp.path().join("none.sqlite")), &[key().public()], None).unwrap_err();
     assert_eq!(error.code(), "log-unreadable");
 }

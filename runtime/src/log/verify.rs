@@ -1,7 +1,7 @@
 //! Verifying a site's log offline, in a copy of its folder.
 //!
-//! *In*: the ledger's file, the key that signs the log, and the witnesses' policy if it is known. *Out*: what the log and the ledger say, and
-//! everything that is wrong, with its place. *Trusts*: the key it is given, and nothing in the file. Every leaf is hashed again, the
+//! *In*: the ledger's file, the keys that may sign the log, and the witnesses' policy if it is known. *Out*: what the log and the ledger say, and
+//! everything that is wrong, with its place. *Trusts*: the keys it is given, and nothing in the file. Every leaf is hashed again, the
 //! ledger is recomputed from the leaves and compared row by row, every checkpoint's root and signatures are checked, and details and releases are
 //! held against what their leaf promised. The last takes the site's keys: without them it is said how many records were not opened.
 
@@ -13,7 +13,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::log::checkpoint::Checkpoint;
-use vestibule_protocol::log::leaf::{Leaf, commitment, nothing};
+use vestibule_protocol::log::leaf::{Event, Leaf, Purpose, commitment, nothing};
 use vestibule_protocol::log::note;
 use vestibule_protocol::log::policy::Policy;
 use vestibule_protocol::log::replay::Replay;
@@ -72,11 +72,11 @@ impl LogCheckError {
     }
 }
 
-/// Verifies a log. `policy` and the name that it has for the site's own witness, where they are known.
+/// Verifies a log. `keys`: those that may sign it now; a leaf names each key before, which may have signed what was before that leaf and nothing after. `policy` and the name that it has for the site's own witness, where they are known.
 ///
 /// # Errors
 /// There is no ledger that could be read.
-pub fn verify(source: &Source, key: PublicKey, policy: Option<(&Policy, &str)>) -> Result<Verified, LogCheckError> {
+pub fn verify(source: &Source, keys: &[PublicKey], policy: Option<(&Policy, &str)>) -> Result<Verified, LogCheckError> {
     let error = |why: rusqlite::Error| source.error(why);
     let connection = source.open()?;
     let mut check = Check { connection: &connection, keys: source.seal.is_some(), sealed: 0, found: Vec::new() };
@@ -85,7 +85,8 @@ pub fn verify(source: &Source, key: PublicKey, policy: Option<(&Policy, &str)>) 
         check.wrong("ledger.sqlite", format!("the file is damaged: {damage}"));
     }
     let origin = super::origin(&connection).map_err(error)?;
-    check.whole(origin, key, policy).map_err(error)
+    let log = check.chain(keys).map_err(error)?;
+    check.whole(origin, &log, policy).map_err(error)
 }
 
 struct Check<'a> {
@@ -94,6 +95,28 @@ struct Check<'a> {
     keys: bool,
     sealed: u64,
     found: Vec<Found>,
+}
+
+/// The keys of a log, in their order.
+struct Chain {
+    /// Each key before, and the leaf that named the next: it signs no checkpoint that has that leaf.
+    former: Vec<(u64, PublicKey)>,
+    /// Those that may sign since.
+    now: Vec<PublicKey>,
+}
+
+impl Chain {
+    fn all(&self) -> impl Iterator<Item = PublicKey> {
+        self.former.iter().map(|(_, key)| *key).chain(self.now.iter().copied())
+    }
+
+    /// Whether a checkpoint of so many leaves is for that key to sign.
+    fn signs(&self, key: &PublicKey, size: u64) -> bool {
+        match self.former.iter().find(|(leaf, _)| size <= *leaf) {
+            Some((_, then)) => then == key,
+            None => self.now.contains(key),
+        }
+    }
 }
 
 /// A sealed record of the ledger.
@@ -118,8 +141,29 @@ impl Check<'_> {
         self.found.push(Found { place: place.into(), why: why.into() });
     }
 
-    fn whole(mut self, origin: String, key: PublicKey, policy: Option<(&Policy, &str)>) -> rusqlite::Result<Verified> {
-        let notes = self.notes(key, policy)?;
+    /// Which key signs at which size.
+    fn chain(&mut self, keys: &[PublicKey]) -> rusqlite::Result<Chain> {
+        let mut statement =
+            self.connection.prepare("SELECT number, body FROM log_leaf WHERE instr(body, ?1) > 0 ORDER BY number")?;
+        let mut rows = statement.query([br#""kind":"rotated""#.as_slice()])?;
+        let mut former = Vec::new();
+        let mut last = None;
+        while let Some(row) = rows.next()? {
+            let (number, body): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            if let Ok(Leaf { event: Event::Rotated { what: Purpose::Log, former: before, key }, .. }) = Leaf::parse(&body) {
+                former.push((number.unsigned_abs(), before));
+                last = Some((number, key));
+            }
+        }
+        if let Some((number, key)) = last.filter(|(_, key)| !keys.contains(key)) {
+            let why = format!("it names {key} as the log's key from here on, and that is not the log's key");
+            self.found.push(Found { place: format!("leaf {number}"), why });
+        }
+        Ok(Chain { former, now: last.map_or_else(|| keys.to_vec(), |(_, key)| vec![key]) })
+    }
+
+    fn whole(mut self, origin: String, log: &Chain, policy: Option<(&Policy, &str)>) -> rusqlite::Result<Verified> {
+        let notes = self.notes(log, policy)?;
         let (mut replay, mut growing, mut computed) = (Replay::default(), Growing::default(), Computed(HashMap::new()));
         let mut promised = HashMap::new();
         let mut statement = self.connection.prepare("SELECT number, body FROM log_leaf ORDER BY number")?;
@@ -171,16 +215,16 @@ impl Check<'_> {
             );
         }
         self.tables(&replay)?;
-        let witnessed = self.witnessed(&origin, key, policy)?;
+        let witnessed = self.witnessed(&origin, log, policy)?;
         let root = growing.root();
         let Self { sealed, found, .. } = self;
         Ok(Verified { origin, root, replay, checkpoints: notes.len(), witnessed, erased, sealed, found })
     }
 
     /// The checkpoints that were kept, in the order of their sizes.
-    fn notes(&mut self, key: PublicKey, policy: Option<(&Policy, &str)>) -> rusqlite::Result<Vec<Checkpoint>> {
+    fn notes(&mut self, log: &Chain, policy: Option<(&Policy, &str)>) -> rusqlite::Result<Vec<Checkpoint>> {
         let origins = super::origins(self.connection)?;
-        let logs: Vec<_> = origins.iter().map(|origin| super::verifier(origin, key)).collect();
+        let logs: Vec<_> = origins.iter().flat_map(|origin| log.all().map(move |key| super::verifier(origin, key))).collect();
         let mut known = logs.clone();
         known.extend(policy.iter().flat_map(|(policy, _)| policy.witnesses()).map(|(_, verifier)| verifier.clone()));
         let mut statement = self.connection.prepare("SELECT size, note FROM log_checkpoint ORDER BY size")?;
@@ -193,8 +237,8 @@ impl Check<'_> {
                     Some(checkpoint) if checkpoint.size != note.0.unsigned_abs() || !origins.contains(&checkpoint.origin) => {
                         self.wrong(place, "it is of another size, or of another log");
                     }
-                    Some(_) if !by.iter().any(|by| logs.contains(by.verifier)) => {
-                        self.wrong(place, "it is not signed by the log's key");
+                    Some(checkpoint) if !by.iter().any(|by| log.signs(&by.verifier.key, checkpoint.size)) => {
+                        self.wrong(place, "it is not signed by the key that the log had then");
                     }
                     Some(checkpoint) => found.push(checkpoint),
                     None => self.wrong(place, "it is not a checkpoint"),
@@ -206,12 +250,13 @@ impl Check<'_> {
     }
 
     /// The largest size that a quorum cosigned.
-    fn witnessed(&self, origin: &str, key: PublicKey, policy: Option<(&Policy, &str)>) -> rusqlite::Result<u64> {
+    fn witnessed(&self, origin: &str, log: &Chain, policy: Option<(&Policy, &str)>) -> rusqlite::Result<u64> {
         let Some((policy, own)) = policy else { return Ok(0) };
+        let logs: Vec<_> = log.all().map(|key| super::verifier(origin, key)).collect();
         let mut statement = self.connection.prepare("SELECT note FROM log_checkpoint ORDER BY size DESC")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            if let Ok(checkpoint) = policy.check(&row.get::<_, String>(0)?, &super::verifier(origin, key), own) {
+            if let Ok(checkpoint) = policy.check(&row.get::<_, String>(0)?, &logs, own) {
                 return Ok(checkpoint.size);
             }
         }

@@ -1,6 +1,7 @@
 //! Killed daemons: SIGKILL at moments spread over a two-round job, then a restart. No job is lost, no round is charged twice, and
 //! what the coordinator holds is what the site's ledger holds, byte for byte; every log verifies.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::world::World;
@@ -8,7 +9,52 @@ use crate::world::World;
 const JOB: &str = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 2\n[params]\noutcome = \"trait\"\ncovariates = [\"age\"]\n\
     catalogue = \"panel\"\nslices = [[\"8\", 1, 150_000_000]]\n";
 
-/// Kills at random moments of random processes, with jobs under way all the while: `VESTIBULE_KILLS` of them, 40 by default. The seed is printed.
+/// Of a project that leiden looks at.
+const ASKED: &str =
+    "charter = \"asked.json\"\ndelta = 1e-6\nsites = [\"leiden\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";
+
+/// Rules by which leiden looks at every job of one project before it runs; and, as it took part on that term, at what it would release.
+fn looked_at(world: &World) {
+    for officer in ["one", "two"] {
+        world.ok(&["key", "new", &format!("{officer}.pem")]);
+    }
+    world.ok(&["site", "policy", "new", "leiden", "change", "--officer", "one.pem.pub", "--officer", "two.pem.pub"]);
+    let rules = world.dir().join("change/rules.cedar");
+    let text = std::fs::read_to_string(&rules).unwrap()
+        + "\n@id(\"hold-asked\")\n@why(\"the project is looked at\")\nforbid(principal, action == Site::Action::\"run-at-once\", resource)\n\
+           when { context.job.project == \"asked\" };\n";
+    std::fs::write(rules, text).unwrap();
+    for officer in ["one", "two"] {
+        world.ok(&["site", "policy", "sign", "change", "--key", &format!("{officer}.pem")]);
+    }
+    world.ok(&["site", "policy", "set", "leiden", "change/policy.json"]);
+    world.charter("asked", "epsilon = 50.0", &["leiden"]);
+    world.ok(&["site", "charter", "accept", "leiden", "asked.json", "--review"]);
+}
+
+/// What a person decided about a job of that project: whether it runs, and then, whether its release leaves.
+#[derive(Default)]
+struct Decided {
+    job: Option<bool>,
+    release: Option<bool>,
+}
+
+/// Says yes or no to whatever waits at leiden.
+fn decide(world: &World, decided: &mut BTreeMap<String, Decided>, mut yes: impl FnMut() -> bool) {
+    let queue = world.ok(&["site", "queue", "leiden"]);
+    for entry in queue.as_array().unwrap() {
+        let (number, approved) = (entry["number"].to_string(), yes());
+        let word = if approved { "approve" } else { "deny" };
+        world.ok(&["site", word, "leiden", &number, "--key", "eva.pem", "--why", "looked at it"]);
+        let of = decided.get_mut(entry["about"]["job"].as_str().unwrap()).unwrap();
+        let slot = if entry["kind"] == "job" { &mut of.job } else { &mut of.release };
+        // Nobody is asked twice, however often the site was killed.
+        assert_eq!(slot.replace(approved), None, "{entry}");
+    }
+}
+
+/// Kills at random moments of random processes, with jobs under way all the while, some of which people decide about: `VESTIBULE_KILLS` of them, 40 by
+/// default. The seed is printed.
 #[test]
 fn kills_at_random_moments_leave_every_log_whole() {
     let sites = ["bogota", "kyoto", "leiden"];
@@ -22,8 +68,26 @@ fn kills_at_random_moments_leave_every_log_whole() {
         (state >> 33) % below
     };
     let mut world = World::new(&sites);
+    world.approver("eva", "test");
+    world.issue();
+    looked_at(&world);
     let (mut jobs, mut open) = (Vec::new(), Vec::new());
+    let (mut asked, mut waits): (BTreeMap<String, Decided>, Option<String>) = (BTreeMap::new(), None);
     for _ in 0..kills {
+        // One that people decide about, twice: three times of four they say yes.
+        waits = waits.filter(|job| world.job(&["status", job]).1["state"] == "running");
+        if waits.is_none() && asked.len() < 200 {
+            let terms = format!("epsilon = 0.1{:03}\n{ASKED}", asked.len());
+            let (code, document) = world.submit("cohort-summary", &terms);
+            if code == 0 {
+                let job = document["job"].as_str().unwrap().to_owned();
+                asked.insert(job.clone(), Decided::default());
+                waits = Some(job);
+            }
+        }
+        if random(2) == 0 {
+            decide(&world, &mut asked, || random(4) > 0);
+        }
         // Two jobs at a time, none of which asks what another asked.
         open.retain(|job: &String| world.job(&["status", job]).1["state"] == "running");
         while open.len() < 2 && jobs.len() < 500 {
@@ -53,14 +117,38 @@ fn kills_at_random_moments_leave_every_log_whole() {
         let status = world.ended(job);
         assert_eq!(status["state"], "finished", "{status}\n{}", world.log());
     }
+    let (mut charged, mut released) = (0, 0);
+    for job in asked.keys().cloned().collect::<Vec<_>>() {
+        let status = crate::world::wait("the end of a job that was looked at", || {
+            decide(&world, &mut asked, || random(4) > 0);
+            let (code, status) = world.job(&["status", &job]);
+            (code == 0 && status["state"] != "running").then_some(status)
+        });
+        let want = match asked[&job] {
+            Decided { job: Some(false), release: None } => "review-denied",
+            Decided { job: Some(true), release: Some(false) } => {
+                charged += 1;
+                "no-release"
+            }
+            Decided { job: Some(true), release: Some(true) } => {
+                (charged, released) = (charged + 1, released + 1);
+                assert_eq!(status["state"], "finished", "{status}\n{}", world.log());
+                continue;
+            }
+            _ => panic!("{status} was not decided about"),
+        };
+        assert_eq!((&status["state"], &status["sites"][0]["reason"]["code"]), (&"failed".into(), &want.into()), "{status}");
+    }
+    eprintln!("{} jobs were decided about: {charged} charged, {released} released", asked.len());
     let coordinator = rusqlite::Connection::open(world.dir().join("coordinator/coordinator.sqlite")).unwrap();
     for site in sites {
         let log = world.ok(&["log", "verify", site]);
         // Two rounds of each job: charged once, released once, what the coordinator holds is what the log says.
-        assert_eq!((&log["whole"], &log["releases"]), (&true.into(), &(2 * jobs.len()).into()), "{site}: {log}");
+        let (charged, released) = if site == "leiden" { (charged, released) } else { (0, 0) };
+        assert_eq!((&log["whole"], &log["releases"]), (&true.into(), &(2 * jobs.len() + released).into()), "{site}: {log}");
         let ledger = world.ledger(site);
         let count = |sql: &str| ledger.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap() as usize;
-        assert_eq!(count("SELECT COUNT(*) FROM charge WHERE rho > 0"), 2 * jobs.len(), "{site}");
+        assert_eq!(count("SELECT COUNT(*) FROM charge WHERE rho > 0"), 2 * jobs.len() + charged, "{site}");
         let sql = "SELECT job, round, json FROM release WHERE site = ?1";
         let held: Vec<(String, u32, Vec<u8>)> = coordinator
             .prepare(sql)
@@ -69,7 +157,7 @@ fn kills_at_random_moments_leave_every_log_whole() {
             .unwrap()
             .map(Result::unwrap)
             .collect();
-        assert_eq!(held.len(), 2 * jobs.len(), "{site}");
+        assert_eq!(held.len(), 2 * jobs.len() + released, "{site}");
         for (job, round, json) in held {
             let sql = "SELECT unseal('release', job || ' ' || round, bytes) FROM release WHERE job = ?1 AND round = ?2";
             let kept: Vec<u8> = ledger.query_row(sql, (&job, round), |row| row.get(0)).unwrap();

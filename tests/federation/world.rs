@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "tests and benches each use a part of it")]
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -71,6 +72,8 @@ pub(crate) struct World {
     sites: Vec<(String, Option<Daemon>)>,
     api: String,
     log: &'static str,
+    /// The network namespaces of daemons that have one.
+    places: HashMap<String, String>,
 }
 
 impl World {
@@ -81,8 +84,14 @@ impl World {
 
     /// The same, where that many other sites must cosign a site's log.
     pub(crate) fn witnessed(sites: &[&str], witnesses: usize) -> Self {
-        let mut world =
-            Self { temp: tempfile::tempdir().unwrap(), coordinator: None, sites: vec![], api: String::new(), log: "info" };
+        let mut world = Self {
+            temp: tempfile::tempdir().unwrap(),
+            coordinator: None,
+            sites: vec![],
+            api: String::new(),
+            log: "info",
+            places: HashMap::new(),
+        };
         world.ok(&["coordinator", "init", "coordinator"]);
         for root in ["root-1.pem", "root-2.pem"] {
             world.ok(&["key", "new", root]);
@@ -188,13 +197,35 @@ impl World {
         std::fs::write(self.dir().join("coordinator/coordinator.toml"), text).unwrap();
     }
 
+    /// From its next start on, a daemon runs in that network namespace.
+    pub(crate) fn place(&mut self, folder: &str, namespace: &str) {
+        self.places.insert(folder.to_owned(), namespace.to_owned());
+    }
+
+    /// From its next start on, the coordinator listens at that address.
+    pub(crate) fn listen(&mut self, address: std::net::Ipv4Addr) {
+        // The ports that it had are free there as here.
+        let (quic, api) = (self.quic().port(), self.api_address().port());
+        self.settings(&format!("{address}:{quic}"), &format!("{address}:{api}"));
+        self.api = format!("http://{address}:{api}");
+    }
+
     fn addresses(&self) -> Option<Value> {
         serde_json::from_slice(&std::fs::read(self.dir().join("coordinator/run/addresses.json")).ok()?).ok()
     }
 
     fn daemon(&self, arguments: &[&str]) -> Daemon {
         let log = std::fs::File::options().create(true).append(true).open(self.dir().join("log.txt")).unwrap();
-        let command = Command::new(BINARY)
+        let mut command = match arguments.last().and_then(|folder| self.places.get(*folder)) {
+            // It runs the program in its own place: the process id stays.
+            Some(place) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", place, BINARY]);
+                command
+            }
+            None => Command::new(BINARY),
+        };
+        let command = command
             .args(arguments)
             .current_dir(self.dir())
             .env("VESTIBULE_LOG", self.log)

@@ -32,6 +32,9 @@ pub struct Params {
 pub struct Laid {
     how: String,
     weights: Vec<f64>,
+    /// For `touch what was laid`: made in `prepare`.
+    #[serde(skip_serializing)]
+    pages: Vec<AtomicU8>,
 }
 
 impl<'de> Deserialize<'de> for Laid {
@@ -54,9 +57,13 @@ impl<'de> Deserialize<'de> for Laid {
             "find what was laid" => LAID.iter().for_each(|laid| laid.store(0x5A, Ordering::Relaxed)),
             _ => {}
         }
-        Ok(Self { how, weights })
+        let pages = if how == "touch what was laid" { PAGES_BYTES } else { 0 };
+        Ok(Self { how, weights, pages: (0..pages).map(|_| AtomicU8::new(1)).collect() })
     }
 }
+
+/// Most of 64 MiB.
+const PAGES_BYTES: usize = 56 << 20;
 
 fn room(bytes: usize) -> core::result::Result<Vec<u8>, std::collections::TryReserveError> {
     let mut block = Vec::new();
@@ -97,7 +104,7 @@ impl Analysis for Hostile {
             return Ok(Report::new("done").table(Table::new("released").numbers("x", values)).into());
         }
         let weights = if params.how == "weights" { (0..params.cells).map(f64::from).collect() } else { vec![] };
-        let (round, d) = (Round::with(Laid { how: params.how.clone(), weights }), shape.variants.len());
+        let (round, d) = (Round::with(Laid { how: params.how.clone(), weights, pages: vec![] }), shape.variants.len());
         Ok(match params.how.as_str() {
             "own cell" | "fingerprint" => round.histogram("x", params.cells),
             "vote" => round.top("x", 6, 2, 0.0..=1.0),
@@ -148,6 +155,12 @@ impl Analysis for Hostile {
             },
             "chase" => chase(),
             "touch" => touch(),
+            "touch what was laid" => {
+                laid.pages.iter().step_by(4_096).for_each(|page| page.store(2, Ordering::Relaxed));
+                loop {
+                    black_box(calls);
+                }
+            }
             "divide" => divide(),
             "denormals" => denormals(),
             "copy" => copy(),

@@ -35,6 +35,7 @@ fn each_attack_sees_the_defect_that_it_is_made_for() {
         ("reused-instance", "count in a static variable who came before"),
         ("reused-instance", "leave marks in memory for the next person"),
         ("reused-instance", "look for the last person in memory that is grown by"),
+        ("reused-instance", "change the round's state, which everybody's instance begins with"),
         ("no-clamp", "return a person's data as a huge number"),
         ("no-clamp", "return bytes where reals were declared"),
         ("nan-poison", "return NaN, to poison the sum"),

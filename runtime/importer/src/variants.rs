@@ -346,7 +346,8 @@ fn complement(bases: &str) -> String {
 /// A file of either format, by its content.
 pub(crate) enum Opened {
     Vcf(vcf::io::Reader<Box<dyn BufRead>>, vcf::Header, Box<vcf::Record>),
-    Bcf(bcf::io::Reader<Box<dyn Read>>, vcf::Header, Box<bcf::Record>),
+    /// Its records, the header, a record and its bytes.
+    Bcf(Box<dyn Read>, vcf::Header, Box<(bcf::Record, Vec<u8>)>),
     Bed(Box<Bed>),
 }
 
@@ -367,7 +368,7 @@ impl Opened {
         if start.starts_with(b"BCF") {
             let mut reader = bcf::io::Reader::from(Box::new(input) as Box<dyn Read>);
             let header = reader.read_header().map_err(|error| fail("its header cannot be read", &error))?;
-            return Ok(Self::Bcf(reader, header, Box::default()));
+            return Ok(Self::Bcf(reader.into_inner(), header, Box::default()));
         }
         if !start.starts_with(b"##fileformat=VCF") {
             let why = "it does not begin with `##fileformat=VCF` or `BCF`, nor as a PLINK 1 .bed does";
@@ -398,10 +399,30 @@ impl Opened {
     fn next(&mut self, number: u64) -> std::io::Result<Option<Record<'_>>> {
         Ok(match self {
             Self::Vcf(reader, _, record) => (reader.read_record(record)? > 0).then_some(Record::Vcf(record)),
-            Self::Bcf(reader, _, record) => (reader.read_record(record)? > 0).then_some(Record::Bcf(record)),
+            Self::Bcf(input, _, both) => {
+                let (record, bytes) = &mut **both;
+                let there = whole_record(input, bytes)? && bcf::io::Reader::from(bytes.as_slice()).read_record(record)? > 0;
+                there.then_some(Record::Bcf(record))
+            }
             Self::Bed(bed) => bed.next(number)?.map(Record::Bed),
         })
     }
+}
+
+/// Reads a BCF record's bytes, its two lengths before it. `false` at the end. noodles 0.94 makes room for whatever a record says of its length, up to
+/// 8 GiB, before a byte of it is there.
+fn whole_record(input: &mut dyn Read, bytes: &mut Vec<u8>) -> std::io::Result<bool> {
+    bytes.clear();
+    (&mut *input).take(8).read_to_end(bytes)?;
+    let cut = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+    let (lengths, _) = bytes.as_chunks::<4>();
+    let length = match lengths {
+        [] if bytes.is_empty() => return Ok(false),
+        [site, samples] => u64::from(u32::from_le_bytes(*site)).saturating_add(u32::from_le_bytes(*samples).into()),
+        _ => return Err(cut()),
+    };
+    let read = input.take(length).read_to_end(bytes)?;
+    if read as u64 == length { Ok(true) } else { Err(cut()) }
 }
 
 /// The two lines of a VCF header that say something of use here: the version and the samples. noodles 0.96 refuses headers that the

@@ -135,7 +135,7 @@ fn lay(people: u32, variants: u32, say: bool) -> Laid {
 
 fn opened(home: &str) -> Dataset {
     let home = Home::open(Path::new(home), None).unwrap();
-    Dataset::open(&home.folder("data").unwrap(), &"cohort".parse().unwrap(), &home.store_key()).unwrap()
+    Dataset::open(&home.data().unwrap(), &"cohort".parse().unwrap(), &home.store_key()).unwrap()
 }
 
 fn guests(folder: &Path) -> Guests {

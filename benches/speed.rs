@@ -24,7 +24,7 @@ use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::{Bound, Partitioning, Round, RoundRequest, Statistic};
 use vestibule_protocol::scores::Source;
 use vestibule_runtime::component::CodeFolder;
-use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
+use vestibule_runtime::dataset::{DataFolder, Dataset, StoreKey, ingest};
 use vestibule_runtime::guests::Guests;
 use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::round;
@@ -119,7 +119,7 @@ impl Data {
             "name = \"c\"\napproximate_size = 2504\ndictionary = \"dictionary.toml\"\nbudget = {{ epsilon = 1.0, delta = 1e-6 }}\n\
              [variants]\nfiles = [\"{name}\"]\nbuild = \"GRCh37\"\ncatalogue = [\"c.tsv\"]\n"
         );
-        let source = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
+        let source = DataFolder::from(Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap());
         let key = StoreKey::from_bytes([1; 32]);
         let importers = world::importers();
         let mut people = 0;

@@ -10,7 +10,10 @@
 //! data/NAME/VERSION/seal       HMAC of info.json, our key     data/NAME/VERSION/report             encrypted: for the site's eyes
 //! data/NAME/withdrawn          encrypted: who is left out
 //! ```
+//!
+//! Rows may lie in a bucket instead; `data/NAME/VERSION/people.object` then says in which object. All else stays in the folder, since it decides what serves.
 
+mod bucket;
 mod import;
 mod ingest;
 mod pack;
@@ -19,6 +22,7 @@ mod store;
 mod tiles;
 mod withdrawal;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
@@ -29,6 +33,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::shape;
 
+pub use bucket::{Bucket, StorageError, StorageSettings};
 pub use import::{Importers, import};
 pub(crate) use ingest::MEAN_ROWS;
 pub use ingest::{IngestError, Progress, ingest};
@@ -39,6 +44,39 @@ pub use vestibule_importer::{Conditions, Config, ConfigError, Crypt4ghKey, Inges
 pub(crate) use vestibule_importer::{modifiers, permission};
 pub use vestibule_protocol::shape::ShapeError;
 pub use withdrawal::{Withdrawal, readmit, withdraw};
+
+/// Where a site's datasets lie: a folder, and a bucket for their rows if the site says so.
+#[derive(Debug)]
+pub struct DataFolder {
+    dir: Dir,
+    bucket: Option<Arc<Bucket>>,
+}
+
+impl DataFolder {
+    /// New rows go to the bucket, if there is one.
+    #[must_use]
+    pub const fn new(dir: Dir, bucket: Option<Arc<Bucket>>) -> Self {
+        Self { dir, bucket }
+    }
+
+    const fn bucket(&self) -> Option<&Arc<Bucket>> {
+        self.bucket.as_ref()
+    }
+}
+
+impl From<Dir> for DataFolder {
+    fn from(dir: Dir) -> Self {
+        Self::new(dir, None)
+    }
+}
+
+impl Deref for DataFolder {
+    type Target = Dir;
+
+    fn deref(&self) -> &Dir {
+        &self.dir
+    }
+}
 
 /// A dataset's public description. Holds nothing that was counted.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,6 +129,14 @@ pub enum DatasetError {
         /// What is wrong.
         why: String,
     },
+    /// The bucket that its rows lie in.
+    #[error("dataset `{name}`: {source}")]
+    Storage {
+        /// The dataset.
+        name: Name,
+        /// What went wrong.
+        source: StorageError,
+    },
     /// The folder.
     #[error("the data folder: {0}")]
     Io(#[from] std::io::Error),
@@ -104,6 +150,7 @@ impl DatasetError {
             Self::Unknown(_) => "dataset-unknown",
             Self::WrongKey(_) => "dataset-wrong-key",
             Self::Damaged { .. } => "dataset-damaged",
+            Self::Storage { source, .. } => source.code(),
             Self::Io(_) => "dataset-io",
         }
     }
@@ -223,19 +270,19 @@ impl Dataset {
     ///
     /// # Errors
     /// There is none, the key is another, or a file is damaged.
-    pub fn open(data: &Dir, name: &Name, key: &StoreKey) -> Result<Self, DatasetError> {
+    pub fn open(data: &DataFolder, name: &Name, key: &StoreKey) -> Result<Self, DatasetError> {
         let (dir, version) = current(data, name)?.ok_or_else(|| DatasetError::Unknown(name.clone()))?;
         if !key.sealed(&version, &dir.read("info.json")?, &dir.read("seal")?) {
             return Err(DatasetError::WrongKey(name.clone()));
         }
         let (info, _) = read_info(&dir, name)?;
-        let file = dir.open(store::FILE)?.into_std();
-        let damaged = |why: String| DatasetError::Damaged { name: name.clone(), file: store::FILE.to_owned(), why };
         let folder = data.open_dir(name.as_str())?;
         let withdrawn = withdrawal::Withdrawn::read(&folder, name, key)?;
         // Without somebody it is another dataset: what was released of it before is no answer.
         let shown = if withdrawn.is_empty() { version.clone() } else { format!("{version}-{}", withdrawn.name()) };
-        let store = store::Store::open(file, &key.version(&version), withdrawn).map_err(damaged)?;
+        let failed = |error| unread(name, error);
+        let source = store::Source::of(data, &dir).map_err(failed)?;
+        let store = store::Store::open(source, &key.version(&version), withdrawn).map_err(failed)?;
         Ok(Self { info, version: shown, store })
     }
 
@@ -249,6 +296,21 @@ impl Dataset {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Where its rows lie.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.store.place()
+    }
+
+    /// Where the rows of a dataset lie, which needs no key. `None` where there is no such dataset.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn place_of(data: &Dir, name: &Name) -> Result<Option<String>, DatasetError> {
+        let Some((dir, _)) = current(data, name)? else { return Ok(None) };
+        Ok(Some(store::place_of(&dir)?))
     }
 
     /// What a plan asks for, found.
@@ -282,16 +344,32 @@ impl Dataset {
         self.store.rows_before(group)
     }
 
+    /// Has all that is selected where reading it asks no bucket: whoever sees a bucket's requests would see how long guests took in between.
+    ///
+    /// # Errors
+    /// The bucket.
+    pub fn fetch(&self, selection: &Selection) -> Result<(), DatasetError> {
+        self.store.fetch(selection).map_err(|error| self.unread(error))
+    }
+
     /// Reads what is selected of one row group.
     ///
     /// # Errors
     /// The file is damaged.
     pub fn read(&self, selection: &Selection, group: usize) -> Result<RowGroup, DatasetError> {
-        self.store.read(selection, group).map_err(|why| self.damaged(why))
+        self.store.read(selection, group).map_err(|error| self.unread(error))
     }
 
-    fn damaged(&self, why: String) -> DatasetError {
-        DatasetError::Damaged { name: self.info.name.clone(), file: store::FILE.to_owned(), why }
+    fn unread(&self, error: store::ReadError) -> DatasetError {
+        unread(&self.info.name, error)
+    }
+}
+
+fn unread(name: &Name, error: store::ReadError) -> DatasetError {
+    let name = name.clone();
+    match error {
+        store::ReadError::Damaged(why) => DatasetError::Damaged { name, file: store::FILE.to_owned(), why },
+        store::ReadError::Storage(source) => DatasetError::Storage { name, source },
     }
 }
 

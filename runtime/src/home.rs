@@ -23,6 +23,7 @@ mod rotation;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
@@ -36,7 +37,7 @@ use vestibule_protocol::trust::{Trust, TrustError};
 use zeroize::Zeroizing;
 
 use crate::charter::{Accepted, Terms};
-use crate::dataset::StoreKey;
+use crate::dataset::{Bucket, DataFolder, StorageError, StorageSettings, StoreKey};
 use crate::delay::Costs;
 use crate::ledger::{Ledger, LedgerError, Seal};
 use crate::policy::signed::PolicyError;
@@ -75,6 +76,9 @@ pub struct Settings {
     pub keep_components_days: u32,
     /// The slowest that this machine runs guests: delays of releases follow from it.
     pub slowest: Costs,
+    /// Where the rows of datasets are kept, if not in the folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageSettings>,
 }
 
 impl Default for Settings {
@@ -93,6 +97,7 @@ impl Default for Settings {
             keep_releases_days: 365,
             keep_components_days: 365,
             slowest: Costs::default(),
+            storage: None,
         }
     }
 }
@@ -118,6 +123,11 @@ fuel_ns = 30.0                         # a unit of fuel
 mib_us = 1000.0                        # a MiB of memory that is touched for the first time
 row_us = 1000.0                        # reading one individual, and a fresh instance
 entry_ns = 50.0                        # a value, a dosage, an entry of the sums
+# [storage]                            # rows of datasets in S3-compatible storage, instead of here (docs/DATASETS.md)
+# url = \"s3://bucket/prefix\"
+# endpoint = \"https://host:port\"      # if it is not AWS
+# region = \"eu-central-1\"
+# credentials = \"keys/storage.toml\"   # access_key_id and secret_access_key; left out: the machine's own role
 ";
 
 /// Whom a site dials, from its invitation.
@@ -148,6 +158,7 @@ pub struct Home {
     witness_key: SecretKey,
     /// Keys that are to take the place of these.
     next: Vec<(Purpose, SecretKey)>,
+    bucket: OnceLock<Arc<Bucket>>,
 }
 
 /// A folder that cannot be used.
@@ -215,6 +226,9 @@ pub enum HomeError {
         "the log says that policy {0} holds, and the folder `policies` has another in its place: put back the one that the officers signed"
     )]
     PolicyDiffers(Digest),
+    /// Where rows are kept.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// No such charter.
     #[error("no charter {0} is accepted here")]
     Unknown(Digest),
@@ -241,6 +255,7 @@ impl HomeError {
             Self::Charter(error) => error.code(),
             Self::Policy(error) => error.code(),
             Self::PolicyDiffers(_) => "policy-differs",
+            Self::Storage(error) => error.code(),
             Self::Unknown(_) => "charter-unknown",
             Self::Ledger(error) => error.code(),
         }
@@ -317,7 +332,17 @@ impl Home {
             (keys.key("link.pem", passphrase)?, keys.key("log.pem", passphrase)?, keys.key("witness.pem", passphrase)?);
         let data_key = data_key(&folder, &keys, passphrase)?;
         let next = rotation::next(&keys, passphrase)?;
-        Ok(Self { path: path.to_owned(), link_key, data_key, log_key, witness_key, next, settings, dir })
+        Ok(Self {
+            path: path.to_owned(),
+            link_key,
+            data_key,
+            log_key,
+            witness_key,
+            next,
+            settings,
+            dir,
+            bucket: OnceLock::new(),
+        })
     }
 
     /// Takes the folder for one daemon, until the returned file is dropped.
@@ -397,6 +422,24 @@ impl Home {
     /// It cannot be opened.
     pub fn folder(&self, name: &str) -> Result<Dir, HomeError> {
         self.dir.open_dir(name).map_err(|source| HomeError::Io { path: self.path.join(name), source })
+    }
+
+    /// Where the datasets lie.
+    ///
+    /// # Errors
+    /// The folder cannot be opened, or `[storage]` cannot be used.
+    pub fn data(&self) -> Result<DataFolder, HomeError> {
+        let dir = self.folder("data")?;
+        let Some(settings) = &self.settings.storage else { return Ok(dir.into()) };
+        let bucket = match self.bucket.get() {
+            Some(bucket) => Arc::clone(bucket),
+            None => {
+                let bucket = Arc::new(Bucket::new(settings, &self.path)?);
+                // Another thread may have been first.
+                Arc::clone(self.bucket.get_or_init(|| bucket))
+            }
+        };
+        Ok(DataFolder::new(dir, Some(bucket)))
     }
 
     /// The trust bundle that is believed, if one came yet.

@@ -11,7 +11,7 @@ use vestibule_protocol::round::Partitioning;
 use vestibule_sandbox::{Contributions, Detail, Failure, Given, Individual, Runner, Value as GuestValue};
 use vestibule_worker::Each;
 
-use crate::dataset::{Dataset, RowGroup, Selection, Value};
+use crate::dataset::{Dataset, DatasetError, RowGroup, Selection, Value};
 use crate::partitions::{Blocks, Partitions};
 use crate::reduce::Sums;
 
@@ -183,7 +183,7 @@ impl Work for Everybody<'_> {
         stopped: &dyn Fn() -> bool,
         adding: &mut Adding<'_>,
     ) -> Result<(), RoundFailure> {
-        let rows = self.dataset.read(self.selection, piece).map_err(|_| RoundFailure::Dataset)?;
+        let rows = self.dataset.read(self.selection, piece).map_err(unread)?;
         let first = self.dataset.rows_before(piece);
         for index in 0..rows.len() {
             if stopped() {
@@ -222,7 +222,7 @@ impl Work for InBlocks<'_> {
         let run = self.blocks.run(u32::try_from(piece).map_err(|_| RoundFailure::Host)?);
         let (mut open, mut individuals) = (run.start, 0);
         for (group, _) in self.parts.iter().enumerate().filter(|(_, part)| self.blocks.touch(&run, **part)) {
-            let rows = self.dataset.read(&self.selection, group).map_err(|_| RoundFailure::Dataset)?;
+            let rows = self.dataset.read(&self.selection, group).map_err(unread)?;
             for index in 0..rows.len() {
                 let block = self.blocks.at(rows.place(index));
                 if !run.contains(&block) {
@@ -248,6 +248,28 @@ impl Work for InBlocks<'_> {
     }
 }
 
+/// For the site's own log. What it says is of files and buckets, and nothing of what is in them.
+fn unread(error: DatasetError) -> RoundFailure {
+    tracing::error!(code = error.code(), %error, "the dataset could not be read");
+    RoundFailure::Dataset
+}
+
+/// What is read of a row for these partitions.
+fn read(selection: &Selection, partitions: Partitions) -> Selection {
+    match partitions.kind() {
+        Partitioning::Each => selection.clone(),
+        Partitioning::Blocks(_) => selection.clone().with_places(),
+    }
+}
+
+/// Fetches what a round will read, if it lies elsewhere: before its first guest starts, and best before it is charged.
+///
+/// # Errors
+/// It does not come.
+pub(crate) fn fetch(dataset: &Dataset, selection: &Selection, partitions: Partitions) -> Result<(), DatasetError> {
+    dataset.fetch(&read(selection, partitions))
+}
+
 /// Runs a round over a whole dataset, one thread for each crew.
 ///
 /// # Errors
@@ -259,11 +281,12 @@ pub fn run(
     crews: Vec<Box<dyn Crew + '_>>,
     calibrated: &[Calibrated],
 ) -> Result<Sums, RoundFailure> {
+    fetch(dataset, selection, partitions).map_err(unread)?;
     match partitions.kind() {
         Partitioning::Each => over(&Everybody { dataset, selection }, crews, calibrated, selection.variants()),
         Partitioning::Blocks(count) => {
             let (parts, of) = dataset.parts();
-            let selection = selection.clone().with_places();
+            let selection = read(selection, partitions);
             let blocks = Blocks::new(count, of);
             over(&InBlocks { dataset, selection, blocks, parts, most: partitions.most() }, crews, calibrated, 0)
         }

@@ -401,7 +401,7 @@ impl Site {
             let why = format!("the plan reads catalogue `{}`, which the manifest does not name", slice.catalogue);
             return Err(("catalogue-not-named", why).into());
         }
-        let data = self.home.folder("data").map_err(|error| own("data", &error))?;
+        let data = self.home.data().map_err(|error| own("data", &error))?;
         let key = self.home.store_key();
         let dataset = Dataset::open(&data, &manifest.dataset, &key).map_err(|error| own("dataset", &error))?;
         let selection = dataset.select(&plan.columns, &plan.variants).map_err(|error| Refused::from((error.code(), error)))?;
@@ -436,6 +436,8 @@ impl Site {
             error @ LedgerError::OtherPopulation { .. } => own("ledger", &error),
             error => (error.code(), error).into(),
         };
+        // What does not come costs nothing.
+        round::fetch(&dataset, &selection, partitions).map_err(|error| own("dataset", &error))?;
         let admitted = admitted.reading(&plan.columns).holding(self.again(&judged, dataset.info(), &calibrated));
         match self.ledger.charge(admitted, &purse, since).map_err(ledger)? {
             Admission::Run(charged) => Ok(Outcome::Run(Box::new(Ready {

@@ -3,6 +3,7 @@
 //! | module | what it shows |
 //! |---|---|
 //! | `jobs` | two sites answer a job; refusals say why |
+//! | `bucket` | rows that lie in an S3 server: the same jobs; what is wrong with it is told to the site alone |
 //! | `components` | a component with imports is refused everywhere; compiled code is trusted only with our seal |
 //! | `crashes` | killed daemons lose no job, charge no round twice, send no second release |
 //! | `attack` | every attack is held off, and succeeds where a defect is planted |
@@ -30,6 +31,7 @@
 
 mod attack;
 mod backup;
+mod bucket;
 mod canary;
 mod commands;
 mod components;

@@ -8,7 +8,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::job::{Budget, Limits, Noise};
-use vestibule_runtime::dataset::{Dataset, StoreKey, ingest};
+use vestibule_runtime::dataset::{DataFolder, Dataset, StoreKey, ingest};
 use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::{round, trial};
 use vestibule_sandbox::{Sandbox, Settings, Shape, Step};
@@ -67,7 +67,7 @@ fn eighteen_countries_add_up_to_the_reference_and_the_noise_is_what_was_promised
     std::fs::copy(data.join("1kg.odd-chroms.grch37.bcf"), temp.path().join("all.bcf")).unwrap();
     std::fs::write(temp.path().join("all.tsv"), &catalogue).unwrap();
     std::fs::write(temp.path().join("dictionary.toml"), "name = \"d\"\n[[column]]\nname = \"x\"\ntype = \"flag\"\n").unwrap();
-    let source = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
+    let source = DataFolder::from(Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap());
     let sandbox = Sandbox::new(Settings::default()).unwrap();
     let analysis = sandbox.load(&std::fs::read(component("allele-frequency")).unwrap()).unwrap();
     let slices: Vec<_> =

@@ -13,7 +13,7 @@ use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::{Partitioning, Round};
 use vestibule_runtime::component::CodeFolder;
-use vestibule_runtime::dataset::{Dataset, Importers, StoreKey, ingest};
+use vestibule_runtime::dataset::{DataFolder, Dataset, Importers, StoreKey, ingest};
 use vestibule_runtime::guests::Guests;
 use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::trial;
@@ -69,7 +69,7 @@ pub(crate) struct Seen {
 
 pub(crate) struct Lab {
     temp: tempfile::TempDir,
-    dir: Dir,
+    dir: DataFolder,
     datasets: Cell<u32>,
     pub(crate) component: Vec<u8>,
     pub(crate) analysis: Analysis,
@@ -111,7 +111,7 @@ impl Lab {
         let component = std::fs::read(&wasm)?;
         std::fs::write(temp.path().join("dictionary.toml"), DICTIONARY)?;
         std::fs::create_dir(temp.path().join("code"))?;
-        let dir = Dir::open_ambient_dir(temp.path(), ambient_authority())?;
+        let dir = DataFolder::from(Dir::open_ambient_dir(temp.path(), ambient_authority())?);
         let analysis = compiled::sandbox(false)?.load(&component)?;
         let naked = Naked::new(&component)?;
         Ok(Self { temp, dir, datasets: Cell::new(0), component, analysis, naked, defect, stale: RefCell::default() })

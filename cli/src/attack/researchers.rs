@@ -11,7 +11,7 @@ use cap_std::fs::Dir;
 use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::Plan;
-use vestibule_runtime::dataset::{Dataset, Importers, StoreKey, ingest};
+use vestibule_runtime::dataset::{DataFolder, Dataset, Importers, StoreKey, ingest};
 use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::trial;
 use vestibule_sandbox::{Shape, Step};
@@ -229,7 +229,7 @@ impl Study {
         let mut coins = vec![0_u8; rows.len()];
         getrandom::fill(&mut coins).map_err(|error| anyhow::anyhow!("randomness: {error}"))?;
         let recipe = std::fs::read_to_string(data.join("DATASET.toml"))?;
-        let dir = Dir::open_ambient_dir(&source, ambient_authority())?;
+        let dir = DataFolder::from(Dir::open_ambient_dir(&source, ambient_authority())?);
         let half = |name: &str, wanted: u8| -> Result<Dataset> {
             let chosen: Vec<&str> =
                 rows.iter().zip(&coins).filter(|(_, coin)| **coin % 2 == wanted).map(|(row, _)| *row).collect();

@@ -15,7 +15,7 @@ use vestibule_protocol::dictionary::Dictionary;
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::Plan;
 use vestibule_protocol::shape;
-use vestibule_runtime::dataset::{Config, Dataset, Importers, StoreKey, ingest};
+use vestibule_runtime::dataset::{Config, DataFolder, Dataset, Importers, StoreKey, ingest};
 use vestibule_runtime::trial::{self, Trial};
 use vestibule_sandbox::{Inspection, Sandbox, Shape};
 
@@ -256,7 +256,7 @@ fn try_out(file: &Path, params: &str, recipe: &Path, amount: &Amount) -> Result<
     };
     let name = Config::parse(&recipe_text).map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?.name;
     let temp = tempfile::tempdir()?;
-    let data = open(temp.path())?;
+    let data = DataFolder::from(open(temp.path())?);
     let key = StoreKey::from_bytes(crate::files::random()?);
     let report = ingest(&open(folder)?, &recipe_text, (&data, &key), &Importers::this_program(), &mut |_| {});
     let report = report.map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?;

@@ -437,7 +437,7 @@ fn take_in(site: &Home, recipe: &Path, json: bool) -> Result<()> {
     let folder = recipe.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let source = Dir::open_ambient_dir(folder, ambient_authority())
         .map_err(|error| Failure::input("file-unreadable", format!("{}: {error}", folder.display())))?;
-    let data = site.folder("data").map_err(home)?;
+    let data = site.data().map_err(home)?;
     let style = ProgressStyle::with_template("{msg:40} {bar:30} {bytes}/{total_bytes} {eta}")?;
     let bar = ProgressBar::new(0).with_style(style);
     let mut progress = |progress: dataset::Progress| {
@@ -465,7 +465,7 @@ fn withdraw(site: &Home, name: &Name, mut ids: Vec<String>, file: Option<&Path>,
     if let Some(file) = file {
         ids.extend(read(file)?.lines().map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned));
     }
-    let (data, key) = (site.folder("data").map_err(home)?, site.store_key());
+    let (data, key) = (site.data().map_err(home)?, site.store_key());
     let failed = |error: dataset::IngestError| coded(error.code(), error);
     if undo {
         let found = dataset::readmit(&data, name, &ids, &key).map_err(failed)?;
@@ -483,29 +483,31 @@ fn withdraw(site: &Home, name: &Name, mut ids: Vec<String>, file: Option<&Path>,
 }
 
 fn datasets(site: &Home, json: bool) -> Result<()> {
-    let data = site.folder("data").map_err(home)?;
+    let data = site.data().map_err(home)?;
     let failed = |error: dataset::DatasetError| coded(error.code(), error);
     let mut found = Vec::new();
     for name in dataset::list(&data).map_err(failed)? {
         found.extend(Dataset::info_of(&data, &name).map_err(failed)?);
     }
-    let documents = found.iter().map(|info| {
+    let places = found.iter().map(|info| Dataset::place_of(&data, &info.name).map(Option::unwrap_or_default));
+    let places = places.collect::<Result<Vec<String>, _>>().map_err(failed)?;
+    let documents = found.iter().zip(&places).map(|(info, place)| {
         let catalogues = info.catalogues.iter().map(|catalogue| {
             json!({ "name": catalogue.name, "digest": catalogue.digest, "build": catalogue.build, "variants": catalogue.variants.len() })
         });
         json!({ "name": info.name, "about": info.about, "approximate_size": info.approximate_size, "dictionary": info.dictionary.digest,
-            "columns": info.dictionary.columns, "catalogues": catalogues.collect::<Vec<_>>(), "duo": info.duo, "conditions": info.conditions, "budget": info.budget })
+            "columns": info.dictionary.columns, "catalogues": catalogues.collect::<Vec<_>>(), "duo": info.duo, "conditions": info.conditions, "budget": info.budget, "rows": place })
     });
     let document = json!(documents.collect::<Vec<_>>());
-    let rows = found.iter().map(|info| {
+    let rows = found.iter().zip(places).map(|(info, place)| {
         let catalogues: Vec<String> = info
             .catalogues
             .iter()
             .map(|catalogue| format!("{} ({} variants)", catalogue.name, catalogue.variants.len()))
             .collect();
-        vec![info.name.to_string(), info.about.clone(), info.dictionary.columns.len().to_string(), catalogues.join(", ")]
+        vec![info.name.to_string(), info.about.clone(), info.dictionary.columns.len().to_string(), catalogues.join(", "), place]
     });
-    print(json, &document, &show::grid(&["dataset", "about", "columns", "catalogues"], rows));
+    print(json, &document, &show::grid(&["dataset", "about", "columns", "catalogues", "rows"], rows));
     Ok(())
 }
 

@@ -25,9 +25,10 @@ use vestibule_worker::WorkerError;
 use self::journal::Journal;
 use self::rows::Making;
 use self::sources::Sources;
+use super::bucket::StorageError;
 use super::import::Importers;
 use super::withdrawal::{self, Withdrawn};
-use super::{CURRENT, DatasetError, StoreKey, current, read_info};
+use super::{CURRENT, DataFolder, DatasetError, StoreKey, current, read_info, store};
 
 /// How far an ingest is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +94,9 @@ pub enum IngestError {
         /// How it ended.
         why: String,
     },
+    /// The bucket for its rows.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// The data folder.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -109,6 +113,7 @@ impl IngestError {
             Self::Size { .. } => "size-differs",
             Self::DiskFull => "disk-full",
             Self::Io { .. } => "ingest-io",
+            Self::Storage(error) => error.code(),
             Self::Start(error) => error.code(),
             Self::Walls(_) => "site-walls",
             Self::Importer { .. } => "importer-lost",
@@ -117,6 +122,9 @@ impl IngestError {
     }
 
     pub(super) fn io(what: &str, error: &std::io::Error) -> Self {
+        if let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<StorageError>()) {
+            return error.clone().into();
+        }
         match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull,
             _ => Self::Io { what: what.to_owned(), why: error.to_string() },
@@ -146,7 +154,7 @@ impl Default for Tuning {
 pub fn ingest(
     source: &Dir,
     config_text: &str,
-    (data, key): (&Dir, &StoreKey),
+    (data, key): (&DataFolder, &StoreKey),
     importers: &Importers,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<IngestReport, IngestError> {
@@ -156,7 +164,7 @@ pub fn ingest(
 pub(super) fn ingest_tuned(
     source: &Dir,
     config_text: &str,
-    (data, key): (&Dir, &StoreKey),
+    (data, key): (&DataFolder, &StoreKey),
     importers: &Importers,
     progress: &mut dyn FnMut(Progress),
     tuning: Tuning,
@@ -183,13 +191,14 @@ pub(super) fn ingest_tuned(
     let people = format!("{inputs}.{}", withdrawn.name());
     let begun = begun(&folder, serving.as_deref(), &people, key)?;
     let keep: Vec<&str> = serving.as_deref().into_iter().chain(begun.as_ref().map(|(version, _)| version.as_str())).collect();
-    clean(&folder, &keep)?;
+    clean(data, &folder, &keep)?;
     let (version, journal) = match begun {
         Some((version, journal)) => (version, Some(journal)),
         None => (fresh(&folder)?, None),
     };
     let dir = folder.open_dir(&version).map_err(|error| IngestError::io(&version, &error))?;
     let making = Making {
+        data,
         importers,
         source,
         config: &config,
@@ -207,13 +216,13 @@ pub(super) fn ingest_tuned(
         Ok(report) => report,
         Err(error) => {
             // What was begun is of no use; if it cannot be removed now, the next ingest does.
-            let _ = folder.remove_dir_all(&version);
+            let _ = remove(data, &folder, &version);
             return Err(error);
         }
     };
     crate::home::replace(&folder, CURRENT, version.as_bytes()).map_err(|error| IngestError::io(CURRENT, &error))?;
     withdrawal::fresh(&folder).and_then(|()| sync(&folder)).map_err(|error| IngestError::io(CURRENT, &error))?;
-    clean(&folder, &[&version])?;
+    clean(data, &folder, &[&version])?;
     Ok(report)
 }
 
@@ -264,12 +273,18 @@ fn versions(folder: &Dir) -> Result<Vec<String>, IngestError> {
 }
 
 /// Removes every version but those.
-pub(super) fn clean(folder: &Dir, keep: &[&str]) -> Result<(), IngestError> {
+pub(super) fn clean(data: &DataFolder, folder: &Dir, keep: &[&str]) -> Result<(), IngestError> {
     for version in versions(folder)?.iter().filter(|version| !keep.contains(&version.as_str())) {
-        // A round may still read it: an open file outlives its name.
-        folder.remove_dir_all(version).map_err(|error| IngestError::io(version, &error))?;
+        // A round may still read it: an open file outlives its name, and of an object it has fetched all that it reads.
+        remove(data, folder, version)?;
     }
     Ok(())
+}
+
+/// Removes a version, and first of all the object that holds its rows.
+fn remove(data: &DataFolder, folder: &Dir, version: &str) -> Result<(), IngestError> {
+    let gone = || store::forget(data, &folder.open_dir(version)?).and_then(|()| folder.remove_dir_all(version));
+    gone().map_err(|error| IngestError::io(version, &error))
 }
 
 pub(super) fn sync(dir: &Dir) -> std::io::Result<()> {

@@ -13,28 +13,58 @@ mod layout;
 mod row_group;
 mod sealed;
 mod selection;
+mod sink;
 mod source;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use self::row_group::Packed;
 pub use self::row_group::RowGroup;
 pub use self::selection::Selection;
+pub(super) use self::sink::{Sink, forget};
+pub(super) use self::source::{Source, place_of};
 pub(super) use self::writer::RowWriter;
 
+use self::cells::Cell;
 use self::layout::{Chunk, Directory, Layout, PLACES};
 use self::sealed::{Cipher, END, HEADER, Piece, TAG};
-use self::source::Source;
+use super::bucket::StorageError;
 use super::pack::{BLOCK_BYTES, BLOCK_VARIANTS};
 use super::withdrawal::Withdrawn;
 
 pub(super) const FILE: &str = "people.rows";
 /// The most individuals of a row group: the unit of parallel work. 1,024 individuals x 100 blocks are 100 MB, which a thread can hold.
 pub(crate) const GROUP_ROWS: usize = 1_024;
+
+/// A file whose columns are not those of the description beside it.
+const OTHER_COLUMNS: &str = "it has not the columns that its description says";
+
+/// Why rows were not read. Nothing of it follows from what is in them.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum ReadError {
+    /// The bytes are not what the key sealed.
+    #[error("{0}")]
+    Damaged(String),
+    /// They did not come.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<String> for ReadError {
+    fn from(why: String) -> Self {
+        Self::Damaged(why)
+    }
+}
+
+impl From<&str> for ReadError {
+    fn from(why: &str) -> Self {
+        Self::Damaged(why.to_owned())
+    }
+}
 
 /// Blocks that a catalogue of that many variants takes.
 pub(super) const fn blocks(variants: usize) -> usize {
@@ -57,8 +87,7 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     /// Rows of those who are withdrawn are not read.
-    pub(super) fn open(file: File, key: &[u8], withdrawn: Withdrawn) -> Result<Self, String> {
-        let source = Source::of_file(file)?;
+    pub(super) fn open(source: Source, key: &[u8], withdrawn: Withdrawn) -> Result<Self, ReadError> {
         let short = || "it is cut short".to_owned();
         let end = source.length().checked_sub(END as u64).ok_or_else(short)?;
         let [header, length] =
@@ -71,6 +100,11 @@ impl Store {
         cipher.open(Piece::Directory, &mut directory)?;
         let layout: Layout = postcard::from_bytes(&directory).map_err(|error| format!("its directory: {error}"))?;
         Ok(Self { source, cipher, directory: Directory::new(layout, start)?, withdrawn })
+    }
+
+    /// Where the file lies.
+    pub(super) fn place(&self) -> String {
+        self.source.place()
     }
 
     /// Bytes of the file that were read, its directory's among them.
@@ -90,7 +124,7 @@ impl Store {
 
     /// Where each chunk lies.
     #[cfg(test)]
-    pub(super) fn chunk_ranges(&self) -> Vec<std::ops::Range<u64>> {
+    pub(super) fn chunk_ranges(&self) -> Vec<Range<u64>> {
         let columns = 0..self.directory.layout().columns();
         let groups = 0..self.row_groups();
         groups.flat_map(|group| columns.clone().map(move |column| self.directory.chunk(group, column).unwrap().bytes)).collect()
@@ -102,38 +136,61 @@ impl Store {
     }
 
     /// Opened chunks, each of the length that is expected.
-    fn chunks(&self, wanted: &[(Chunk, usize)]) -> Result<Vec<Vec<u8>>, String> {
-        let ranges: Vec<_> = wanted.iter().map(|(chunk, _)| chunk.bytes.clone()).collect();
-        let mut found = self.source.read(&ranges)?;
+    fn chunks(&self, wanted: &[(Chunk, usize)]) -> Result<Vec<Vec<u8>>, ReadError> {
+        let mut found = self.source.read(&ranges(wanted))?;
         for (bytes, (chunk, length)) in found.iter_mut().zip(wanted) {
             self.cipher.open(Piece::Chunk(chunk.number), bytes)?;
             if bytes.len() != *length {
-                return Err("a chunk does not hold what the directory says".to_owned());
+                return Err("a chunk does not hold what the directory says".into());
             }
         }
         Ok(found)
     }
 
+    /// The chunks of these columns of a row group; for each column, how long it is for so many rows.
+    fn wanted(&self, columns: &BTreeMap<usize, Width>, group: usize) -> Option<Vec<(Chunk, usize)>> {
+        let rows = self.directory.group(group)?.rows as usize;
+        columns.iter().map(|(column, width)| Some((self.directory.chunk(group, *column)?, width.of(rows)))).collect()
+    }
+
+    /// The columns that a selection takes, each once, though two stretches may lie in one block.
+    fn columns(&self, selection: &Selection) -> Option<BTreeMap<usize, Width>> {
+        let layout = self.directory.layout();
+        let mut columns = BTreeMap::new();
+        columns.extend(self.by_place(selection).then_some((PLACES, Width::Bytes(8))));
+        for column in &selection.columns {
+            let (column, cell) = layout.cell(*column)?;
+            columns.insert(column, Width::Cell(cell));
+        }
+        for stretch in &selection.stretches {
+            columns.insert(layout.block(stretch.catalogue, stretch.block)?, Width::Bytes(BLOCK_BYTES));
+        }
+        Some(columns)
+    }
+
+    fn by_place(&self, selection: &Selection) -> bool {
+        selection.places || !self.withdrawn.is_empty()
+    }
+
+    /// Has all that is selected where no bucket need be asked for it.
+    pub(super) fn fetch(&self, selection: &Selection) -> Result<(), ReadError> {
+        let columns = self.columns(selection).ok_or(OTHER_COLUMNS)?;
+        let groups = 0..self.row_groups();
+        self.source.fetch(groups.filter_map(|group| self.wanted(&columns, group)).map(|wanted| ranges(&wanted)))
+    }
+
     /// Reads what is selected of a row group.
-    pub(super) fn read(&self, selection: &Selection, group: usize) -> Result<RowGroup, String> {
+    pub(super) fn read(&self, selection: &Selection, group: usize) -> Result<RowGroup, ReadError> {
         let layout = self.directory.layout();
         let rows = self.directory.group(group).ok_or("there is no such row group")?.rows as usize;
-        // Each column once, though two stretches may lie in one block.
-        let mut wanted = BTreeMap::new();
-        let by_place = selection.places || !self.withdrawn.is_empty();
-        if by_place {
-            wanted.insert(PLACES, rows.saturating_mul(8));
-        }
+        let by_place = self.by_place(selection);
         let cells: Option<Vec<_>> = selection.columns.iter().map(|column| layout.cell(*column)).collect();
         let blocks: Option<Vec<_>> =
             selection.stretches.iter().map(|stretch| layout.block(stretch.catalogue, stretch.block)).collect();
-        let (cells, blocks) = cells.zip(blocks).ok_or("it has not the columns that its description says")?;
-        wanted.extend(cells.iter().map(|(column, cell)| (*column, cell.length(rows))));
-        wanted.extend(blocks.iter().map(|column| (*column, rows.saturating_mul(BLOCK_BYTES))));
-        let chunk = |(&column, &length): (&usize, &usize)| Some((self.directory.chunk(group, column)?, length));
-        let chunks: Option<Vec<_>> = wanted.iter().map(chunk).collect();
-        let chunks = self.chunks(&chunks.ok_or("there is no such row group")?)?;
-        let mut chunks: BTreeMap<usize, Vec<u8>> = wanted.into_keys().zip(chunks).collect();
+        let ((cells, blocks), columns) = cells.zip(blocks).zip(self.columns(selection)).ok_or(OTHER_COLUMNS)?;
+        let wanted = self.wanted(&columns, group).ok_or("there is no such row group")?;
+        let chunks = self.chunks(&wanted)?;
+        let mut chunks: BTreeMap<usize, Vec<u8>> = columns.keys().copied().zip(chunks).collect();
         let places = by_place.then(|| places(chunks.get(&PLACES).map(Vec::as_slice).unwrap_or_default()));
         let stays = places.as_deref().and_then(|places| self.stays(places));
         let mut found = RowGroup { rows, places, columns: vec![], stretches: vec![], shown: selection.shown };
@@ -165,10 +222,11 @@ impl Store {
     }
 
     /// How many rows of withdrawn individuals the file still has.
-    pub(super) fn withdrawn_rows(&self) -> Result<u64, String> {
+    pub(super) fn withdrawn_rows(&self) -> Result<u64, ReadError> {
         if self.withdrawn.is_empty() {
             return Ok(0);
         }
+        self.fetch(&Selection::of_places())?;
         let mut there = 0_usize;
         for group in 0..self.row_groups() {
             there = there.saturating_add(self.read(&Selection::of_places(), group)?.len());
@@ -180,9 +238,13 @@ impl Store {
     pub(super) fn copy_without_withdrawn<W: Write>(&self, sink: W, key: &[u8]) -> Result<W, CopyError> {
         let layout = self.directory.layout();
         let mut writer = RowWriter::like(sink, key, layout).map_err(CopyError::Write)?;
+        let columns = layout.columns();
+        let of_group = |group| (0..columns).filter_map(move |column| self.directory.chunk(group, column));
+        let all = (0..self.row_groups()).map(|group| of_group(group).map(|chunk| chunk.bytes).collect());
+        self.source.fetch(all).map_err(CopyError::Read)?;
         for (number, group) in layout.groups.iter().enumerate() {
             let rows = group.rows as usize;
-            let chunk = |column| {
+            let chunk = |column: usize| -> Result<Vec<u8>, ReadError> {
                 let chunk = self.directory.chunk(number, column).ok_or("there is no such row group")?;
                 let length =
                     usize::try_from(chunk.bytes.end.saturating_sub(chunk.bytes.start)).map_err(|error| error.to_string())?;
@@ -195,11 +257,11 @@ impl Store {
                 continue;
             }
             writer.begin(group.part, left);
-            for column in 0..layout.columns() {
+            for column in 0..columns {
                 let mut bytes = chunk(column).map_err(CopyError::Read)?;
                 match layout.cell_at(column) {
                     Some(cell) => {
-                        let short = || CopyError::Read("a chunk does not hold what the directory says".to_owned());
+                        let short = || CopyError::Read("a chunk does not hold what the directory says".into());
                         let mut values = cell.decode(&bytes, rows).ok_or_else(short)?;
                         keep(&mut values, 1, &stays);
                         bytes = cell.encode(values.into_iter());
@@ -220,9 +282,29 @@ impl Store {
 #[derive(Debug)]
 pub(super) enum CopyError {
     /// The file that they are in.
-    Read(String),
+    Read(ReadError),
     /// Where they go.
     Write(std::io::Error),
+}
+
+/// How long a column is.
+enum Width {
+    /// Bytes of a row.
+    Bytes(usize),
+    Cell(Cell),
+}
+
+impl Width {
+    const fn of(&self, rows: usize) -> usize {
+        match self {
+            Self::Bytes(bytes) => rows.saturating_mul(*bytes),
+            Self::Cell(cell) => cell.length(rows),
+        }
+    }
+}
+
+fn ranges(wanted: &[(Chunk, usize)]) -> Vec<Range<u64>> {
+    wanted.iter().map(|(chunk, _)| chunk.bytes.clone()).collect()
 }
 
 fn places(bytes: &[u8]) -> Vec<u64> {

@@ -3,6 +3,7 @@
 mod gvcf;
 mod import;
 mod integrity;
+mod object;
 mod plink;
 mod reads;
 mod withdrawal;
@@ -67,8 +68,12 @@ impl Case {
         std::fs::write(self.temp.path().join(name), text).unwrap();
     }
 
-    fn data(&self) -> Dir {
+    fn dir(&self) -> Dir {
         Dir::open_ambient_dir(self.temp.path().join("data"), ambient_authority()).unwrap()
+    }
+
+    fn data(&self) -> DataFolder {
+        self.dir().into()
     }
 
     fn ingest(&self, config: &str) -> Result<IngestReport, IngestError> {
@@ -538,7 +543,8 @@ fn ingest_real(source: &Path, documents: &[(&str, &str)], config: &str) -> (temp
     documents.iter().for_each(|(name, text)| std::fs::write(temp.path().join(name), text).unwrap());
     std::fs::create_dir(temp.path().join("data")).unwrap();
     let source = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
-    let report = ingest(&source, config, (&source.open_dir("data").unwrap(), &key()), &importers(), &mut |_| {}).unwrap();
+    let report =
+        ingest(&source, config, (&source.open_dir("data").unwrap().into(), &key()), &importers(), &mut |_| {}).unwrap();
     (temp, report)
 }
 
@@ -559,7 +565,7 @@ fn four_real_hospitals_are_read_as_their_readme_counts_them() {
         let (temp, report) = ingest_real(&data.join("uci-heart"), &[("dictionary.toml", dictionary)], &config);
         assert_eq!(report.individuals, people, "{site}: {report}");
         let data = Dir::open_ambient_dir(temp.path().join("data"), ambient_authority()).unwrap();
-        let dataset = Dataset::open(&data, &"cohort".parse().unwrap(), &key()).unwrap();
+        let dataset = Dataset::open(&data.into(), &"cohort".parse().unwrap(), &key()).unwrap();
         let rows = rows(&dataset, &["chol", "sick"], &[]);
         assert_eq!(rows.iter().filter(|(values, _)| values[1] == Value::Flag(true)).count(), sick, "{site}");
         assert_eq!(rows.iter().filter(|(values, _)| values[0] == Value::Missing).count(), no_chol, "{site}");
@@ -597,7 +603,7 @@ type Study = (Vec<String>, Vec<f64>, Vec<(u64, u64)>);
 
 fn study(temp: &tempfile::TempDir, variants: usize) -> Study {
     let data = Dir::open_ambient_dir(temp.path().join("data"), ambient_authority()).unwrap();
-    let dataset = Dataset::open(&data, &"cohort".parse().unwrap(), &key()).unwrap();
+    let dataset = Dataset::open(&data.into(), &"cohort".parse().unwrap(), &key()).unwrap();
     let slices = if variants == 0 {
         vec![]
     } else {

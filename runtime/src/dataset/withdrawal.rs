@@ -15,8 +15,8 @@ use vestibule_protocol::digest::hex;
 use vestibule_protocol::name::Name;
 
 use super::ingest::{self, IngestError};
-use super::store::CopyError;
-use super::{CURRENT, Dataset, DatasetError, StoreKey, catalogue_file, current, store};
+use super::store::{CopyError, Sink};
+use super::{CURRENT, DataFolder, Dataset, DatasetError, StoreKey, catalogue_file, current, store};
 
 const FILE: &str = "withdrawn";
 /// Says that the next ingest has somebody to take in again, though its files are the same.
@@ -95,7 +95,7 @@ impl std::fmt::Debug for Withdrawn {
 ///
 /// # Errors
 /// An ingest is under way; the dataset cannot be read or written.
-pub fn withdraw(data: &Dir, name: &Name, ids: &[String], key: &StoreKey) -> Result<Withdrawal, IngestError> {
+pub fn withdraw(data: &DataFolder, name: &Name, ids: &[String], key: &StoreKey) -> Result<Withdrawal, IngestError> {
     let folder = folder(data, name)?;
     let _lock = ingest::locked(&folder, name)?;
     let mut list = Withdrawn::read(&folder, name, key)?;
@@ -145,14 +145,14 @@ fn folder(data: &Dir, name: &Name) -> Result<Dir, IngestError> {
 }
 
 /// Writes a version without the rows of those on the list, if there are any. Returns how many there were.
-fn compact(data: &Dir, folder: &Dir, name: &Name, key: &StoreKey) -> Result<u64, IngestError> {
+fn compact(data: &DataFolder, folder: &Dir, name: &Name, key: &StoreKey) -> Result<u64, IngestError> {
     let dataset = Dataset::open(data, name, key)?;
-    let gone = dataset.store.withdrawn_rows().map_err(|why| dataset.damaged(why))?;
+    let gone = dataset.store.withdrawn_rows().map_err(|error| dataset.unread(error))?;
     if gone == 0 {
         return Ok(0);
     }
     let Some((old, serving)) = current(data, name)? else { return Ok(0) };
-    ingest::clean(folder, &[&serving])?;
+    ingest::clean(data, folder, &[&serving])?;
     let version = ingest::fresh(folder)?;
     let dir = folder.open_dir(&version).map_err(|error| IngestError::io(&version, &error))?;
     let io = |file: &str, error: std::io::Error| IngestError::io(file, &error);
@@ -163,14 +163,14 @@ fn compact(data: &Dir, folder: &Dir, name: &Name, key: &StoreKey) -> Result<u64,
     }
     let info = dir.read("info.json").map_err(|error| io("info.json", error))?;
     crate::home::replace(&dir, "seal", &key.seal(&version, &info)).map_err(|error| io("seal", error))?;
-    let out = dir.create(store::FILE).map_err(|error| io(store::FILE, error))?.into_std();
+    let out = Sink::new(data, &dir).map_err(|error| io(store::FILE, error))?;
     let out = dataset.store.copy_without_withdrawn(out, &key.version(&version)).map_err(|error| match error {
-        CopyError::Read(why) => dataset.damaged(why).into(),
+        CopyError::Read(error) => dataset.unread(error).into(),
         CopyError::Write(error) => io(store::FILE, error),
     })?;
-    out.sync_all().and_then(|()| ingest::sync(&dir)).map_err(|error| io(store::FILE, error))?;
+    out.commit(&dir).and_then(|()| ingest::sync(&dir)).map_err(|error| io(store::FILE, error))?;
     crate::home::replace(folder, CURRENT, version.as_bytes()).map_err(|error| io(CURRENT, error))?;
     ingest::sync(folder).map_err(|error| io(CURRENT, error))?;
-    ingest::clean(folder, &[&version])?;
+    ingest::clean(data, folder, &[&version])?;
     Ok(gone)
 }

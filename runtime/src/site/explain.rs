@@ -66,7 +66,7 @@ pub fn explain(home: &Home, manifest: &[u8], component: Option<Vec<u8>>, since: 
     let offer = Offer { manifest: manifest.to_vec(), round: 0, request };
     let charters = known!(home.charters());
     let verified = known!(admission::verify(offer, &researchers, &charters, &site, now));
-    let data = known!(home.folder("data"));
+    let data = known!(home.data());
     let terms = verified.signed().manifest().clone();
     let info = known!(Dataset::info_of(&data, &terms.dataset));
     let admitted = known!(policy::decide(verified.clone(), home.settings(), info.as_ref()));

@@ -8,10 +8,10 @@ use cap_std::fs::{Dir, OpenOptions};
 use vestibule_importer::{Batch, Bytes, Config, Individuals, IngestReport, Notes, Place, Said, Seen, Task, beside};
 
 use super::super::import::{self, Importers, Reading};
-use super::super::store::{self, RowWriter};
+use super::super::store::{self, RowWriter, Sink};
 use super::super::tiles::{Samples, Tiles};
 use super::super::withdrawal::Withdrawn;
-use super::super::{StoreKey, Value};
+use super::super::{DataFolder, StoreKey, Value};
 use super::groups::Groups;
 use super::journal::Journal;
 use super::sources::Sources;
@@ -28,6 +28,7 @@ type Opened<'a> = (&'a str, Option<(Reading, Vec<String>)>);
 /// All that a version is made from.
 #[derive(Clone, Copy)]
 pub(super) struct Making<'a> {
+    pub(super) data: &'a DataFolder,
     pub(super) importers: &'a Importers,
     pub(super) source: &'a Dir,
     pub(super) config: &'a Config,
@@ -262,10 +263,10 @@ impl Making<'_> {
         tiles: &Tiles,
     ) -> Result<(), IngestError> {
         let sizes: Vec<usize> = self.sources.catalogues.iter().map(|(_, catalogue)| catalogue.variants.len()).collect();
-        let file = self.dir.create(store::FILE).map_err(|error| IngestError::io(store::FILE, &error))?.into_std();
         let key = self.key.version(self.version);
         let failed = |error: std::io::Error| IngestError::io(store::FILE, &error);
-        let mut writer = RowWriter::new(file, &key, &self.sources.dictionary, &sizes).map_err(failed)?;
+        let sink = Sink::new(self.data, self.dir).map_err(failed)?;
+        let mut writer = RowWriter::new(sink, &key, &self.sources.dictionary, &sizes).map_err(failed)?;
         let blocks: Vec<(usize, usize)> = sizes
             .iter()
             .enumerate()
@@ -288,8 +289,7 @@ impl Making<'_> {
             };
             writer.group(group as u64, &rows, (blocks.len(), &bytes)).map_err(failed)?;
         }
-        let file = writer.finish(groups.count() as u64).map_err(failed)?;
-        file.sync_all().map_err(failed)
+        writer.finish(groups.count() as u64).and_then(|sink| sink.commit(self.dir)).map_err(failed)
     }
 }
 

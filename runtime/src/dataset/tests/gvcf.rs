@@ -66,7 +66,7 @@ fn eight_real_gvcfs_are_read_as_their_texts_say() {
     assert_eq!((report.individuals, report.variants_matched), (8, sites.len() as u64), "{report}");
     assert!(report.to_string().contains("of too low a quality"), "{report}");
     let opened = Dir::open_ambient_dir(temp.path().join("data"), ambient_authority()).unwrap();
-    let dataset = Dataset::open(&opened, &"cohort".parse().unwrap(), &key()).unwrap();
+    let dataset = Dataset::open(&opened.into(), &"cohort".parse().unwrap(), &key()).unwrap();
     let slice = VariantSlice { catalogue: "panel".into(), contig: "22".into(), start: 0, end: 1 << 40 };
     let (mut none, mut some) = (0, 0);
     for (values, dosages) in rows(&dataset, &["age"], &[slice]) {

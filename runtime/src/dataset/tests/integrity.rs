@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt as _;
 
 use super::*;
-use crate::dataset::store::{RowWriter, Store};
+use crate::dataset::store::{RowWriter, Source, Store};
 use crate::dataset::withdrawal::Withdrawn;
 use vestibule_protocol::dictionary::Dictionary;
 
@@ -42,7 +42,8 @@ fn bytes(file: &std::fs::File) -> Vec<u8> {
 
 /// Everything that is in it, or that it does not open.
 fn read(file: &std::fs::File) -> Result<Vec<(u64, Vec<Value>, Vec<u8>)>, String> {
-    let store = Store::open(file.try_clone().unwrap(), &KEY, Withdrawn::default()).map_err(|error| error.to_string())?;
+    let store = Store::open(Source::of_file(file.try_clone().unwrap()).unwrap(), &KEY, Withdrawn::default())
+        .map_err(|error| error.to_string())?;
     let everything = Selection::of_everything(5, &[(0, 2), (1, 1)]);
     let mut all = vec![];
     for group in 0..store.row_groups() {
@@ -95,7 +96,8 @@ fn pieces_that_changed_places_are_refused() {
     let (one, other) = (file(1), file(1));
     let (whole, again) = (bytes(&one), bytes(&other));
     assert_eq!(whole.len(), again.len());
-    let ranges = Store::open(one.try_clone().unwrap(), &KEY, Withdrawn::default()).unwrap().chunk_ranges();
+    let ranges =
+        Store::open(Source::of_file(one.try_clone().unwrap()).unwrap(), &KEY, Withdrawn::default()).unwrap().chunk_ranges();
     assert_eq!(ranges.len(), 2 * 9);
     let put = |range: &std::ops::Range<u64>, from: &[u8]| one.write_all_at(from, range.start).unwrap();
     let part = |range: &std::ops::Range<u64>, of: &[u8]| of[range.start as usize..range.end as usize].to_vec();

@@ -32,7 +32,7 @@ fn plink_files_are_read_to_what_the_bcf_of_the_same_people_is() {
         let (temp, report) = ingest_real(&data.join(folder), &documents, &config);
         assert_eq!((report.individuals, report.records, report.variants_matched), (295, 12_972, 12_972), "{file}: {report}");
         let folder = Dir::open_ambient_dir(temp.path().join("data"), ambient_authority()).unwrap();
-        let dataset = Dataset::open(&folder, &"cohort".parse().unwrap(), &key()).unwrap();
+        let dataset = Dataset::open(&folder.into(), &"cohort".parse().unwrap(), &key()).unwrap();
         rows(&dataset, &[], &slices).into_iter().map(|(_, dosages)| dosages).collect::<Vec<_>>()
     };
     let bed = read("formats", "1kg-uk_odd-chroms_grch38.bed");

@@ -9,7 +9,9 @@
     reason = "a bench stops at the first surprise"
 )]
 
+mod cluster;
 mod scale;
+mod slurm;
 #[path = "../tests/federation/world.rs"]
 mod world;
 
@@ -43,6 +45,9 @@ fn main() {
     }
     if let ["growth", file] = asked.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         return scale::growth(file);
+    }
+    if asked.first().is_some_and(|name| name == "cluster") {
+        return cluster::cluster();
     }
     let wanted = |part: &str| asked.is_empty() || asked.iter().any(|name| name == part);
     // Parts by name, after `cargo speed --`; all by default. `slowest` is what a site's `[slowest]` settings must be above.

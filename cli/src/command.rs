@@ -68,6 +68,15 @@ pub(crate) enum Command {
     /// The process in which a site reads the files that it is given. Started by the site alone.
     #[command(hide = true)]
     Importer,
+    /// A part of a round, on a node of a cluster. Started by the cluster alone.
+    #[command(hide = true)]
+    Task {
+        /// The round's folder.
+        folder: std::path::PathBuf,
+        /// Which part.
+        #[arg(long, env = "SLURM_ARRAY_TASK_ID")]
+        index: u32,
+    },
 }
 
 impl Command {
@@ -87,7 +96,7 @@ impl Command {
             Self::Job(command) => command.run(json),
             Self::Simulate(command) => command.run(json),
             Self::Log(command) => command.run(json),
-            Self::Worker { .. } | Self::Importer => unreachable!("`main` runs them before anything else"),
+            Self::Worker { .. } | Self::Importer | Self::Task { .. } => unreachable!("`main` runs them before anything else"),
         }
     }
 }

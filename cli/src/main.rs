@@ -42,10 +42,20 @@ fn main() -> ExitCode {
         None => eprintln!("vestibule: internal error"),
     }));
     let Arguments { json, command } = Arguments::parse();
-    // Before anything else is set up in this process.
-    match command {
-        command::Command::Worker { memory_mib } => return vestibule_worker::serve(memory_mib),
+    match &command {
+        // Before anything else is set up in this process.
+        command::Command::Worker { memory_mib } => return vestibule_worker::serve(*memory_mib),
         command::Command::Importer => return vestibule_runtime::dataset::import(),
+        command::Command::Task { folder, index } => {
+            return match vestibule_runtime::executor::task(folder, *index) {
+                Ok(()) => ExitCode::SUCCESS,
+                // Of nothing that it saw, for it has seen nothing.
+                Err(error) => {
+                    eprintln!("{}: {error}", error.code());
+                    ExitCode::FAILURE
+                }
+            };
+        }
         _ => {}
     }
     let filter = tracing_subscriber::EnvFilter::try_from_env("VESTIBULE_LOG").unwrap_or_else(|_| "info".into());

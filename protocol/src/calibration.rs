@@ -24,7 +24,7 @@ pub const FACTOR_LOG2_SCALE: i32 = 18;
 const MAX_SCALE: f64 = (1_u64 << 48) as f64;
 
 /// What the reducer enforces on one contribution, in steps of the grid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IntegerBound {
     /// Every entry within `lower..=upper`.
     Range {
@@ -75,7 +75,7 @@ pub enum NoiseScale {
 }
 
 /// One statistic, ready to be enforced, summed and noised.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibrated {
     /// Number of entries.
     pub length: u32,
@@ -94,7 +94,7 @@ pub struct Calibrated {
 }
 
 /// The privacy target of one statistic.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Target {
     /// zCDP rho.
     Rho(f64),
@@ -241,7 +241,7 @@ fn integer_bound(bound: &Bound, log2_scale: i32) -> IntegerBound {
 }
 
 /// How far one individual can move a sum, in steps: the sensitivities.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Reach {
     /// Sum of magnitudes.
     pub l1: f64,

@@ -196,7 +196,7 @@ impl Budget {
 pub const TIME_SHARE_PPB: u64 = 50_000_000;
 
 /// What one release of numbers may spend.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Spend {
     /// This rho, by Gaussian noise.
     Gaussian(Rho),

@@ -17,6 +17,7 @@ mod bucket;
 mod import;
 mod ingest;
 mod pack;
+mod rows;
 mod seal;
 mod store;
 mod tiles;
@@ -37,8 +38,10 @@ pub use bucket::{Bucket, StorageError, StorageSettings};
 pub use import::{Importers, import};
 pub(crate) use ingest::MEAN_ROWS;
 pub use ingest::{IngestError, Progress, ingest};
+pub use rows::Rows;
+pub(crate) use rows::RowsKey;
 pub use seal::StoreKey;
-pub(crate) use store::Packed;
+pub(crate) use store::{GROUP_ROWS, Packed};
 pub use store::{RowGroup, Selection};
 pub use vestibule_importer::{Conditions, Config, ConfigError, Crypt4ghKey, IngestReport, LifetimeBudget, Note, Value};
 pub(crate) use vestibule_importer::{modifiers, permission};
@@ -106,7 +109,7 @@ pub struct DatasetInfo {
 pub struct Dataset {
     info: DatasetInfo,
     version: String,
-    store: store::Store,
+    rows: Rows,
 }
 
 /// A dataset that cannot be used. For the site's own log.
@@ -280,10 +283,9 @@ impl Dataset {
         let withdrawn = withdrawal::Withdrawn::read(&folder, name, key)?;
         // Without somebody it is another dataset: what was released of it before is no answer.
         let shown = if withdrawn.is_empty() { version.clone() } else { format!("{version}-{}", withdrawn.name()) };
-        let failed = |error| unread(name, error);
-        let source = store::Source::of(data, &dir).map_err(failed)?;
-        let store = store::Store::open(source, &key.version(&version), withdrawn).map_err(failed)?;
-        Ok(Self { info, version: shown, store })
+        let source = store::Source::of(data, &dir).map_err(|error| rows::unread(name, error))?;
+        let rows = Rows::open(name, source, key.version(&version), withdrawn)?;
+        Ok(Self { info, version: shown, rows })
     }
 
     /// The public description.
@@ -320,56 +322,13 @@ impl Dataset {
     pub fn select(&self, columns: &[String], slices: &[VariantSlice]) -> Result<Selection, ShapeError> {
         Selection::new(&self.info, columns, slices)
     }
-
-    /// How many row groups there are: the units of parallel work.
-    #[must_use]
-    pub fn row_groups(&self) -> usize {
-        self.store.row_groups()
-    }
-
-    /// Bytes that were read of its rows so far, the footer's among them. For benches and tests: what a round reads follows from its public terms.
-    #[must_use]
-    pub fn bytes_read(&self) -> u64 {
-        self.store.bytes_read()
-    }
-
-    /// Which part of the keyed order each row group is, and of how many equal parts.
-    pub(crate) fn parts(&self) -> (Vec<u64>, u64) {
-        self.store.parts()
-    }
-
-    /// How many rows lie before a row group.
-    #[must_use]
-    pub fn rows_before(&self, group: usize) -> usize {
-        self.store.rows_before(group)
-    }
-
-    /// Has all that is selected where reading it asks no bucket: whoever sees a bucket's requests would see how long guests took in between.
-    ///
-    /// # Errors
-    /// The bucket.
-    pub fn fetch(&self, selection: &Selection) -> Result<(), DatasetError> {
-        self.store.fetch(selection).map_err(|error| self.unread(error))
-    }
-
-    /// Reads what is selected of one row group.
-    ///
-    /// # Errors
-    /// The file is damaged.
-    pub fn read(&self, selection: &Selection, group: usize) -> Result<RowGroup, DatasetError> {
-        self.store.read(selection, group).map_err(|error| self.unread(error))
-    }
-
-    fn unread(&self, error: store::ReadError) -> DatasetError {
-        unread(&self.info.name, error)
-    }
 }
 
-fn unread(name: &Name, error: store::ReadError) -> DatasetError {
-    let name = name.clone();
-    match error {
-        store::ReadError::Damaged(why) => DatasetError::Damaged { name, file: store::FILE.to_owned(), why },
-        store::ReadError::Storage(source) => DatasetError::Storage { name, source },
+impl std::ops::Deref for Dataset {
+    type Target = Rows;
+
+    fn deref(&self) -> &Rows {
+        &self.rows
     }
 }
 

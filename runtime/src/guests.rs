@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Limits;
-use vestibule_protocol::round::{Plan, Round};
+use vestibule_protocol::round::{Plan, Round, RoundRequest};
 use vestibule_sandbox::{CodeCache, code_name};
 use vestibule_worker::{Each, Launch, Refusal, Worker, WorkerError};
 
@@ -52,6 +53,7 @@ pub struct Guests {
 pub struct Loaded {
     worker: Worker,
     launch: Launch,
+    component: Arc<[u8]>,
 }
 
 /// A round whose state was baked into its component: as many crews as there are processors can be made of it.
@@ -65,6 +67,7 @@ pub struct Prepared {
 #[derive(Debug)]
 struct Terms {
     launch: Launch,
+    component: Arc<[u8]>,
     /// Of the baked component.
     code: Vec<u8>,
     round: Round,
@@ -105,7 +108,7 @@ impl Guests {
             }
         };
         worker.load(&code, component)?.map_err(GuestsError::Refused)?;
-        Ok(Loaded { worker, launch: self.launch.clone() })
+        Ok(Loaded { worker, launch: self.launch.clone(), component: component.into() })
     }
 }
 
@@ -136,7 +139,7 @@ impl Loaded {
             (started.join(), code)
         });
         let code = code?.map_err(GuestsError::Refused)?;
-        let terms = Terms { launch: self.launch, code, round: round.clone(), limits, shape };
+        let terms = Terms { launch: self.launch, component: self.component, code, round: round.clone(), limits, shape };
         let first = terms.take_in(started.unwrap_or(Err(WorkerError::Lost))?)?;
         Ok(Prepared { first, terms: Arc::new(terms) })
     }
@@ -150,6 +153,57 @@ impl Prepared {
         let rest: Vec<_> = rest.collect();
         let first = Box::new(Apart { worker: Some(self.first), terms: self.terms, row: Row::default() });
         std::iter::once(first).chain(rest).map(|crew| crew as Box<dyn Crew>).collect()
+    }
+}
+
+/// A round's guests, as a node of a cluster gets them: public terms, and code that this site compiled. Whoever reads it back trusts its seal.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Portable {
+    /// What `code` was compiled for.
+    engine: [u8; 32],
+    component: Vec<u8>,
+    code: Vec<u8>,
+    request: RoundRequest,
+    limits: Limits,
+    shape: (usize, usize, usize),
+    arguments: Vec<String>,
+}
+
+impl Prepared {
+    /// What another machine needs to make crews of the same guests.
+    pub(crate) fn portable(&self) -> Portable {
+        let Terms { launch, component, code, round, limits, shape } = &*self.terms;
+        Portable {
+            engine: *self.first.engine().as_bytes(),
+            component: component.to_vec(),
+            code: code.clone(),
+            request: round.request().clone(),
+            limits: *limits,
+            shape: *shape,
+            arguments: launch.arguments.clone(),
+        }
+    }
+}
+
+impl Portable {
+    /// That many crews, in worker processes of this machine. A machine whose processor is another compiles and bakes anew.
+    pub(crate) fn crews(self, count: usize) -> Result<Vec<Box<dyn Crew>>, RoundFailure> {
+        let launch = Launch { program: "/proc/self/exe".into(), arguments: self.arguments };
+        let round = Round::check(self.request).map_err(|_| RoundFailure::Host)?;
+        let mut worker = Worker::start(&launch)?;
+        let code = if worker.engine().as_bytes() == &self.engine {
+            self.code
+        } else {
+            let code = worker.compile(&self.component)?.map_err(|_| RoundFailure::Worker)?;
+            worker = Worker::start(&launch)?;
+            worker.load(&code, &self.component)?.map_err(|_| RoundFailure::Worker)?;
+            let code = worker.bake(&round, self.limits)?.map_err(|_| RoundFailure::Worker)?;
+            worker = Worker::start(&launch)?;
+            code
+        };
+        let terms = Terms { launch, component: self.component.into(), code, round, limits: self.limits, shape: self.shape };
+        let first = terms.take_in(worker).map_err(|_| RoundFailure::Worker)?;
+        Ok(Prepared { first, terms: Arc::new(terms) }.crews(count))
     }
 }
 

@@ -39,6 +39,7 @@ use zeroize::Zeroizing;
 use crate::charter::{Accepted, Terms};
 use crate::dataset::{Bucket, DataFolder, StorageError, StorageSettings, StoreKey};
 use crate::delay::Costs;
+use crate::executor::{Chosen, ExecutorSettings};
 use crate::ledger::{Ledger, LedgerError, Seal};
 use crate::policy::signed::PolicyError;
 use crate::witness::Witness;
@@ -79,6 +80,8 @@ pub struct Settings {
     /// Where the rows of datasets are kept, if not in the folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSettings>,
+    /// Where rounds run.
+    pub executor: ExecutorSettings,
 }
 
 impl Default for Settings {
@@ -98,6 +101,7 @@ impl Default for Settings {
             keep_components_days: 365,
             slowest: Costs::default(),
             storage: None,
+            executor: ExecutorSettings::default(),
         }
     }
 }
@@ -128,6 +132,9 @@ entry_ns = 50.0                        # a value, a dosage, an entry of the sums
 # endpoint = \"https://host:port\"      # if it is not AWS
 # region = \"eu-central-1\"
 # credentials = \"keys/storage.toml\"   # access_key_id and secret_access_key; left out: the machine's own role
+# Where rounds run: threads of this machine, or a cluster (docs/OPERATING.md, \"On a cluster\").
+[executor]
+kind = \"threads\"
 ";
 
 /// Whom a site dials, from its invitation.
@@ -152,6 +159,7 @@ pub struct Home {
     path: PathBuf,
     dir: Dir,
     settings: Settings,
+    executor: Chosen,
     link_key: SecretKey,
     data_key: Zeroizing<[u8; 32]>,
     log_key: SecretKey,
@@ -326,6 +334,7 @@ impl Home {
         let wrong = |why: String| HomeError::Settings { path: path.join("site.toml"), why };
         let settings: Settings = toml::from_str(&read("site.toml")?).map_err(|error| wrong(error.to_string()))?;
         settings.slowest.check().map_err(|why| wrong(why.to_owned()))?;
+        let executor = settings.executor.chosen().map_err(wrong)?;
         let (folder, keys) = (Folder { path, dir: &dir }, path.join(KEYS));
         let keys = Folder { path: &keys, dir: &folder.dir(KEYS)? };
         let (link_key, log_key, witness_key) =
@@ -340,6 +349,7 @@ impl Home {
             witness_key,
             next,
             settings,
+            executor,
             dir,
             bucket: OnceLock::new(),
         })
@@ -369,6 +379,11 @@ impl Home {
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Where its rounds run.
+    pub(crate) const fn executor(&self) -> &Chosen {
+        &self.executor
     }
 
     /// The key by which the coordinator knows it.

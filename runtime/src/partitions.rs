@@ -6,12 +6,13 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use vestibule_protocol::round::Partitioning;
 
 use crate::dataset::MEAN_ROWS;
 
 /// A round's partitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partitions {
     kind: Partitioning,
     most: usize,

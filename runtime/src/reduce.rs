@@ -113,6 +113,36 @@ impl Sums {
         self.moving
     }
 
+    /// Writes them behind what is there: for `executor::partial` alone, which seals them before they leave the process.
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.moving.to_le_bytes());
+        for part in &self.statistics {
+            let steps = match part {
+                Part::Given(sums) => sums.as_slice(),
+                Part::Genotypes(products) => products.sums(),
+            };
+            steps.iter().for_each(|step| out.extend_from_slice(&step.to_le_bytes()));
+        }
+    }
+
+    /// What [`Self::put`] wrote of a round with these statistics; `None` where the bytes are not as many as that.
+    pub(crate) fn of(calibrated: &[Calibrated], variants: usize, bytes: &[u8]) -> Option<Self> {
+        let mut sums = Self::zeros(calibrated, variants);
+        let (words, []) = bytes.as_chunks::<8>() else { return None };
+        let (moving, mut rest) = words.split_first()?;
+        sums.moving = i64::from_le_bytes(*moving);
+        for part in &mut sums.statistics {
+            let steps = match part {
+                Part::Given(sums) => sums.as_mut_slice(),
+                Part::Genotypes(products) => products.sums_mut(),
+            };
+            let own;
+            (own, rest) = rest.split_at_checked(steps.len())?;
+            steps.iter_mut().zip(own).for_each(|(step, word)| *step = i64::from_le_bytes(*word));
+        }
+        rest.is_empty().then_some(sums)
+    }
+
     /// For the noise, which takes the sums by value, and for a dry run on a researcher's own data.
     ///
     /// # Errors
@@ -469,6 +499,24 @@ mod tests {
         let mut merged = total(&mut right.iter());
         merged.merge(&total(&mut left.iter())).unwrap();
         assert_eq!(merged.into_steps().unwrap(), forward);
+    }
+
+    #[test]
+    fn sums_that_another_process_wrote_are_read_back_whole_or_not_at_all() {
+        let range = calibrated(Bound::Range { lower: -1.0, upper: 1.0 }, 3);
+        let mut sums = Sums::zeros(&range, 0);
+        sums.add(&range, Some(&[Given::Reals(&[0.5, -1.0, 0.25])])).unwrap();
+        let mut bytes = vec![];
+        sums.put(&mut bytes);
+        assert_eq!(Sums::of(&range, 0, &bytes).unwrap().moving(), 1);
+        let steps = sums.into_steps().unwrap();
+        assert_eq!(Sums::of(&range, 0, &bytes).unwrap().into_steps().unwrap(), steps);
+        for length in 0..bytes.len() {
+            assert!(Sums::of(&range, 0, &bytes[..length]).is_none(), "{length}");
+        }
+        bytes.extend([0; 8]);
+        assert!(Sums::of(&range, 0, &bytes).is_none());
+        assert!(Sums::of(&[], 0, &bytes).is_none());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! runs of blocks, as they come free, which moves no result, since integer sums do not depend on order. *Refuses*: to go on after a fault of the host, or
 //! when told to stop. A fault of a guest is a contribution of nothing and is not counted anywhere.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use vestibule_protocol::calibration::Calibrated;
@@ -11,7 +12,7 @@ use vestibule_protocol::round::Partitioning;
 use vestibule_sandbox::{Contributions, Detail, Failure, Given, Individual, Runner, Value as GuestValue};
 use vestibule_worker::Each;
 
-use crate::dataset::{Dataset, DatasetError, RowGroup, Selection, Value};
+use crate::dataset::{DatasetError, GROUP_ROWS, RowGroup, Rows, Selection, Value};
 use crate::partitions::{Blocks, Partitions};
 use crate::reduce::Sums;
 
@@ -31,6 +32,15 @@ pub enum RoundFailure {
     /// Another thread failed.
     #[error("the round was stopped")]
     Stopped,
+    /// The cluster lost a task too often, or too long; or what a task left is not what it was to leave.
+    #[error("the cluster did not do the round's tasks")]
+    Executor,
+    /// A node of the cluster runs another program than the daemon.
+    #[error("a node of the cluster runs another version of this program")]
+    Program,
+    /// The daemon stops, and the round runs again when it is there again. Nothing is released, and nothing else is said of it.
+    #[error("the round was interrupted, and is to run again")]
+    Interrupted,
 }
 
 impl RoundFailure {
@@ -42,6 +52,9 @@ impl RoundFailure {
             Self::Worker => "worker-fault",
             Self::Dataset => "dataset-fault",
             Self::Stopped => "stopped",
+            Self::Executor => "executor-fault",
+            Self::Program => "executor-program",
+            Self::Interrupted => "interrupted",
         }
     }
 }
@@ -167,13 +180,13 @@ impl Adding<'_> {
 
 /// Everybody is a partition; a piece is a row group.
 struct Everybody<'a> {
-    dataset: &'a Dataset,
+    rows: &'a Rows,
     selection: &'a Selection,
 }
 
 impl Work for Everybody<'_> {
     fn pieces(&self) -> usize {
-        self.dataset.row_groups()
+        self.rows.row_groups()
     }
 
     fn piece(
@@ -183,8 +196,8 @@ impl Work for Everybody<'_> {
         stopped: &dyn Fn() -> bool,
         adding: &mut Adding<'_>,
     ) -> Result<(), RoundFailure> {
-        let rows = self.dataset.read(self.selection, piece).map_err(unread)?;
-        let first = self.dataset.rows_before(piece);
+        let rows = self.rows.read(self.selection, piece).map_err(unread)?;
+        let first = self.rows.rows_before(piece);
         for index in 0..rows.len() {
             if stopped() {
                 return Err(RoundFailure::Stopped);
@@ -199,7 +212,7 @@ impl Work for Everybody<'_> {
 
 /// Blocks are partitions; a piece is a run of them, whose rows lie in row groups that follow each other.
 struct InBlocks<'a> {
-    dataset: &'a Dataset,
+    rows: &'a Rows,
     selection: Selection,
     blocks: Blocks,
     /// Of the row groups.
@@ -222,7 +235,7 @@ impl Work for InBlocks<'_> {
         let run = self.blocks.run(u32::try_from(piece).map_err(|_| RoundFailure::Host)?);
         let (mut open, mut individuals) = (run.start, 0);
         for (group, _) in self.parts.iter().enumerate().filter(|(_, part)| self.blocks.touch(&run, **part)) {
-            let rows = self.dataset.read(&self.selection, group).map_err(unread)?;
+            let rows = self.rows.read(&self.selection, group).map_err(unread)?;
             for index in 0..rows.len() {
                 let block = self.blocks.at(rows.place(index));
                 if !run.contains(&block) {
@@ -266,8 +279,8 @@ fn read(selection: &Selection, partitions: Partitions) -> Selection {
 ///
 /// # Errors
 /// It does not come.
-pub(crate) fn fetch(dataset: &Dataset, selection: &Selection, partitions: Partitions) -> Result<(), DatasetError> {
-    dataset.fetch(&read(selection, partitions))
+pub(crate) fn fetch(rows: &Rows, selection: &Selection, partitions: Partitions) -> Result<(), DatasetError> {
+    rows.fetch(&read(selection, partitions))
 }
 
 /// Runs a round over a whole dataset, one thread for each crew.
@@ -275,38 +288,78 @@ pub(crate) fn fetch(dataset: &Dataset, selection: &Selection, partitions: Partit
 /// # Errors
 /// See [`RoundFailure`].
 pub fn run(
-    dataset: &Dataset,
+    rows: &Rows,
     selection: &Selection,
     partitions: Partitions,
     crews: Vec<Box<dyn Crew + '_>>,
     calibrated: &[Calibrated],
 ) -> Result<Sums, RoundFailure> {
-    fetch(dataset, selection, partitions).map_err(unread)?;
+    run_pieces(rows, selection, partitions, crews, calibrated, 0..usize::MAX)
+}
+
+/// Runs some of a round's [pieces].
+pub(crate) fn run_pieces(
+    rows: &Rows,
+    selection: &Selection,
+    partitions: Partitions,
+    crews: Vec<Box<dyn Crew + '_>>,
+    calibrated: &[Calibrated],
+    pieces: Range<usize>,
+) -> Result<Sums, RoundFailure> {
+    fetch(rows, selection, partitions).map_err(unread)?;
     match partitions.kind() {
-        Partitioning::Each => over(&Everybody { dataset, selection }, crews, calibrated, selection.variants()),
+        Partitioning::Each => over(&Everybody { rows, selection }, pieces, crews, calibrated, selection.variants()),
         Partitioning::Blocks(count) => {
-            let (parts, of) = dataset.parts();
+            let (parts, of) = rows.parts();
             let selection = read(selection, partitions);
             let blocks = Blocks::new(count, of);
-            over(&InBlocks { dataset, selection, blocks, parts, most: partitions.most() }, crews, calibrated, 0)
+            let work = InBlocks { rows, selection, blocks, parts, most: partitions.most() };
+            over(&work, pieces, crews, calibrated, 0)
+        }
+    }
+}
+
+/// What threads take at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pieces {
+    /// How many there are. Follows from public terms.
+    pub(crate) count: usize,
+    /// Guests that one runs, at most.
+    pub(crate) partitions: u64,
+    /// Row groups that one reads, at most.
+    pub(crate) row_groups: u64,
+}
+
+/// The pieces of a round over these rows.
+pub(crate) fn pieces(rows: &Rows, partitions: Partitions) -> Pieces {
+    match partitions.kind() {
+        Partitioning::Each => Pieces { count: rows.row_groups(), partitions: GROUP_ROWS as u64, row_groups: 1 },
+        Partitioning::Blocks(count) => {
+            let (parts, of) = rows.parts();
+            let blocks = Blocks::new(count, of);
+            let read = |run| parts.iter().filter(|part| blocks.touch(&blocks.run(run), **part)).count() as u64;
+            let runs = 0..blocks.runs();
+            let partitions = runs.clone().map(|run| blocks.run(run).len() as u64).max().unwrap_or(0);
+            Pieces { count: runs.len(), partitions, row_groups: runs.map(read).max().unwrap_or(0) }
         }
     }
 }
 
 fn over(
     work: &impl Work,
+    pieces: Range<usize>,
     crews: Vec<Box<dyn Crew + '_>>,
     calibrated: &[Calibrated],
     variants: usize,
 ) -> Result<Sums, RoundFailure> {
-    let next = AtomicUsize::new(0);
+    let (next, end) = (AtomicUsize::new(pieces.start), pieces.end.min(work.pieces()));
     let failed = AtomicBool::new(false);
     let stopped = || failed.load(Ordering::Relaxed);
     let all = |mut crew: Box<dyn Crew + '_>| {
         let mut adding = Adding { sums: Sums::zeros(calibrated, variants), calibrated };
         loop {
             let piece = next.fetch_add(1, Ordering::Relaxed);
-            if piece >= work.pieces() {
+            if piece >= end {
                 return Ok(adding.sums);
             }
             work.piece(piece, &mut *crew, &stopped, &mut adding)?;

@@ -35,14 +35,16 @@ use crate::component::{CodeFolder, ComponentError, Components};
 use crate::dataset::DatasetInfo;
 use crate::dataset::{Dataset, DatasetError, Selection};
 use crate::delay::{self, Delay, Load};
+use crate::executor::{self, Ask, Executor, ExecutorError, Work};
 use crate::guests::{Guests, GuestsError, Prepared};
 use crate::home::{Coordinator, Home, HomeError};
 use crate::ledger::{Admission, Charged, Departed, Ledger, LedgerError, Purse, Recovered, Settled};
 use crate::partitions::Partitions;
 use crate::policy::rules::Rules;
 use crate::policy::{self, Admitted};
+use crate::round::RoundFailure;
 use crate::witness::Witness;
-use crate::{airlock, dataset, link, noise, release, round};
+use crate::{airlock, dataset, link, noise, release};
 pub use explain::{Explained, Unexplained, explain};
 pub(crate) use judging::Held;
 use judging::Judged;
@@ -64,6 +66,7 @@ pub struct Site {
     guests: Guests,
     components: Components,
     threads: usize,
+    executor: Box<dyn Executor>,
     running: Arc<Semaphore>,
     /// The rules that hold, and which the log said they are.
     rules: Mutex<Option<(Option<Digest>, Arc<Rules>)>>,
@@ -72,9 +75,6 @@ pub struct Site {
 
 const FROZEN: &str = "FROZEN: a witness has seen more of this site's log than there is, or other leaves. The site was restored from a copy, or runs \
                       twice. No job is considered; frozen.note holds what the witness showed. See docs/OPERATING.md, \"A frozen site\"";
-
-/// Why a round that was charged releases nothing, for the site's own log.
-type Nothing = (&'static str, Option<serde_json::Value>);
 
 /// Held by whoever runs a round.
 type Turn = Arc<tokio::sync::Mutex<()>>;
@@ -92,6 +92,9 @@ pub enum SiteError {
     /// The kernel, and the site's own settings.
     #[error("`require_walls` is set, and this kernel leaves gaps: {0}")]
     Walls(String),
+    /// Where rounds run.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
     /// The noise.
     #[error(transparent)]
     Noise(#[from] noise::NoiseError),
@@ -108,6 +111,7 @@ impl SiteError {
             Self::Home(error) => error.code(),
             Self::Worker(error) => error.code(),
             Self::Walls(_) => "walls-missing",
+            Self::Executor(error) => error.code(),
             Self::Noise(error) => error.code(),
             Self::Link(error) => error.code(),
         }
@@ -126,7 +130,7 @@ pub async fn run(mut home: Home, stop: CancellationToken) -> Result<(), SiteErro
         tracing::info!(what = what.name(), "a new key is used from now on");
     }
     noise::self_test()?;
-    let site = Arc::new(Site::new(home, &coordinator)?);
+    let site = Arc::new(Site::new(home, &coordinator, stop.clone())?);
     link::serve(site, coordinator, stop).await.map_err(SiteError::Link)
 }
 
@@ -152,7 +156,22 @@ pub(crate) struct Ready {
     guests: Prepared,
     calibrated: Vec<Calibrated>,
     floor: Option<Floor>,
+    load: Load,
     delay: Delay,
+}
+
+/// Why a round that was charged has released nothing.
+enum Nothing {
+    /// With this code and evidence, for the site's own log.
+    Failed(&'static str, Option<serde_json::Value>),
+    /// It is to run again: nothing is stored.
+    Interrupted,
+}
+
+impl Nothing {
+    const fn failed(code: &'static str) -> Self {
+        Self::Failed(code, None)
+    }
 }
 
 /// What becomes of an offer once its component is here.
@@ -168,7 +187,7 @@ pub(crate) enum Outcome {
 }
 
 impl Site {
-    pub(crate) fn new(home: Home, coordinator: &Coordinator) -> Result<Self, SiteError> {
+    pub(crate) fn new(home: Home, coordinator: &Coordinator, stop: CancellationToken) -> Result<Self, SiteError> {
         let settings = home.settings();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if settings.threads == 0 { cores } else { settings.threads };
@@ -187,6 +206,7 @@ impl Site {
                 "`[slowest]` is below the usual costs: unless this machine was measured, releases may leave too soon"
             );
         }
+        let executor = executor::of(home.executor(), threads, stop)?;
         let components = Components::new(home.folder("blobs")?);
         started(&home)?;
         let (ledger, running) = (home.ledger()?, Arc::new(Semaphore::new(rounds)));
@@ -211,6 +231,7 @@ impl Site {
             guests,
             components,
             threads,
+            executor,
             running,
             rules: Mutex::default(),
             turns,
@@ -423,9 +444,16 @@ impl Site {
         let floor = Floor::of(dataset.info().conditions.min_cohort, plan.partitioning, budget.time());
         let (floor, moment) = floor.map_err(|error| Refused::from((error.code(), error)))?;
         let delay = Delay::of(&round, moment, load, self.home.settings().slowest);
-        if delay.latest() > Duration::from_secs(manifest.round_deadline_seconds.into()) {
-            return Err(("release-too-late", late(&delay, &manifest)).into());
+        let latest = self.executor.latest(&delay);
+        if latest > Duration::from_secs(manifest.round_deadline_seconds.into()) {
+            return Err(("release-too-late", late(latest, &manifest)).into());
         }
+        let costs = self.home.settings().slowest;
+        let ask = Ask { rows: &dataset, selection: &selection, partitions, calibrated: &calibrated, load, costs, delay };
+        self.executor.check(&ask).map_err(|error| match error {
+            ExecutorError::TooLong { .. } => (error.code(), error).into(),
+            error => own("executor", &error),
+        })?;
         let purse = purse(&self.home, dataset.info(), dataset.version()).map_err(|error| own("dataset", &error))?;
         let ledger = |error: LedgerError| match error {
             LedgerError::Database { .. } => own("ledger", &error),
@@ -449,6 +477,7 @@ impl Site {
                 guests,
                 calibrated,
                 floor,
+                load,
                 delay,
             }))),
             Admission::Settled(settled) => Ok(Outcome::Settled(settled)),
@@ -459,12 +488,14 @@ impl Site {
     /// which nobody may learn which. `since` reads the time since 1970.
     pub(crate) fn release(&self, ready: Ready, since: impl Fn() -> Duration) -> Settled {
         let job = ready.charged.admitted().verified().signed().manifest().job;
-        let Ready { charged, judged, dataset, selection, partitions, guests, calibrated, floor, delay } = ready;
-        // Before any data: that this fails says nothing.
-        let drawn = delay.draw();
+        let Ready { charged, judged, dataset, selection, partitions, guests, calibrated, floor, load, delay } = ready;
+        // Before any data: that this fails says nothing. On a cluster every task has waited already.
+        let drawn = if self.executor.hides_moments() { Ok(Duration::ZERO) } else { delay.draw() };
+        let costs = self.home.settings().slowest;
+        let ask = Ask { rows: &dataset, selection: &selection, partitions, calibrated: &calibrated, load, costs, delay };
         let outcome = match &drawn {
-            Ok(_) => self.noised(&charged, &dataset, (&selection, partitions), guests, (&calibrated, floor)),
-            Err(error) => Err((error.code(), None)),
+            Ok(_) => self.noised(&charged, Work { ask, guests }, floor),
+            Err(error) => Err(Nothing::failed(error.code())),
         };
         let ended = since();
         let leaves = ended.saturating_add(drawn.unwrap_or_default());
@@ -475,30 +506,30 @@ impl Site {
                 let hold = self.outgoing(&judged, dataset.info(), cleared);
                 release::store(&self.ledger, &charged, &calibrated, (cleared, hold), leaves_ms)
             }
-            Err((code, evidence)) => release::store_nothing(&self.ledger, &charged, (*code, evidence.as_ref()), leaves_ms),
+            Err(Nothing::Failed(code, evidence)) => {
+                tracing::warn!(%job, code, "a round released nothing");
+                release::store_nothing(&self.ledger, &charged, (*code, evidence.as_ref()), leaves_ms)
+            }
+            Err(Nothing::Interrupted) => {
+                tracing::info!(%job, "a round was taken back from the cluster; it runs again, under the same charge, at the next start");
+                return Settled { release: None, leaves_ms, hold: None };
+            }
         };
-        if let Err((code, _)) = outcome {
-            tracing::warn!(%job, code, "a round released nothing");
-        }
         // Not on disk: the bytes must not leave, and after a failed sync nothing more may be written.
         stored.unwrap_or(Settled { release: None, leaves_ms, hold: None })
     }
 
-    fn noised(
-        &self,
-        charged: &Charged,
-        dataset: &Dataset,
-        (selection, partitions): (&Selection, Partitions),
-        guests: Prepared,
-        (calibrated, floor): (&[Calibrated], Option<Floor>),
-    ) -> Result<airlock::Cleared, Nothing> {
+    fn noised(&self, charged: &Charged, work: Work<'_>, floor: Option<Floor>) -> Result<airlock::Cleared, Nothing> {
+        let (kind, calibrated) = (work.ask.partitions.kind(), work.ask.calibrated);
         let drawn = noise::draw(calibrated, self.threads).and_then(|drawn| drawn.counting(floor.as_ref()));
-        let drawn = drawn.map_err(|error| (error.code(), None))?;
-        let crews = guests.crews(self.threads);
-        let sums = round::run(dataset, selection, partitions, crews, calibrated).map_err(|error| (error.code(), None))?;
-        let noised = drawn.hide(sums).map_err(|error| (error.code(), None))?;
-        let cleared = airlock::inspect(charged, (partitions.kind(), floor), calibrated, noised);
-        cleared.map_err(|error| (error.code(), error.evidence()))
+        let drawn = drawn.map_err(|error| Nothing::failed(error.code()))?;
+        let sums = self.executor.run(work).map_err(|failure| match failure {
+            RoundFailure::Interrupted => Nothing::Interrupted,
+            failure => Nothing::failed(failure.code()),
+        })?;
+        let noised = drawn.hide(sums).map_err(|error| Nothing::failed(error.code()))?;
+        let cleared = airlock::inspect(charged, (kind, floor), calibrated, noised);
+        cleared.map_err(|error| Nothing::Failed(error.code(), error.evidence()))
     }
 
     /// A place among the rounds that run.
@@ -580,13 +611,13 @@ fn started(home: &Home) -> Result<(), HomeError> {
     Ok(home.ledger()?.record(event, None, since)?)
 }
 
-fn late(delay: &Delay, manifest: &Manifest) -> String {
+fn late(latest: Duration, manifest: &Manifest) -> String {
     let Limits { fuel_per_partition, memory_mib } = manifest.limits;
     format!(
         "to hide how long one individual's {fuel_per_partition} fuel and {memory_mib} MiB can take, the release may leave up to {:.0} s \
          after the round, whose deadline is {} s: ask for less fuel and memory (`vestibule analysis try` prints what is used), fewer \
          rounds, more epsilon, or a later deadline",
-        delay.latest().as_secs_f64(),
+        latest.as_secs_f64(),
         manifest.round_deadline_seconds
     )
 }

@@ -17,6 +17,7 @@ use vestibule_sandbox::{Analysis, Shape, Step};
 
 use crate::dataset::{Dataset, Selection};
 use crate::delay::{Costs, Delay, Load};
+use crate::executor::{Executor, Work};
 use crate::partitions::Partitions;
 use crate::reduce::Sums;
 use crate::round::{Crew, Ears};
@@ -125,6 +126,15 @@ pub fn exact(
 ) -> Result<Vectors, TrialError> {
     let sums = round::run(dataset, selection, partitions, crews, calibrated)?;
     Ok(reals(&steps(sums)?, calibrated))
+}
+
+/// The same by an executor.
+///
+/// # Errors
+/// The round's.
+pub fn exact_by(executor: &dyn Executor, work: Work<'_>) -> Result<Vectors, TrialError> {
+    let calibrated = work.ask.calibrated;
+    Ok(reals(&steps(executor.run(work)?)?, calibrated))
 }
 
 /// The same with noise: the exact sums, and what a site would release.

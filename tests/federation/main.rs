@@ -12,6 +12,7 @@
 //! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
 //! | `review` | what rules do not decide waits for people whose word counts; releases wait on a site's terms; officers set rules |
 //! | `simulated` | every coding of simulated sites is read; their planted effects are found; whoever withdraws is left out |
+//! | `slurm` | rounds on a real Slurm: the sums that threads have, lost tasks, killed daemons, no key of the site on a node |
 //! | `time` | a release leaves when its delay is over, whoever asks |
 //! | `network` | jobs end over links that lose and delay packets; nothing reaches a site unasked; a site that was cut off comes back |
 //! | `trust` | edited terms, old bundles, silent witnesses, restored backups, rewritten logs, forged proofs: nobody is believed for who they are |
@@ -46,6 +47,7 @@ mod real;
 mod review;
 mod rotation;
 mod simulated;
+mod slurm;
 mod time;
 mod trust;
 mod walls;

@@ -107,6 +107,16 @@ impl Store {
         self.source.place()
     }
 
+    /// Where it lies, encrypted as it is.
+    pub(super) const fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Whose rows are left out.
+    pub(super) const fn withdrawn(&self) -> &Withdrawn {
+        &self.withdrawn
+    }
+
     /// Bytes of the file that were read, its directory's among them.
     pub(super) fn bytes_read(&self) -> u64 {
         self.source.bytes_read()

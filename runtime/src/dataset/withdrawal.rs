@@ -76,6 +76,21 @@ impl Withdrawn {
         self.0.range(from..).next().is_some_and(|found| found.starts_with(&head.to_be_bytes()))
     }
 
+    /// What [`Self::has_head`] needs of it.
+    pub(super) fn heads(&self) -> Vec<u64> {
+        self.0.iter().filter_map(|place| place.first_chunk::<8>()).map(|head| u64::from_be_bytes(*head)).collect()
+    }
+
+    /// Of [`Self::heads`]: it knows heads, and no more of anybody's place.
+    pub(super) fn of_heads(heads: &[u64]) -> Self {
+        let place = |head: &u64| {
+            let mut place = [0; 16];
+            place.iter_mut().zip(head.to_be_bytes()).for_each(|(to, byte)| *to = byte);
+            place
+        };
+        Self(heads.iter().map(place).collect())
+    }
+
     /// Another list, another name. It tells nothing of who is on it, since places are keyed.
     pub(super) fn name(&self) -> String {
         let all: Vec<u8> = self.0.iter().flatten().copied().collect();

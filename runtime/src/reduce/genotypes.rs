@@ -165,6 +165,15 @@ impl Products {
         accumulate(self.sums.as_flattened_mut(), other.sums.as_flattened())
     }
 
+    /// What was summed so far, before the scores: of rows that were multiplied.
+    pub(super) fn sums(&self) -> &[i64] {
+        self.sums.as_flattened()
+    }
+
+    pub(super) fn sums_mut(&mut self) -> &mut [i64] {
+        self.sums.as_flattened_mut()
+    }
+
     /// The sums of the products.
     pub(super) fn into_steps(self) -> Result<Vec<i64>, SumOverflow> {
         let sets = || self.scores.scores.classes().chunks(self.variants);

@@ -1,5 +1,6 @@
 //! What a round reads: columns of the dictionary, and stretches of blocks of catalogues.
 
+use serde::{Deserialize, Serialize};
 use vestibule_protocol::catalogue::VariantSlice;
 use vestibule_protocol::round::Round;
 use vestibule_protocol::shape::{self, ShapeError};
@@ -8,7 +9,7 @@ use super::super::DatasetInfo;
 use super::super::pack::BLOCK_VARIANTS;
 
 /// What a round reads: resolved against one dataset's description.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Selection {
     pub(super) columns: Vec<usize>,
     pub(super) stretches: Vec<Stretch>,
@@ -18,7 +19,7 @@ pub struct Selection {
 }
 
 /// A stretch of a block of a catalogue.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Stretch {
     pub(super) catalogue: usize,
     pub(super) block: usize,

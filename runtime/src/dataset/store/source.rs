@@ -9,11 +9,13 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cap_std::fs::{Dir, OpenOptions};
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use rustix::fs::{AtFlags, CWD, linkat};
 
 use super::super::DataFolder;
 use super::super::bucket::{Bucket, StorageError};
@@ -24,6 +26,8 @@ use super::{FILE, ReadError};
 const HERE: &str = "data";
 /// What is on its way at a time, when row groups are fetched one after the other.
 const AHEAD: usize = 3;
+/// Bytes that are copied at a time.
+const COPIED: usize = 8 << 20;
 /// The name that the file of what was fetched has for a moment.
 const FETCHED: &str = "fetched";
 
@@ -70,6 +74,33 @@ impl Source {
         let length = bucket.length(&object)?;
         let bytes = Bytes::Object { bucket: Arc::clone(bucket), object, fetched, there: Mutex::default() };
         Ok(Self { bytes, length, read: AtomicU64::new(0) })
+    }
+
+    /// Gives the bytes another name in a folder: all of a file's, by a hard link, or a copy where the folder lies on another file system; of an
+    /// object's those that were [fetched](Self::fetch), each where it lies in the object.
+    pub(in super::super) fn share(&self, folder: &Dir, name: &str) -> std::io::Result<()> {
+        let (file, ranges) = match &self.bytes {
+            Bytes::File(file) => {
+                let ours = format!("/proc/self/fd/{}", file.as_raw_fd());
+                if linkat(CWD, ours, folder, name, AtFlags::SYMLINK_FOLLOW).is_ok() {
+                    return Ok(());
+                }
+                (file, vec![0..self.length])
+            }
+            Bytes::Object { fetched, there, .. } => (fetched, there.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+        };
+        let copy = folder.open_with(name, OpenOptions::new().write(true).create_new(true).mode(0o600))?.into_std();
+        copy.set_len(self.length)?;
+        let mut buffer = vec![0; COPIED];
+        for range in ranges {
+            for start in range.clone().step_by(COPIED) {
+                let length = usize::try_from(range.end.saturating_sub(start)).unwrap_or(COPIED).min(COPIED);
+                let part = buffer.get_mut(..length).unwrap_or_default();
+                file.read_exact_at(part, start)?;
+                copy.write_all_at(part, start)?;
+            }
+        }
+        copy.sync_all()
     }
 
     /// Bytes of it, in all.

@@ -37,7 +37,7 @@ fn whoever_withdraws_is_gone_at_once_from_the_file_and_from_every_later_ingest()
     assert_eq!((of_b, genotypes(&case).len()), (4, 3));
     assert_ne!(case.open().version(), before);
     // Not in the file either.
-    let store = case.open().store;
+    let store = case.open().rows.store;
     assert_eq!((store.withdrawn_rows().unwrap(), store.rows_before(store.row_groups())), (0, 3));
     // Again, and with nobody new: nothing to do.
     let version = case.open().version().to_owned();

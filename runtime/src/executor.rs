@@ -1,0 +1,186 @@
+//! Step 9, where: who runs a charged round's guests over its rows: threads of this machine, or tasks on a cluster's nodes.
+//!
+//! *In*: [`Work`]: rows, what is selected of them, guests that have taken in the round. *Out*: [`Sums`], merged here, by the daemon, which alone
+//! draws noise. *Trusts*: what opens with the round's own key. *Refuses*, before anything is charged: a round that the cluster could not
+//! run ([`Executor::check`], public terms alone).
+//!
+//! A task is some of the round's pieces, in the order in which threads take them; which, follows from public terms. It gets the version's data
+//! key, the selection, the component; no ledger, no key of the site. Integer sums do not depend on who added what, so that it makes no
+//! difference how often, where, or in which order tasks ran: each counts once.
+
+mod cluster;
+mod folder;
+mod seal;
+mod settings;
+mod slurm;
+mod task;
+mod threads;
+mod tracker;
+
+use tokio_util::sync::CancellationToken;
+use vestibule_protocol::calibration::Calibrated;
+use vestibule_protocol::round::Partitioning;
+
+use crate::dataset::{Rows, Selection};
+use crate::delay::{Costs, Delay, Load};
+use crate::guests::Prepared;
+use crate::partitions::Partitions;
+use crate::reduce::Sums;
+use crate::round::{self, RoundFailure};
+use cluster::Cluster;
+pub use settings::{Chosen, ClusterSettings, ExecutorSettings, SlurmSettings};
+use slurm::Slurm;
+pub use task::{TaskError, run as task};
+use threads::Threads;
+
+/// Whoever runs rounds.
+pub trait Executor: Send + Sync + std::fmt::Debug {
+    /// Whether a round could be run at all. Nothing is charged yet, and no row was read.
+    ///
+    /// # Errors
+    /// Why not, in public terms.
+    fn check(&self, ask: &Ask<'_>) -> Result<(), ExecutorError>;
+
+    /// Runs a charged round. Blocks.
+    ///
+    /// # Errors
+    /// See [`RoundFailure`].
+    fn run(&self, work: Work<'_>) -> Result<Sums, RoundFailure>;
+
+    /// Whether the moment at which it ends is noised already: every task of a cluster waits for a delay of its own, since whoever watches the
+    /// queue would see how long it took.
+    fn hides_moments(&self) -> bool;
+
+    /// The longest that delays keep a round from ending, all but one of 4,000.
+    fn latest(&self, delay: &Delay) -> std::time::Duration;
+}
+
+/// A charged round.
+#[derive(Debug)]
+pub struct Work<'a> {
+    /// What it is.
+    pub ask: Ask<'a>,
+    /// Its guests.
+    pub guests: Prepared,
+}
+
+/// What a round is, and asks of whoever runs it: public terms, and rows that nobody reads before it is charged.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The version's rows.
+    pub rows: &'a Rows,
+    /// What is read of them.
+    pub selection: &'a Selection,
+    /// Who is in one partition.
+    pub partitions: Partitions,
+    /// Its statistics.
+    pub calibrated: &'a [Calibrated],
+    /// What one individual can take.
+    pub load: Load,
+    /// How slow this site's machines are at most.
+    pub costs: Costs,
+    /// What hides how long it took.
+    pub delay: Delay,
+}
+
+impl Ask<'_> {
+    /// Variants of the sums of products.
+    fn summed_variants(&self) -> usize {
+        match self.partitions.kind() {
+            Partitioning::Each => self.selection.variants(),
+            // Blocks have no products.
+            Partitioning::Blocks(_) => 0,
+        }
+    }
+
+    /// Bytes of a task's sums.
+    fn partial_bytes(&self) -> usize {
+        let mut bytes = vec![0];
+        Sums::zeros(self.calibrated, self.summed_variants()).put(&mut bytes);
+        bytes.len().max(2)
+    }
+
+    fn entries(&self) -> usize {
+        self.calibrated.iter().map(|statistic| statistic.length as usize).fold(0, usize::saturating_add)
+    }
+
+    /// The longest that one piece can take, in microseconds; and how many there are.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate with margins")]
+    fn pieces_us(&self) -> (usize, f64) {
+        let pieces = round::pieces(self.rows, self.partitions);
+        let guests = pieces.partitions as f64 * self.load.longest_us(self.entries(), self.costs);
+        let rows = pieces.row_groups.saturating_mul(crate::dataset::GROUP_ROWS as u64) as f64;
+        (pieces.count, guests + rows * self.costs.row_us)
+    }
+
+    /// The most memory that a task of so many threads needs, in MiB.
+    fn memory_mib(&self, threads: usize) -> u64 {
+        // A row group as it is read and as it is decoded; sums of products are four for each variant and factor, here and merged.
+        let group = self.selection.variants().div_ceil(4).saturating_mul(crate::dataset::GROUP_ROWS).saturating_mul(3);
+        let sums = self.entries().saturating_mul(8 * 4 * 3);
+        let bytes = (group.saturating_add(sums) as u64) >> 20;
+        // An instance, the one before it, a batch both ways in both processes, the engine and the code.
+        let each = bytes.saturating_add(u64::from(self.load.limits().memory_mib).saturating_mul(2)).saturating_add(256);
+        each.saturating_mul(threads as u64).saturating_add(512)
+    }
+}
+
+/// A round, or a daemon, that an executor cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecutorError {
+    /// The round's tasks could take longer than the site lets them.
+    #[error(
+        "at the slowest, a task of this round takes {asked} minutes, and this site lets its cluster's tasks take {most}: ask for less fuel and \
+         memory (`vestibule analysis try` prints what is used)"
+    )]
+    TooLong {
+        /// What it could take.
+        asked: u64,
+        /// What it may.
+        most: u64,
+    },
+    /// The cluster says no.
+    #[error("the cluster would not run a task: {0}")]
+    Refused(String),
+    /// The folder that the daemon and the cluster's nodes share.
+    #[error("[executor] folder {path}: {why}")]
+    Folder {
+        /// Which.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The program that nodes are to run.
+    #[error("[executor] program {path}: {why}")]
+    Program {
+        /// Which.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl ExecutorError {
+    /// A stable code for logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::TooLong { .. } => "round-too-long",
+            Self::Refused(_) => "cluster-refused",
+            Self::Folder { .. } => "executor-folder",
+            Self::Program { .. } => "executor-program",
+        }
+    }
+}
+
+/// The executor that a site has chosen. `stop`: that the daemon is to stop.
+///
+/// # Errors
+/// The folder that is shared with a cluster cannot be used.
+pub fn of(chosen: &Chosen, threads: usize, stop: CancellationToken) -> Result<Box<dyn Executor>, ExecutorError> {
+    Ok(match chosen {
+        Chosen::Threads => Box::new(Threads(threads)),
+        Chosen::Slurm(cluster, slurm) => Box::new(Cluster::new(cluster.clone(), Slurm::new(cluster, slurm), stop)?),
+    })
+}

@@ -148,9 +148,9 @@ pub enum Role {
     Overseer,
 }
 
-/// What is no longer believed.
+/// What is not believed, or no longer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Revoked {
     /// Keys of anybody.
     pub keys: BTreeSet<PublicKey>,
@@ -165,6 +165,8 @@ pub struct Trust {
     digest: Digest,
     policy: Policy,
     expires: i64,
+    /// What whoever believes the bundle does not believe besides.
+    distrusted: Revoked,
 }
 
 /// A bundle that is not believed.
@@ -344,7 +346,13 @@ impl Trust {
         let payload = dsse::payload(envelope, BUNDLE_TYPE)?;
         let bundle: Bundle = serde_json::from_slice(&payload).map_err(|error| TrustError::Json(error.to_string()))?;
         let (policy, expires) = bundle.check()?;
-        Ok(Self { bundle, digest: Digest::of(&payload), policy, expires })
+        Ok(Self { bundle, digest: Digest::of(&payload), policy, expires, distrusted: Revoked::default() })
+    }
+
+    /// The same bundle, less what somebody does not believe for reasons of their own. Nothing can be added to a bundle so.
+    #[must_use]
+    pub fn without(self, distrusted: Revoked) -> Self {
+        Self { distrusted, ..self }
     }
 
     /// What it says.
@@ -371,10 +379,16 @@ impl Trust {
         now <= self.expires
     }
 
-    /// Whether a key was revoked.
+    /// Whether a key was revoked, or is distrusted here.
     #[must_use]
     pub fn is_revoked(&self, key: &PublicKey) -> bool {
-        self.bundle.revoked.keys.contains(key)
+        [&self.bundle.revoked, &self.distrusted].iter().any(|revoked| revoked.keys.contains(key))
+    }
+
+    /// Whether a component was revoked, or is distrusted here.
+    #[must_use]
+    pub fn is_revoked_component(&self, component: &Digest) -> bool {
+        [&self.bundle.revoked, &self.distrusted].iter().any(|revoked| revoked.components.contains(component))
     }
 
     /// The person whose key this is, if they have that role and the key was not revoked.

@@ -33,7 +33,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::{KeyError, PublicKey, SecretKey};
 use vestibule_protocol::log::leaf::Purpose;
 use vestibule_protocol::name::{Name, NameError};
-use vestibule_protocol::trust::{Trust, TrustError};
+use vestibule_protocol::trust::{Revoked, Trust, TrustError};
 use zeroize::Zeroizing;
 
 use crate::charter::{Accepted, Terms};
@@ -77,6 +77,8 @@ pub struct Settings {
     pub keep_components_days: u32,
     /// The slowest that this machine runs guests: delays of releases follow from it.
     pub slowest: Costs,
+    /// Keys and components that this site does not believe, whatever the consortium's trust bundle says.
+    pub distrust: Revoked,
     /// Where the rows of datasets are kept, if not in the folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSettings>,
@@ -100,6 +102,7 @@ impl Default for Settings {
             keep_releases_days: 365,
             keep_components_days: 365,
             slowest: Costs::default(),
+            distrust: Revoked::default(),
             storage: None,
             executor: ExecutorSettings::default(),
         }
@@ -127,6 +130,9 @@ fuel_ns = 30.0                         # a unit of fuel
 mib_us = 1000.0                        # a MiB of memory that is touched for the first time
 row_us = 1000.0                        # reading one individual, and a fresh instance
 entry_ns = 50.0                        # a value, a dosage, an entry of the sums
+# [distrust]                           # not believed here, whatever the consortium's trust bundle says
+# keys = []                            # of people and sites, \"ed25519:...\"
+# components = []                      # \"sha256:...\"
 # [storage]                            # rows of datasets in S3-compatible storage, instead of here (docs/DATASETS.md)
 # url = \"s3://bucket/prefix\"
 # endpoint = \"https://host:port\"      # if it is not AWS
@@ -466,7 +472,7 @@ impl Home {
         match self.dir.read(TRUST) {
             Ok(envelope) => {
                 let wrong = |error: TrustError| HomeError::Settings { path, why: error.to_string() };
-                Trust::stored(&envelope).map(Some).map_err(wrong)
+                Ok(Some(Trust::stored(&envelope).map_err(wrong)?.without(self.settings.distrust.clone())))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(HomeError::Io { path, source }),

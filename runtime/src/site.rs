@@ -251,7 +251,7 @@ impl Site {
             None => Trust::first(envelope, self.consortium),
         };
         let new = match new {
-            Ok(new) => new,
+            Ok(new) => new.without(self.home.settings().distrust.clone()),
             Err(error) => {
                 tracing::error!(%error, "a trust bundle is not believed");
                 self.ledger.rejected(error.code(), clock).map_err(HomeError::from)?;
@@ -367,8 +367,8 @@ impl Site {
         charters.retain(|charter| trust.person(&charter.signed().charter().lead, Role::Researcher).is_some());
         let verified = admission::verify(offer, &researchers, &charters, &self.name, now);
         let verified = verified.map_err(|error| Refused::from((error.code(), error)))?;
-        if trust.bundle().revoked.components.contains(&verified.signed().manifest().component.sha256) {
-            return Err(("component-revoked", "the consortium has revoked the component").into());
+        if trust.is_revoked_component(&verified.signed().manifest().component.sha256) {
+            return Err(("component-revoked", "the consortium has revoked the component, or this site does not run it").into());
         }
         Ok(verified)
     }

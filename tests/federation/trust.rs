@@ -496,6 +496,34 @@ fn a_revoked_site_is_cut_off_at_once() {
 }
 
 #[test]
+fn a_site_can_believe_less_than_its_consortium_and_nothing_more() {
+    let mut world = World::new(&["kyoto", "leiden"]);
+    let asked = SUMMARY.replace("[\"leiden\"]", "[\"kyoto\", \"leiden\"]");
+    let states = |world: &World, epsilon: &str| -> Vec<String> {
+        let job = world.submitted("cohort-summary", &asked.replace("0.5", epsilon));
+        let status = world.ended(&job);
+        let sites = status["sites"].as_array().unwrap().iter();
+        sites.map(|site| format!("{} {}", site["site"].as_str().unwrap(), site["state"].as_str().unwrap())).collect()
+    };
+    assert_eq!(states(&world, "0.5"), ["kyoto released", "leiden released"], "{}", world.log());
+    let component = Digest::of(&std::fs::read(crate::world::component("cohort-summary")).unwrap());
+    let ada = crate::world::vestibule_key(world.dir()).public();
+    // Leiden alone does not run the component; then, does not know the researcher.
+    for (epsilon, distrust) in [("0.6", format!("components = [\"{component}\"]")), ("0.7", format!("keys = [\"{ada}\"]"))] {
+        world.stop_site("leiden");
+        world.set_site("leiden", &format!("[distrust]\n{distrust}\n"));
+        world.start_site("leiden");
+        world.all_connected();
+        assert_eq!(states(&world, epsilon), ["kyoto released", "leiden refused"], "{distrust}\n{}", world.log());
+    }
+    // There is no setting by which a site would believe anybody whom its consortium does not vouch for.
+    world.stop_site("leiden");
+    world.set_site("leiden", &format!("[trust]\nkeys = [\"{ada}\"]\n"));
+    let (code, error) = world.json(&["site", "budget", "leiden"]);
+    assert_eq!((code, error["error"]["code"].as_str()), (2, Some("site-settings")), "{error}");
+}
+
+#[test]
 fn a_silent_log_says_that_it_goes_on_and_reports_what_was_done() {
     let mut world = World::new(&["kyoto", "leiden"]);
     let job = world.submitted("cohort-summary", SUMMARY);

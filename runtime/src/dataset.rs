@@ -324,7 +324,7 @@ impl Dataset {
     }
 }
 
-impl std::ops::Deref for Dataset {
+impl Deref for Dataset {
     type Target = Rows;
 
     fn deref(&self) -> &Rows {

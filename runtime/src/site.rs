@@ -44,7 +44,7 @@ use crate::policy::rules::Rules;
 use crate::policy::{self, Admitted};
 use crate::round::RoundFailure;
 use crate::witness::Witness;
-use crate::{airlock, dataset, link, noise, release};
+use crate::{airlock, dataset, link, noise, release, round};
 pub use explain::{Explained, Unexplained, explain};
 pub(crate) use judging::Held;
 use judging::Judged;

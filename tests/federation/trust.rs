@@ -506,7 +506,7 @@ fn a_site_can_believe_less_than_its_consortium_and_nothing_more() {
         sites.map(|site| format!("{} {}", site["site"].as_str().unwrap(), site["state"].as_str().unwrap())).collect()
     };
     assert_eq!(states(&world, "0.5"), ["kyoto released", "leiden released"], "{}", world.log());
-    let component = Digest::of(&std::fs::read(crate::world::component("cohort-summary")).unwrap());
+    let component = Digest::of(&std::fs::read(component("cohort-summary")).unwrap());
     let ada = crate::world::vestibule_key(world.dir()).public();
     // Leiden alone does not run the component; then, does not know the researcher.
     for (epsilon, distrust) in [("0.6", format!("components = [\"{component}\"]")), ("0.7", format!("keys = [\"{ada}\"]"))] {

@@ -172,8 +172,11 @@ fn report(site: &Folder, html: Option<PathBuf>, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// The keys that sign a log; and the bundle that says so, with the site's name in it.
+type Whose = (Vec<PublicKey>, Option<(Trust, String)>);
+
 /// Who signs the log, and who witnesses it: as the bundle says, or as the folder does where none is given or none came yet.
-fn whose(dir: &Path, bundle: Option<PathBuf>) -> Result<(Vec<PublicKey>, Option<(Trust, String)>)> {
+fn whose(dir: &Path, bundle: Option<PathBuf>) -> Result<Whose> {
     let (given, kept) = (bundle.is_some(), dir.join(TRUST));
     let Some(file) = bundle.or_else(|| kept.exists().then_some(kept)) else {
         return Ok((vec![public_key(&dir.join(LOG_KEY))?], None));

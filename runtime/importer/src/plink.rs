@@ -158,7 +158,7 @@ impl BedRecord {
         }
         out.extend(self.genotypes.iter().map(|byte| table.get(usize::from(*byte)).copied().unwrap_or(MISSING_BYTE)));
         // Behind the last individual the format has zeros.
-        if let Some(last) = out.last_mut().filter(|_| people % 4 > 0) {
+        if let Some(last) = out.last_mut().filter(|_| !people.is_multiple_of(4)) {
             *last |= MISSING_BYTE << (2 * (people % 4));
         }
     }

@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn what_touches_is_read_together_and_nothing_between() {
         assert_eq!(together(&[0..10, 10..20, 21..30, 5_000..5_001]), [0..20, 21..30, 5_000..5_001]);
-        assert_eq!(together(&[10..20, 0..10]), [0..20]);
+        assert!(together(&[10..20, 0..10]).iter().eq([&(0..20)]));
         let long = 0..TOGETHER;
         assert_eq!(together(&[long.clone(), TOGETHER..TOGETHER + 1]), [long, TOGETHER..TOGETHER + 1]);
     }

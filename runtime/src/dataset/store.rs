@@ -96,7 +96,7 @@ impl Store {
         let length = length.try_into().map(u64::from_be_bytes).map_err(|_| short())?;
         let start = end.checked_sub(length).filter(|start| *start >= HEADER as u64);
         let start = start.ok_or("its last bytes were changed, or it is cut short")?;
-        let mut directory = source.read(&[start..end])?.pop().unwrap_or_default();
+        let mut directory = source.read(std::slice::from_ref(&(start..end)))?.pop().unwrap_or_default();
         cipher.open(Piece::Directory, &mut directory)?;
         let layout: Layout = postcard::from_bytes(&directory).map_err(|error| format!("its directory: {error}"))?;
         Ok(Self { source, cipher, directory: Directory::new(layout, start)?, withdrawn })

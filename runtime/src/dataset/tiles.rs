@@ -26,6 +26,9 @@ const LEAST_BYTES: usize = 256 << 10;
 /// Tiles are no narrower, so that a file is not cut into crumbs.
 const LEAST_VARIANTS: usize = 64;
 
+/// A tile that is being written to, and which of its group's individuals are which of a source's.
+type Taken<'a> = (TileId, Tile, &'a [(usize, usize)]);
+
 /// Which tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct TileId {
@@ -203,7 +206,7 @@ impl Tiles {
     ) -> Result<Contradicted> {
         let width = self.variants;
         let first = (catalogue, column.saturating_mul(u32::try_from(width).unwrap_or(u32::MAX)));
-        let mut taken = Vec::with_capacity(groups.len());
+        let mut taken: Vec<Taken<'_>> = Vec::with_capacity(groups.len());
         for (group, samples) in groups {
             let id = TileId { catalogue, column, group: *group };
             self.tile(id, taken.len())?;
@@ -214,7 +217,7 @@ impl Tiles {
         let each = taken.len().div_ceil(threads).max(1);
         let mut contradicted = Contradicted::default();
         std::thread::scope(|scope| {
-            let work = |part: &mut [(TileId, Tile, &[(usize, usize)])]| {
+            let work = |part: &mut [Taken<'_>]| {
                 part.iter_mut().try_fold(Contradicted::default(), |mut all, (_, tile, samples)| {
                     all.add(tile.put_in(first, width / 4, turned, samples)?);
                     Ok::<_, Error>(all)

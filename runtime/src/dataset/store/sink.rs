@@ -140,7 +140,7 @@ impl Upload {
         Ok(())
     }
 
-    fn complete(mut self: Box<Self>, dir: &Dir) -> Result<()> {
+    fn complete(mut self, dir: &Dir) -> Result<()> {
         self.send()?;
         self.sent()?;
         crate::home::replace(dir, OBJECT, self.bucket.url(&self.object).as_bytes())?;

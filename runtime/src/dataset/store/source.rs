@@ -85,7 +85,7 @@ impl Source {
                 if linkat(CWD, ours, folder, name, AtFlags::SYMLINK_FOLLOW).is_ok() {
                     return Ok(());
                 }
-                (file, vec![0..self.length])
+                (file, std::iter::once(0..self.length).collect())
             }
             Bytes::Object { fetched, there, .. } => (fetched, there.lock().unwrap_or_else(PoisonError::into_inner).clone()),
         };

@@ -16,7 +16,7 @@ fn file(seed: u8) -> std::fs::File {
     for (part, people) in [(0_u8, 5_u8), (3, 3)] {
         let row = |person: u8| {
             let number = person.wrapping_mul(31).wrapping_add(seed);
-            let known = number % 3 > 0;
+            let known = !number.is_multiple_of(3);
             let values = [
                 Value::Number(f64::from(number)),
                 Value::Level(u32::from(number % 2)),
@@ -40,8 +40,11 @@ fn bytes(file: &std::fs::File) -> Vec<u8> {
     bytes
 }
 
+/// A row: its place, its values, its dosages.
+type Read = (u64, Vec<Value>, Vec<u8>);
+
 /// Everything that is in it, or that it does not open.
-fn read(file: &std::fs::File) -> Result<Vec<(u64, Vec<Value>, Vec<u8>)>, String> {
+fn read(file: &std::fs::File) -> Result<Vec<Read>, String> {
     let store = Store::open(Source::of_file(file.try_clone().unwrap()).unwrap(), &KEY, Withdrawn::default())
         .map_err(|error| error.to_string())?;
     let everything = Selection::of_everything(5, &[(0, 2), (1, 1)]);

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use vestibule_importer::fuzz;
 
-const TARGETS: [(&str, fn(&[u8])); 6] = [
+/// Reads bytes as a target does.
+type Reader = fn(&[u8]);
+
+const TARGETS: [(&str, Reader); 6] = [
     ("variants", fuzz::variants),
     ("plink", fuzz::plink),
     ("table", fuzz::table),

@@ -292,19 +292,34 @@ async fn collect(shared: &Arc<Shared>, ready: &Arc<Ready>, index: u32, round: Ro
     let stored = shared.store.rounds(job)?;
     let deadline = stored.get(index as usize).map_or(deadline, |stored| stored.deadline);
     let ask = Arc::new(Ask { shared: Arc::clone(shared), ready: Arc::clone(ready), index, round, calibrated, deadline });
+    // After a restart: what sites are known to do, they do in the last round that was begun. Those before it are complete.
+    if stored.len() <= (index as usize).saturating_add(1) {
+        answers(&ask, min_sites).await?;
+    }
+    let mut releases = Vec::new();
+    for (site, json) in shared.store.releases(job, index)? {
+        let release = Release::parse(&json, job, index, &site, &ask.round, &ask.calibrated);
+        releases.push(release.map_err(|error| failed(error.code(), error.to_string()))?);
+    }
+    Ok(combine(&ask.round, &releases))
+}
+
+/// Asks all sites that are still in, until those have answered that the round needs.
+async fn answers(ask: &Arc<Ask>, min_sites: u32) -> Result<(), Failed> {
+    let (shared, job) = (&ask.shared, ask.manifest().job);
     let untouched = shared.store.job_sites(job)?.iter().all(|site| site.state == SiteState::Waiting);
-    if index == 0 && untouched {
+    if ask.index == 0 && untouched {
         ask.enough_connected().await?;
     }
     let mut asked = JoinSet::new();
     for site in shared.store.job_sites(job)?.into_iter().filter(|site| !site.state.is_done()) {
-        let ask = Arc::clone(&ask);
+        let ask = Arc::clone(ask);
         asked.spawn(async move { ask.site(&site.site).await });
     }
     loop {
         let states: Vec<SiteState> = shared.store.job_sites(job)?.iter().map(|site| site.state).collect();
         match verdict(&states, min_sites) {
-            Verdict::Complete => break,
+            Verdict::Complete => return Ok(()),
             Verdict::TooFew => {
                 let possible = states.iter().filter(|state| !state.is_out()).count();
                 return Err(failed(
@@ -319,12 +334,6 @@ async fn collect(shared: &Arc<Shared>, ready: &Arc<Ready>, index: u32, round: Ro
             },
         }
     }
-    let mut releases = Vec::new();
-    for (site, json) in shared.store.releases(job, index)? {
-        let release = Release::parse(&json, job, index, &site, &ask.round, &ask.calibrated);
-        releases.push(release.map_err(|error| failed(error.code(), error.to_string()))?);
-    }
-    Ok(combine(&ask.round, &releases))
 }
 
 /// One round, as it is asked of every site.

@@ -226,16 +226,26 @@ pub(super) fn ingest_tuned(
     Ok(report)
 }
 
-/// One ingest of a dataset at a time: held while the file is open.
-pub(super) fn locked(folder: &Dir, name: &Name) -> Result<std::fs::File, IngestError> {
+/// One ingest of a dataset at a time: held until it is dropped.
+pub(super) fn locked(folder: &Dir, name: &Name) -> Result<Lock, IngestError> {
     let lock = folder
         .open_with("lock", OpenOptions::new().create(true).write(true))
         .map_err(|error| IngestError::io("lock", &error))?
         .into_std();
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(Lock(lock)),
         Err(std::fs::TryLockError::WouldBlock) => Err(IngestError::Busy(name.clone())),
         Err(std::fs::TryLockError::Error(error)) => Err(IngestError::io("lock", &error)),
+    }
+}
+
+/// A held lock. It is given back by name: closing the file alone leaves it with a process that was being started meanwhile, until that is another program.
+pub(super) struct Lock(std::fs::File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Where this fails, the file is closed all the same.
+        let _ = self.0.unlock();
     }
 }
 

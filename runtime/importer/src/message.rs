@@ -79,7 +79,7 @@ pub struct Row {
 }
 
 /// A value on its way from an importer.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub enum Cell {
     /// Not known.
     Missing,

@@ -5,14 +5,15 @@
 //! dataset at the same time, and whatever its steps refuse; what was begun is removed then. What a killed ingest began is gone on
 //! with, where the same files are ingested again.
 //!
-//! Memory: 256 MiB of genotypes and one row group, whatever the files' size; tables are held whole (16 bytes a value). Every variant
-//! file is read once.
+//! Memory: 256 MiB of genotypes, 64 MiB of tables, one row group and 16 bytes an individual, whatever the files' size. Every file is read once.
 
 mod documents;
 mod groups;
 mod journal;
+mod people;
 mod rows;
 mod sources;
+mod spill;
 mod tables;
 
 use cap_std::fs::{Dir, OpenOptions};

@@ -3,6 +3,7 @@
 mod gvcf;
 mod import;
 mod integrity;
+mod memory;
 mod object;
 mod plink;
 mod reads;

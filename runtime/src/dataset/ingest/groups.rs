@@ -45,13 +45,11 @@ impl Groups {
         self.0.iter().cloned()
     }
 
-    /// For each row, its group and its place there as one number: 1,024 to a group.
-    pub(super) fn slots(&self) -> impl Iterator<Item = usize> {
-        let slot = |(group, rows): (usize, &Range<usize>)| {
-            let first = group.saturating_mul(GROUP_ROWS);
-            first..first.saturating_add(rows.len())
-        };
-        self.0.iter().enumerate().flat_map(slot)
+    /// A row's group and its place there as one number: 1,024 to a group.
+    pub(super) fn slot(&self, row: usize) -> usize {
+        let group = self.0.partition_point(|rows| rows.end <= row);
+        let place = self.0.get(group).map_or(0, |rows| row.saturating_sub(rows.start));
+        group.saturating_mul(GROUP_ROWS).saturating_add(place)
     }
 
     /// How many slots there are.
@@ -112,7 +110,7 @@ mod tests {
             let order = order(people);
             let groups = Groups::new(&order, said).unwrap();
             assert_eq!(groups.iter().map(|rows| rows.len()).sum::<usize>(), people);
-            let slots: Vec<usize> = groups.slots().collect();
+            let slots: Vec<usize> = (0..people).map(|row| groups.slot(row)).collect();
             assert!(slots.len() == people && slots.is_sorted_by(|a, b| a < b));
             assert!(slots.last().is_some_and(|last| *last < groups.slot_count()));
         }

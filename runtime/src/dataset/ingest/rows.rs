@@ -2,10 +2,9 @@
 //!
 //! *In*: a recipe and its sources, and the journal of a run that was killed. *Out*: the version's files, synced; the report.
 
-use std::collections::{BTreeSet, HashMap};
-
 use cap_std::fs::{Dir, OpenOptions};
 use vestibule_importer::{Batch, Bytes, Config, Individuals, IngestReport, Notes, Place, Said, Seen, Task, beside};
+use vestibule_protocol::dictionary::Kind;
 
 use super::super::import::{self, Importers, Reading};
 use super::super::store::{self, RowWriter, Sink};
@@ -14,8 +13,9 @@ use super::super::withdrawal::Withdrawn;
 use super::super::{DataFolder, StoreKey, Value};
 use super::groups::Groups;
 use super::journal::Journal;
+use super::people::{self, Gathering, People, Rules};
 use super::sources::Sources;
-use super::tables::People;
+use super::spill::Spill;
 use super::{IngestError, Progress, Tuning, documents, tables};
 
 const SCRATCH: &str = "scratch";
@@ -53,72 +53,60 @@ impl Making<'_> {
     ) -> Result<IngestReport, IngestError> {
         let mut report = IngestReport { changed: true, ..IngestReport::default() };
         let mappings = self.config.mappings(&self.sources.dictionary)?;
-        let mut people = tables::read(
-            (self.importers, self.source),
-            (self.config, self.config_text),
-            self.sources,
-            self.key,
-            &mappings,
-            &mut report,
-        )?;
-        let (ids, files) = self.individuals(&people, &mut report)?;
-        let order: Vec<[u8; 16]> = ids.iter().map(|id| self.key.order(id)).collect();
-        let groups = Groups::new(&order, self.config.approximate_size)?;
-        let tiles = self.genotypes((&ids, &groups), files, journal, &mut report, progress)?;
-        self.write((&ids, &groups), &mut people, &tables::constants(&mappings)?, &tiles)?;
+        let mut gathering = Gathering::new(self.spill()?, self.key);
+        tables::read(self, &mappings, &mut gathering, &mut report)?;
+        let files = self.samples(&mut gathering)?;
+        let rules = Rules {
+            tables: &self.config.table,
+            dictionary: &self.sources.dictionary,
+            tables_only: self.config.variants.as_ref().is_some_and(|all| all.individuals == Individuals::Table),
+            variants: !files.is_empty(),
+            withdrawn: self.withdrawn,
+        };
+        let mut people = gathering.merge(&rules, &mut report)?;
+        report.variants = self.sources.catalogues.iter().map(|(_, catalogue)| catalogue.variants.len() as u64).sum();
+        let groups = Groups::new(people.order(), self.config.approximate_size)?;
+        let tiles = self.genotypes((people.order(), &groups), files, journal, &mut report, progress)?;
+        self.write(&groups, &mut people, &tables::constants(&mappings)?, &tiles)?;
         documents::write(self, &report)?;
         let gone = || -> std::io::Result<()> {
             Journal::remove(self.dir)?;
             self.dir.remove_file(SCRATCH)?;
+            self.dir.remove_file(people::FILE)?;
             super::sync(self.dir)
         };
         gone().map_err(|error| IngestError::io(self.version, &error))?;
         Ok(report)
     }
 
-    /// Everybody, in the keyed order of rows; and the variant files, in the order in which they are to be read.
-    fn individuals(&self, people: &People, report: &mut IngestReport) -> Result<(Vec<String>, Vec<Opened<'_>>), IngestError> {
-        let mut with_genotypes = BTreeSet::new();
-        let mut owners: Vec<Option<String>> = Vec::new();
-        let mut opened = Vec::new();
+    /// Where people are gathered.
+    fn spill(&self) -> Result<Spill, IngestError> {
+        let mut options = OpenOptions::new();
+        let options = options.create(true).truncate(true).read(true).write(true);
+        let file = self.dir.open_with(people::FILE, options).map_err(|error| IngestError::io(people::FILE, &error))?;
+        let mut bytes = self.config.approximate_size.saturating_mul(64);
+        for table in &self.config.table {
+            // One that is not there is told of when it is read.
+            bytes = bytes.saturating_add(self.source.metadata(&table.file).map_or(0, |metadata| metadata.len()));
+        }
+        Ok(Spill::new(file.into_std(), self.scratch_key()?, bytes, self.tuning.memory / 4))
+    }
+
+    /// Gathers whom the variant files name; and the files, in the order in which they are to be read.
+    fn samples(&self, gathering: &mut Gathering<'_>) -> Result<Vec<Opened<'_>>, IngestError> {
+        let mut files: Vec<(Opened<'_>, Option<[u8; 16]>)> = Vec::new();
         for file in &self.sources.variant_files {
             let (reading, samples) = self.open(file)?;
-            owners.push(samples.first().filter(|_| samples.len() == 1).cloned());
-            with_genotypes.extend(samples.iter().cloned());
-            opened.push((self.sources.variant_files.len() <= HELD).then_some((reading, samples)));
+            let owner = samples.first().filter(|_| samples.len() == 1).map(|id| self.key.order(id));
+            samples.iter().try_for_each(|id| gathering.sample(self.key.order(id)))?;
+            let held = (self.sources.variant_files.len() <= HELD).then_some((reading, samples));
+            files.push(((file.as_str(), held), owner));
         }
-        if self.config.variants.as_ref().is_some_and(|variants| variants.individuals == Individuals::Table) {
-            let before = with_genotypes.len();
-            with_genotypes.retain(|id| people.contains_key(id));
-            let left_out = before.saturating_sub(with_genotypes.len());
-            let why = || "`individuals = \"table\"` in [variants]".to_owned();
-            report.note_many("individuals in a variant file and in no table, left out", left_out as u64, why);
-        }
-        let both = with_genotypes.iter().filter(|id| people.contains_key(*id)).count();
-        report.with_table = people.len() as u64;
-        report.with_genotypes = with_genotypes.len() as u64;
-        if !self.sources.variant_files.is_empty() && !self.config.table.is_empty() {
-            let (only_table, only_genotypes) = (people.len().saturating_sub(both), with_genotypes.len().saturating_sub(both));
-            report.count("individuals in a table and in no variant file: dosages missing", only_table as u64);
-            report.count("individuals in a variant file and in no table: values missing", only_genotypes as u64);
-        }
-        let mut ids: Vec<String> = people.keys().cloned().chain(with_genotypes).collect::<BTreeSet<_>>().into_iter().collect();
-        let before = ids.len();
-        ids.retain(|id| !self.withdrawn.has(&self.key.order(id)));
-        report.count("individuals who withdrew, left out", before.saturating_sub(ids.len()) as u64);
-        if ids.is_empty() {
-            return Err(IngestError::Nobody);
-        }
-        ids.sort_by_cached_key(|id| self.key.order(id));
-        report.individuals = ids.len() as u64;
-        report.variants = self.sources.catalogues.iter().map(|(_, catalogue)| catalogue.variants.len() as u64).sum();
-        let mut files: Vec<(Opened<'_>, Option<String>)> =
-            self.sources.variant_files.iter().map(String::as_str).zip(opened).zip(owners).collect();
         if files.iter().all(|(_, owner)| owner.is_some()) {
             // One file for each individual: in the rows' order, so that each tile is gone through once.
-            files.sort_by_cached_key(|(_, owner)| owner.as_ref().map(|id| self.key.order(id)));
+            files.sort_by_key(|(_, owner)| *owner);
         }
-        Ok((ids, files.into_iter().map(|(file, _)| file).collect()))
+        Ok(files.into_iter().map(|(file, _)| file).collect())
     }
 
     /// Hands a variant file to an importer, which says whose genotypes it has.
@@ -139,14 +127,13 @@ impl Making<'_> {
     /// Reads the variant files into tiles.
     fn genotypes(
         &self,
-        (ids, groups): (&[String], &Groups),
+        (order, groups): (&[[u8; 16]], &Groups),
         files: Vec<Opened<'_>>,
         journal: Option<Journal>,
         report: &mut IngestReport,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Tiles, IngestError> {
         let catalogues = self.sources.catalogues();
-        let rows: HashMap<&str, usize> = ids.iter().map(String::as_str).zip(groups.slots()).collect();
         let (done, mut place, mut seen, places) = match journal {
             Some(journal) => {
                 *report = journal.report;
@@ -171,7 +158,10 @@ impl Making<'_> {
                 Some(opened) => opened,
                 None => self.open(file)?,
             };
-            let samples = Samples::new(samples.iter().map(|sample| rows.get(sample.as_str()).copied()));
+            let samples = Samples::new(samples.iter().map(|sample| {
+                let row = order.binary_search(&self.key.order(sample)).ok()?;
+                Some(groups.slot(row))
+            }));
             let texts = self.sources.catalogues.iter().map(|(bytes, _)| Bytes(bytes.clone())).collect();
             reading.say(&Task::Read { catalogues: texts, place: place.clone(), least_quality })?;
             let mut more = true;
@@ -257,7 +247,7 @@ impl Making<'_> {
     /// Writes the rows' file.
     fn write(
         &self,
-        (ids, groups): (&[String], &Groups),
+        groups: &Groups,
         people: &mut People,
         constants: &[Option<Value>],
         tiles: &Tiles,
@@ -267,25 +257,22 @@ impl Making<'_> {
         let failed = |error: std::io::Error| IngestError::io(store::FILE, &error);
         let sink = Sink::new(self.data, self.dir).map_err(failed)?;
         let mut writer = RowWriter::new(sink, &key, &self.sources.dictionary, &sizes).map_err(failed)?;
+        let kinds: Vec<&Kind> = self.sources.dictionary.columns.iter().map(|column| &column.kind).collect();
         let blocks: Vec<(usize, usize)> = sizes
             .iter()
             .enumerate()
             .flat_map(|(catalogue, &variants)| (0..store::blocks(variants)).map(move |block| (catalogue, block)))
             .collect();
         for (group, rows) in groups.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
-            let ids = ids.get(rows).unwrap_or_default();
-            let rows = ids.iter().map(|id| {
-                let mut values = people.remove(id).unwrap_or_else(|| vec![Value::Missing; constants.len()]);
+            let mut rows = people.next(rows.len(), &kinds)?;
+            for (_, values) in &mut rows {
                 for (value, constant) in values.iter_mut().zip(constants) {
                     *value = constant.unwrap_or(*value);
                 }
-                let place = u64::from_be_bytes(*self.key.order(id).first_chunk().expect("8 of 16 bytes"));
-                (place, values)
-            });
-            let rows: Vec<(u64, Vec<Value>)> = rows.collect();
+            }
             let bytes = |place: usize| {
                 let (catalogue, block) = blocks.get(place).copied().unwrap_or_default();
-                tiles.blocks(catalogue, block, group, ids.len())
+                tiles.blocks(catalogue, block, group, rows.len())
             };
             writer.group(group as u64, &rows, (blocks.len(), &bytes)).map_err(failed)?;
         }

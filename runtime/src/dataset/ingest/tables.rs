@@ -1,60 +1,54 @@
-//! The tables of a recipe, read into one row of values for each individual.
+//! The tables of a recipe, read into rows.
 //!
-//! *In*: the recipe, its mappings. *Out*: values by individual; those that are the same for everybody. *Trusts*: no importer: each value is held to its
-//! column. *Refuses*: a mapped column that no table has; doubled individuals that differ, unless the first is to be kept.
+//! *In*: the recipe, its mappings. *Out*: rows of all tables; values that are the same for everybody. *Trusts*: no importer: each value is held to its
+//! column. *Refuses*: a mapped column that no table has.
 
-use std::collections::HashMap;
+use vestibule_importer::{ConfigError, IngestReport, MapConfig, Mapping, Said, Task};
 
-use cap_std::fs::Dir;
-use vestibule_importer::{Config, ConfigError, Duplicates, IngestReport, MapConfig, Mapping, Row, Said, TableConfig, Task};
-
-use super::super::import::{Importers, Reading};
-use super::super::{StoreKey, Value};
+use super::super::Value;
+use super::super::import::Reading;
 use super::IngestError;
-use super::sources::Sources;
+use super::people::Gathering;
+use super::rows::Making;
 
 /// For each dictionary column, how it is mapped.
 pub(super) type Mappings<'a> = [Option<(&'a MapConfig, Mapping)>];
 
-/// Values of all individuals, in the dictionary's order.
-pub(super) type People = HashMap<String, Vec<Value>>;
-
-/// Values of all individuals that a table has.
+/// Reads all tables.
 pub(super) fn read(
-    (importers, source): (&Importers, &Dir),
-    (config, config_text): (&Config, &str),
-    sources: &Sources,
-    key: &StoreKey,
+    making: &Making<'_>,
     mappings: &Mappings<'_>,
+    gathering: &mut Gathering<'_>,
     report: &mut IngestReport,
-) -> Result<People, IngestError> {
-    let mut people: People = HashMap::new();
+) -> Result<(), IngestError> {
+    let Making { importers, source, config, config_text, sources, key, .. } = *making;
     let mut found = vec![false; mappings.len()];
     for (index, table) in config.table.iter().enumerate() {
         let mut reading = Reading::start(importers, source, std::slice::from_ref(&table.file), key)?;
         let (recipe, dictionary) = (config_text.to_owned(), sources.dictionary_text.clone());
-        reading.say(&Task::Table { recipe, dictionary, table: u32::try_from(index).unwrap_or(u32::MAX) })?;
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        reading.say(&Task::Table { recipe, dictionary, table: number })?;
         let Said::Columns(places) = reading.hear()? else { return Err(reading.lost()) };
-        let mut columns = Vec::with_capacity(places.len());
-        for place in places {
-            let place = place as usize;
+        let mut kinds = Vec::with_capacity(places.len());
+        for place in &places {
+            let place = *place as usize;
             let (Some(found), Some(column)) = (found.get_mut(place), sources.dictionary.columns.get(place)) else {
                 return Err(reading.lost());
             };
             *found = true;
-            columns.push((place, &column.kind));
+            kinds.push(&column.kind);
         }
-        let mut merging = Merging { table, seen: HashMap::new(), people: &mut people, width: mappings.len() };
         loop {
             let Said::Values(rows) = reading.hear()? else { return Err(reading.lost()) };
             report.take_in(rows.notes);
             for row in rows.rows {
-                let cells = row.cells.iter().zip(&columns);
-                let values = cells.map(|(cell, (place, kind))| Some((*place, cell.value(kind)?))).collect::<Option<Vec<_>>>();
-                let values = values.filter(|values| values.len() == columns.len() && row.cells.len() == columns.len());
-                let Some(values) = values else { return Err(reading.lost()) };
+                let good = row.cells.len() == kinds.len()
+                    && row.cells.iter().zip(&kinds).all(|(cell, kind)| cell.value(kind).is_some());
+                if !good {
+                    return Err(reading.lost());
+                }
                 reading.records = row.line;
-                merging.row(row, &values, report)?;
+                gathering.row(number, row, &places)?;
             }
             if !rows.more {
                 break;
@@ -72,46 +66,7 @@ pub(super) fn read(
             return Err(ConfigError(format!("`[map.{name}]`: there is no column `{column}` in {file}")).into());
         }
     }
-    Ok(people)
-}
-
-/// One table's rows on their way to their individuals.
-struct Merging<'a> {
-    table: &'a TableConfig,
-    /// The line that each individual was first seen in.
-    seen: HashMap<String, u64>,
-    people: &'a mut People,
-    width: usize,
-}
-
-impl Merging<'_> {
-    fn row(&mut self, row: Row, found: &[(usize, Value)], report: &mut IngestReport) -> Result<(), ConfigError> {
-        let Row { line, id, .. } = row;
-        let file = &self.table.file;
-        let values = self.people.entry(id.clone()).or_insert_with(|| vec![Value::Missing; self.width]);
-        let mut fresh = values.clone();
-        for (place, value) in found {
-            if let Some(here) = fresh.get_mut(*place) {
-                *here = *value;
-            }
-        }
-        match self.seen.insert(id, line) {
-            None => *values = fresh,
-            Some(first) if *values == fresh => {
-                report.note("repeated rows of an individual, the same, merged", || format!("{file}, lines {first} and {line}"));
-            }
-            Some(first) if self.table.duplicates == Duplicates::First => {
-                report.note("further rows of an individual, dropped", || format!("{file}, line {line} after line {first}"));
-            }
-            Some(first) => {
-                return Err(ConfigError(format!(
-                    "{file}: line {line}: the same id as line {first}, with other values: correct the table, or set \
-                     `duplicates = \"first\"`"
-                )));
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// The values of mappings that are the same for everybody.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    ClientConfig, Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
 use vestibule_protocol::key::{PublicKey, SecretKey};
@@ -37,6 +38,8 @@ const STREAMS: u32 = 64;
 /// Bytes in flight per stream, and per connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Bytes of a connection id.
+const CONNECTION_ID: usize = 8;
 /// Handshakes under way at once, and what they may buffer.
 const INCOMING: usize = 256;
 const INCOMING_BYTES: u64 = 64 << 10;
@@ -64,10 +67,32 @@ fn server_config(key: &SecretKey, sites: Pins) -> Result<ServerConfig, LinkError
 pub fn listen(address: SocketAddr, key: &SecretKey, sites: Pins) -> Result<Endpoint, LinkError> {
     let setup = |error: &dyn std::fmt::Display| LinkError::Setup(error.to_string());
     let seed = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.seed()), b"vestibule/stateless-reset/1");
-    let config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, seed.as_ref())));
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, seed.as_ref())));
+    config.cid_generator(|| Box::new(ConnectionIds));
     let socket = UdpSocket::bind(address).map_err(|error| setup(&error))?;
     let runtime = Arc::new(TokioRuntime);
     Endpoint::new(config, Some(server_config(key, sites)?), socket, runtime).map_err(|error| setup(&error))
+}
+
+/// Connection ids of random bytes, any of which may be one of ours. Those that quinn makes unless told otherwise carry a mark of the process
+/// that made them, and what lacks it is dropped without an answer: the one who took a dead coordinator's place would reset nobody.
+/// An answer is shorter than what it answers, and there is one in 20 ms at most.
+struct ConnectionIds;
+
+impl ConnectionIdGenerator for ConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut bytes = [0; CONNECTION_ID];
+        aws_lc_rs::rand::fill(&mut bytes).expect("AWS-LC ends the process rather than go on without randomness");
+        ConnectionId::new(&bytes)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// A site's dialler.
@@ -105,4 +130,63 @@ fn transport() -> TransportConfig {
 pub fn peer_key(connection: &Connection) -> Option<PublicKey> {
     let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     PublicKey::from_spki(identity.first()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::{Way, dial};
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed([seed; 32]).unwrap()
+    }
+
+    /// A coordinator with key `seed` that knows site 2 and answers its streams, in a runtime of its own: dropping that is to the other
+    /// end as if the process were killed. Nothing is said, the socket is gone.
+    fn coordinator(port: u16, seed: u8) -> (Runtime, SocketAddr) {
+        let runtime = Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let endpoint = listen((Ipv4Addr::LOCALHOST, port).into(), &key(seed), Pins::of([key(2).public()])).unwrap();
+        let address = endpoint.local_addr().unwrap();
+        runtime.spawn(async move {
+            while let Some(incoming) = endpoint.accept().await {
+                let Ok(connection) = incoming.await else { continue };
+                tokio::spawn(async move { while connection.accept_bi().await.is_ok() {} });
+            }
+        });
+        (runtime, address)
+    }
+
+    /// How a site's connection ends whose coordinator was killed, where one with key `seed` takes its place: within two pings, or not at all.
+    fn ends(seed: u8) -> Option<quinn::ConnectionError> {
+        let site = Runtime::new().unwrap();
+        let (first, address) = coordinator(0, 1);
+        let quic = address.to_string();
+        let dialled = site.block_on(async {
+            let dialled = dial(Way { quic: &quic, tunnel: None }, &key(2), key(1).public()).await.unwrap();
+            // The coordinator drops the stream, which a site hears of only once both ends are done with the handshake.
+            let (mut send, mut recv) = dialled.connection.open_bi().await.unwrap();
+            send.write_all(b"?").await.unwrap();
+            assert!(recv.read_to_end(1).await.unwrap().is_empty());
+            dialled
+        });
+        drop(first);
+        assert_eq!(dialled.connection.close_reason(), None);
+        let _second = coordinator(address.port(), seed);
+        site.block_on(async { tokio::time::timeout(KEEP_ALIVE * 2, dialled.connection.closed()).await.ok() })
+    }
+
+    #[test]
+    fn a_site_learns_from_a_coordinator_that_came_back_that_it_had_died() {
+        assert_eq!(ends(1), Some(quinn::ConnectionError::Reset));
+    }
+
+    #[test]
+    fn nobody_else_at_its_address_can_end_the_connection() {
+        assert_eq!(ends(3), None);
+    }
 }

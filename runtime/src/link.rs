@@ -4,6 +4,7 @@
 //! randomly spread pauses. *Trusts*: the pinned key of the coordinator, to be who it is; nothing that it says.
 
 mod join;
+mod pause;
 mod serve;
 mod witnessing;
 

@@ -5,6 +5,7 @@
 //! frames of any kind that is not a question to a site.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
@@ -17,6 +18,7 @@ use vestibule_protocol::message::{
     SiteCard, TrustUpdate,
 };
 
+use super::pause::{Pause, jittered};
 use super::witnessing;
 use crate::admission::Verified;
 use crate::component::ComponentError;
@@ -26,9 +28,6 @@ use crate::ledger::Settled;
 use crate::policy::Admitted;
 use crate::site::{Held, Outcome, Site};
 
-/// First and longest pause between attempts to dial.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How often the log is looked at, whether it has been silent for long.
 const LOOK: Duration = Duration::from_secs(600);
 /// How often the queue is looked at for a decision that is waited for.
@@ -38,7 +37,7 @@ const MAX_STREAMS: usize = 64;
 
 /// Dials and serves until `stop`.
 pub(crate) async fn serve(site: Arc<Site>, coordinator: Coordinator, stop: CancellationToken) -> Result<(), LinkError> {
-    let mut pause = FIRST_PAUSE;
+    let mut pause = Pause::new();
     let way = Way { quic: &coordinator.quic, tunnel: coordinator.tunnel.as_deref() };
     loop {
         let dialled = tokio::select! {
@@ -46,35 +45,39 @@ pub(crate) async fn serve(site: Arc<Site>, coordinator: Coordinator, stop: Cance
             () = stop.cancelled() => return Ok(()),
             dialled = dial(way, site.home.link_key(), coordinator.key) => dialled,
         };
-        match dialled {
+        let greeted = match dialled {
             Ok(Dialled { endpoint, connection, tunnelled }) => {
                 tracing::info!(coordinator = %coordinator.quic, tunnelled, "connected");
-                pause = FIRST_PAUSE;
-                let why = converse(&site, &connection, &stop).await;
+                let greeted = Arc::new(AtomicBool::new(false));
+                let why = converse(&site, (&connection, &greeted), &stop).await;
                 connection.close(CLOSE_SHUTDOWN, b"");
                 endpoint.wait_idle().await;
-                tracing::info!(%why, "disconnected");
+                let greeted = greeted.load(Ordering::Relaxed);
+                tracing::info!(%why, greeted, "disconnected");
+                greeted
             }
-            Err(error) => tracing::info!(%error, "the coordinator cannot be reached; trying again"),
-        }
+            Err(error) => {
+                tracing::info!(%error, "the coordinator cannot be reached; trying again");
+                false
+            }
+        };
+        let mut byte = [255];
+        // Without randomness the full pause is as good.
+        let _ = getrandom::fill(&mut byte);
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(jittered(pause)) => {}
+            () = tokio::time::sleep(jittered(pause.after(greeted), byte[0])) => {}
         }
-        pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
     }
 }
 
-/// A random part of `pause`, so that sites that lost the same coordinator do not come back at the same moment.
-fn jittered(pause: Duration) -> Duration {
-    let mut byte = [255];
-    // Without randomness the full pause is as good.
-    let _ = getrandom::fill(&mut byte);
-    pause.mul_f64(f64::midpoint(1.0, f64::from(byte[0]) / 255.0))
-}
-
-async fn converse(site: &Arc<Site>, connection: &quinn::Connection, stop: &CancellationToken) -> LinkError {
+/// Answers until the connection ends, and says why it did. Whether the coordinator greeted this site, it leaves in the flag.
+async fn converse(
+    site: &Arc<Site>,
+    (connection, greeted): (&quinn::Connection, &Arc<AtomicBool>),
+    stop: &CancellationToken,
+) -> LinkError {
     let mut streams = JoinSet::new();
     let silence = Duration::from_secs(site.home.settings().heartbeat_seconds.max(1).into());
     let mut look = tokio::time::interval(silence.min(LOOK));
@@ -94,18 +97,26 @@ async fn converse(site: &Arc<Site>, connection: &quinn::Connection, stop: &Cance
                 }
             }
             accepted = Framed::accept(connection), if streams.len() < MAX_STREAMS => match accepted {
-                Ok(stream) => { streams.spawn(answer(Arc::clone(site), connection.clone(), stream)); }
+                Ok(stream) => {
+                    let (site, connection, greeted) = (Arc::clone(site), connection.clone(), Arc::clone(greeted));
+                    streams.spawn(async move { answer(site, (&connection, &greeted), stream).await });
+                }
                 Err(error) => return error,
             },
         }
     }
 }
 
-async fn answer(site: Arc<Site>, connection: quinn::Connection, mut stream: Framed) -> Result<(), LinkError> {
+async fn answer(
+    site: Arc<Site>,
+    (connection, greeted): (&quinn::Connection, &AtomicBool),
+    mut stream: Framed,
+) -> Result<(), LinkError> {
     let header = stream.header().await?;
     match header.kind {
         Hello::KIND => {
             let _: Hello = stream.payload(header).await?;
+            greeted.store(true, Ordering::Relaxed);
             let card = blocking(move || card(&site)).await?;
             stream.send(&card).await?;
         }
@@ -139,7 +150,7 @@ async fn answer(site: Arc<Site>, connection: quinn::Connection, mut stream: Fram
         }
         _ => {
             let offer: Offer = stream.payload(header).await?;
-            let last = offered(&site, &connection, offer, &mut stream).await?;
+            let last = offered(&site, connection, offer, &mut stream).await?;
             stream.send(&last).await?;
         }
     }

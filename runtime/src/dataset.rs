@@ -8,11 +8,12 @@
 //! data/NAME/current            which version serves           data/NAME/VERSION/dictionary.toml, catalogue-N.tsv  public
 //! data/NAME/VERSION/info.json  the public description         data/NAME/VERSION/people.rows        encrypted rows
 //! data/NAME/VERSION/seal       HMAC of info.json, our key     data/NAME/VERSION/report             encrypted: for the site's eyes
-//! data/NAME/withdrawn          encrypted: who is left out
+//! data/NAME/withdrawn          encrypted: who is left out         data/NAME/VERSION/sources        encrypted: what it was read from
 //! ```
 //!
 //! Rows may lie in a bucket instead; `data/NAME/VERSION/people.object` then says in which object. All else stays in the folder, since it decides what serves.
 
+mod base;
 mod bucket;
 mod import;
 mod ingest;
@@ -37,7 +38,7 @@ use vestibule_protocol::shape;
 pub use bucket::{Bucket, StorageError, StorageSettings};
 pub use import::{Importers, import};
 pub(crate) use ingest::MEAN_ROWS;
-pub use ingest::{IngestError, Progress, ingest};
+pub use ingest::{IngestError, Progress, ingest, ingest_afresh};
 pub use rows::Rows;
 pub(crate) use rows::RowsKey;
 pub use seal::StoreKey;

@@ -89,6 +89,18 @@ fn simulated_sites_are_read_in_their_own_codings_and_their_planted_effects_are_f
     assert_eq!(ok(dir, &["site", "withdraw", "home", "cohort", "S1-0000001", "--undo"]), json!({ "readmitted": 1 }));
     let report = ok(dir, &["site", "ingest", "home", "bed/site1/DATASET.toml"]);
     assert_eq!(report["individuals"], json!(3000));
+    // The file has what the dataset has not; with a table that says less, it need not be read; unless that is asked for.
+    assert_eq!(
+        (&report["taken_over"], &report["read_again"]),
+        (&json!(0), &json!({ "an individual of it was left out then": 1 }))
+    );
+    let people = std::fs::read_to_string(dir.join("bed/site1/people.csv")).unwrap();
+    let (less, _) = people.trim_end().rsplit_once('\n').unwrap();
+    std::fs::write(dir.join("bed/site1/people.csv"), less).unwrap();
+    let report = ok(dir, &["site", "ingest", "home", "bed/site1/DATASET.toml"]);
+    assert_eq!((&report["files"], &report["taken_over"]), (&json!(1), &json!(1)));
+    let report = ok(dir, &["site", "ingest", "home", "bed/site1/DATASET.toml", "--afresh"]);
+    assert_eq!((&report["changed"], &report["taken_over"]), (&json!(true), &json!(0)));
     assert_eq!(run(dir, &["site", "withdraw", "home", "nothing", "x"]).status.code(), Some(2));
 }
 

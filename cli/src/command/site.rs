@@ -17,7 +17,7 @@ use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::trust::Rotation;
 use vestibule_runtime::charter::Terms;
-use vestibule_runtime::dataset::{self, Dataset, Importers, ingest};
+use vestibule_runtime::dataset::{self, Dataset, Importers, ingest, ingest_afresh};
 use vestibule_runtime::home::{Home, HomeError};
 use vestibule_runtime::link::Whose;
 use vestibule_runtime::site::SiteError;
@@ -60,6 +60,9 @@ pub(crate) enum Site {
         dir: PathBuf,
         /// The recipe; its files lie beside it.
         dataset: PathBuf,
+        /// Read all files again, also those that the dataset was read from before and that seem the same.
+        #[arg(long)]
+        afresh: bool,
     },
     /// Leave individuals out, who withdrew their consent: from the next job on, and of the rows at rest.
     Withdraw {
@@ -266,7 +269,10 @@ impl Site {
                 let site = open(&dir)?;
                 daemon(async |stop| vestibule_runtime::site::run(site, stop).await, SiteError::code)
             }
-            Self::Ingest { dir, dataset } => take_in(&recorded(&dir, "ingest", json!({ "recipe": dataset }))?, &dataset, json),
+            Self::Ingest { dir, dataset, afresh } => {
+                let site = recorded(&dir, "ingest", json!({ "recipe": dataset, "afresh": afresh }))?;
+                take_in(&site, &dataset, afresh, json)
+            }
             Self::Withdraw { dir, dataset, ids, file, undo } => {
                 let site = recorded(&dir, if undo { "readmit" } else { "withdraw" }, json!({ "dataset": dataset }))?;
                 withdraw(&site, &dataset, ids, file.as_deref(), undo, json)
@@ -432,7 +438,7 @@ fn charters(command: Charter, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn take_in(site: &Home, recipe: &Path, json: bool) -> Result<()> {
+fn take_in(site: &Home, recipe: &Path, afresh: bool, json: bool) -> Result<()> {
     let text = read(recipe)?;
     let folder = recipe.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let source = Dir::open_ambient_dir(folder, ambient_authority())
@@ -449,7 +455,8 @@ fn take_in(site: &Home, recipe: &Path, json: bool) -> Result<()> {
     for gap in importers.gaps().map_err(|error| coded(error.code(), error))? {
         eprintln!("{gap}: the files are read with fewer walls around");
     }
-    let report = ingest(&source, &text, (&data, &site.store_key()), &importers, &mut progress);
+    let take_in = if afresh { ingest_afresh } else { ingest };
+    let report = take_in(&source, &text, (&data, &site.store_key()), &importers, &mut progress);
     bar.finish_and_clear();
     let report = report.map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?;
     let name = dataset::Config::parse(&text).map_err(|error| coded(error.code(), error))?.name;

@@ -15,7 +15,7 @@ use crate::crypt4gh::{self, Crypt4ghKey, Decrypted};
 use crate::message::Said;
 use crate::plink::Input;
 use crate::table;
-use crate::variants::{self, Place, VariantFile};
+use crate::variants::{self, Asked, Place, VariantFile};
 
 const CATALOGUE: &[u8] = b"#catalogue\tpanel\n#build\tGRCh37\ncontig\tposition\tref\talt\n\
     1\t100\tA\tC\n1\t200\tG\tT\n1\t300\tA\tC\n1\t300\tA\tG\n2\t50\tC\tT\n";
@@ -34,7 +34,8 @@ fn read(name: &str, bytes: &[u8], beside: (&[u8], &[u8])) {
     let catalogues = [Arc::new(Catalogue::parse(CATALOGUE).expect("a catalogue"))];
     let Ok(opened) = variants::open(name, boxed(bytes), || (boxed(beside.0), boxed(beside.1))) else { return };
     let stride = opened.samples().len().div_ceil(4);
-    let mut file = VariantFile::new(name, opened, &catalogues, 20, Place::start(&catalogues));
+    let asked = Asked { catalogues: &catalogues, known: &[], least_quality: 20 };
+    let mut file = VariantFile::new(name, opened, asked, Place::start(&catalogues));
     let mut place = Place::start(&catalogues);
     let mut records = 0;
     while let Ok(batch) = file.advance() {

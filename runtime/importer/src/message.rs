@@ -25,6 +25,8 @@ pub enum Task {
     Read {
         /// The catalogues' files.
         catalogues: Vec<Bytes>,
+        /// Of each, whether the genotypes at its variants are known: they are not said again.
+        known: Vec<bool>,
         /// Behind that place.
         place: Place,
         /// Of a block that is like the reference.

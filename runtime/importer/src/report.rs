@@ -39,7 +39,15 @@ pub struct IngestReport {
     pub with_table: u64,
     /// Of them, those in a variant file.
     pub with_genotypes: u64,
-    /// Variant records read.
+    /// Variant files.
+    pub files: u64,
+    /// Of them, those whose genotypes were taken over from the version that served before, not read.
+    pub taken_over: u64,
+    /// Which version that was.
+    pub taken_from: Option<String>,
+    /// Files that were read though that version has them, or might, by why.
+    pub read_again: BTreeMap<String, u64>,
+    /// Variant records read, also those of files that were taken over.
     pub records: u64,
     /// Catalogue variants that at least one record matched.
     pub variants_matched: u64,
@@ -108,6 +116,12 @@ impl fmt::Display for IngestReport {
             writeln!(f, "catalogue variants   {:>10}", self.variants)?;
             writeln!(f, "  found in the files {:>10}", self.variants_matched)?;
             writeln!(f, "records read         {:>10}", self.records)?;
+        }
+        if let Some(version) = &self.taken_from {
+            writeln!(f, "{} of {} variant files taken over from version {version}", self.taken_over, self.files)?;
+        }
+        for (why, files) in &self.read_again {
+            writeln!(f, "{files} of {} variant files read again: {why}", self.files)?;
         }
         if self.notes.is_empty() {
             return writeln!(f, "nothing was dropped or changed");

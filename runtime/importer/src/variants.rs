@@ -32,7 +32,7 @@ pub(crate) fn open(name: &str, file: Input, beside: impl FnOnce() -> (Input, Inp
 }
 
 /// Which catalogue variants were seen: of each catalogue, how many variants it has, and a bit each.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen(Vec<(u32, Vec<u8>)>);
 
 impl Seen {
@@ -63,6 +63,41 @@ impl Seen {
     pub fn count(&self) -> u64 {
         self.0.iter().flat_map(|(_, bits)| bits).map(|byte| u64::from(byte.count_ones())).sum()
     }
+
+    /// Whether a variant was marked.
+    #[must_use]
+    pub fn has(&self, (catalogue, variant): (u32, u32)) -> bool {
+        let bits = self.0.get(catalogue as usize).map(|(_, bits)| bits);
+        bits.and_then(|bits| bits.get(variant as usize / 8)).is_some_and(|byte| byte >> (variant % 8) & 1 == 1)
+    }
+
+    /// Marks all that the other, of the same catalogues, has marked.
+    pub fn add(&mut self, other: &Self) {
+        let to = self.0.iter_mut().flat_map(|(_, bits)| bits);
+        to.zip(other.0.iter().flat_map(|(_, bits)| bits)).for_each(|(to, from)| *to |= from);
+    }
+
+    /// The same marks where catalogues lie in another order. `places`: for each catalogue, where it was before, if it was there. `None` where one that was
+    /// there has another number of variants.
+    #[must_use]
+    pub fn moved(&self, catalogues: &[Arc<Catalogue>], places: &[Option<usize>]) -> Option<Self> {
+        let mut moved = Self::new(catalogues);
+        for ((to, bits), place) in moved.0.iter_mut().zip(places) {
+            let Some(place) = place else { continue };
+            let (from, known) = self.0.get(*place)?;
+            if from != to || known.len() != bits.len() {
+                return None;
+            }
+            bits.clone_from(known);
+        }
+        Some(moved)
+    }
+
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(_, bits)| bits.len()).sum()
+    }
 }
 
 /// What some records of a file hold.
@@ -74,6 +109,8 @@ pub struct Batch {
     pub found: Vec<(u32, u32)>,
     /// For each of those the codes of the file's samples, four to a byte.
     pub codes: Bytes,
+    /// The same of catalogues whose genotypes are known.
+    pub known: Vec<(u32, u32)>,
     /// What was left out or changed.
     pub notes: Notes,
     /// Whether there may be more.
@@ -100,6 +137,22 @@ impl Place {
     pub fn mark(&mut self, found: (u32, u32)) -> bool {
         self.here.mark(found)
     }
+
+    /// The variants of this file that were seen.
+    #[must_use]
+    pub const fn seen(&self) -> &Seen {
+        &self.here
+    }
+}
+
+/// What is asked of a variant file.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) catalogues: &'a [Arc<Catalogue>],
+    /// Of each catalogue, whether the genotypes at its variants are known: they are not said again.
+    pub(crate) known: &'a [bool],
+    /// Of a block that is like the reference.
+    pub(crate) least_quality: i32,
 }
 
 /// A variant file that is being read.
@@ -109,13 +162,12 @@ pub(crate) struct VariantFile<'a> {
     header: vcf::Header,
     /// Samples of the file.
     people: usize,
-    catalogues: &'a [Arc<Catalogue>],
-    /// Of a block that is like the reference.
-    least_quality: i32,
+    asked: Asked<'a>,
     place: Place,
     /// What the batch holds so far.
     report: IngestReport,
     found: Vec<(u32, u32)>,
+    known: Vec<(u32, u32)>,
     codes: Vec<u8>,
     /// One record's codes.
     scratch: Vec<u8>,
@@ -130,11 +182,11 @@ const STEP_BYTES: usize = 4 << 20;
 
 impl<'a> VariantFile<'a> {
     /// Reads on behind `place`.
-    pub(crate) fn new(name: &str, opened: Opened, catalogues: &'a [Arc<Catalogue>], least_quality: i32, place: Place) -> Self {
+    pub(crate) fn new(name: &str, opened: Opened, asked: Asked<'a>, place: Place) -> Self {
         let (header, people) = (opened.header(), opened.samples().len());
         let (report, skip) = (IngestReport::default(), place.records);
-        let (name, found, codes, scratch) = (name.to_owned(), vec![], vec![], vec![]);
-        Self { name, opened, header, people, catalogues, least_quality, place, report, found, codes, scratch, skip }
+        let (name, found, known, codes, scratch) = (name.to_owned(), vec![], vec![], vec![], vec![]);
+        Self { name, opened, header, people, asked, place, report, found, known, codes, scratch, skip }
     }
 
     /// Reads some more records.
@@ -152,13 +204,16 @@ impl<'a> VariantFile<'a> {
             Ok(true)
         })?;
         let (records, notes) = (self.place.records, std::mem::take(&mut self.report.notes));
-        let (found, codes) = (std::mem::take(&mut self.found), Bytes(std::mem::take(&mut self.codes)));
-        Ok(Batch { records, found, codes, notes, more })
+        let (found, known) = (std::mem::take(&mut self.found), std::mem::take(&mut self.known));
+        let codes = Bytes(std::mem::take(&mut self.codes));
+        Ok(Batch { records, found, codes, known, notes, more })
     }
 
     fn record(&mut self) -> Result<bool, ConfigError> {
-        let Self { name, opened, header, people, catalogues, least_quality, place: Place { records, here }, .. } = self;
-        let Self { report, found, codes, scratch, skip, .. } = self;
+        let Self { name, opened, header, people, asked, place: Place { records, here }, .. } = self;
+        let Self { report, found, known, codes, scratch, skip, .. } = self;
+        let Asked { catalogues, least_quality, known: are_known } = *asked;
+        let is_known = |(catalogue, _): (u32, u32)| are_known.get(catalogue as usize).copied().unwrap_or(false);
         let number = if *skip > 0 { records.saturating_sub(*skip) } else { *records }.saturating_add(1);
         let fail = |why: &dyn std::fmt::Display| {
             ConfigError(format!("{name}, record {number}: {why}; is the file damaged or cut short?"))
@@ -176,7 +231,7 @@ impl<'a> VariantFile<'a> {
             let matches = within(catalogues, &site, end);
             if !matches.is_empty() {
                 let start = codes.len();
-                let read = record.reference_codes(header, *people, *least_quality, scratch, codes);
+                let read = record.reference_codes(header, *people, least_quality, scratch, codes);
                 let Some(odd) = read.map_err(|error| fail(&error))? else {
                     report.note("records without genotypes (GT), left out", place);
                     return Ok(true);
@@ -184,6 +239,10 @@ impl<'a> VariantFile<'a> {
                 report.note_many("genotypes of blocks like the reference, of too low a quality, taken for missing", odd, place);
                 let end = codes.len();
                 for variant in matches.iter().map(|found| found.variant).filter(|variant| here.mark(*variant)) {
+                    if is_known(variant) {
+                        known.push(variant);
+                        continue;
+                    }
                     found.push(variant);
                     codes.extend_from_within(start..end);
                 }
@@ -206,12 +265,19 @@ impl<'a> VariantFile<'a> {
                 report.note("further records of a variant, left out", place);
                 continue;
             }
-            let odd = record.codes(header, *people, allele, scratch, codes).map_err(|error| fail(&error.0))?;
-            let Some(odd) = odd else {
+            let odd = match is_known(variant) {
+                true => record.odd(header, *people, scratch),
+                false => record.codes(header, *people, allele, scratch, codes),
+            };
+            let Some(odd) = odd.map_err(|error| fail(&error.0))? else {
                 report.note("records without genotypes (GT), left out", place);
                 break;
             };
-            found.push(variant);
+            if is_known(variant) {
+                known.push(variant)
+            } else {
+                found.push(variant)
+            }
             if allele == 0 {
                 report.note("records with ref and alt the other way round, turned", place);
             }
@@ -552,7 +618,19 @@ impl Record<'_> {
         Ok(odd)
     }
 
-    /// The same, a byte each.
+    /// How many samples have too many alleles; `None` where there are no genotypes.
+    fn odd(&self, header: &vcf::Header, people: usize, scratch: &mut Vec<u8>) -> Result<Option<u64>, Malformed> {
+        match self {
+            Self::Bed(_) => Ok(Some(0)),
+            Self::Bcf(record) => bcf_genotypes(record, header, people, |field| match field.pairs() {
+                Some(_) => 0,
+                None => field.codes(people, 1, scratch),
+            }),
+            Self::Vcf(_) => self.plain_codes(header, people, 1, scratch),
+        }
+    }
+
+    /// The same as [`Self::codes`], a byte each.
     fn plain_codes(
         &self,
         header: &vcf::Header,

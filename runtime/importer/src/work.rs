@@ -13,7 +13,7 @@ use crate::config::{Config, ConfigError};
 use crate::message::{Said, Talk, Task};
 use crate::plink::Input;
 use crate::table;
-use crate::variants::{self, VariantFile};
+use crate::variants::{self, Asked, VariantFile};
 
 /// Reads one file, as it is told; ends when it is read, or the site hangs up. `beside`: a `.bed`'s `.bim`.
 ///
@@ -39,10 +39,11 @@ fn variants(link: &mut impl Talk, name: &str, file: File, (bim, fam): (File, Vec
         Err(error) => return link.say(&Said::Refused(error.0)),
     };
     link.say(&Said::Samples(opened.samples()))?;
-    let Task::Read { catalogues, place, least_quality } = link.hear()? else { return Ok(()) };
+    let Task::Read { catalogues, known, place, least_quality } = link.hear()? else { return Ok(()) };
     let catalogues: Result<Vec<_>, _> = catalogues.iter().map(|bytes| Catalogue::parse(&bytes.0).map(Arc::new)).collect();
     let catalogues = catalogues.map_err(std::io::Error::other)?;
-    let mut file = VariantFile::new(name, opened, &catalogues, least_quality, place);
+    let asked = Asked { catalogues: &catalogues, known: &known, least_quality };
+    let mut file = VariantFile::new(name, opened, asked, place);
     // What was read is said while more is read.
     let (sender, receiver) = std::sync::mpsc::sync_channel(AHEAD);
     std::thread::scope(|scope| {

@@ -225,6 +225,45 @@ impl Store {
         Ok(found)
     }
 
+    /// Where everybody's row lies: the head of their place in the keyed order, the row group, the row in it.
+    pub(super) fn heads(&self) -> Result<Vec<(u64, u32, u32)>, ReadError> {
+        self.fetch(&Selection::of_places())?;
+        let number = |number: usize| u32::try_from(number).map_err(|error| error.to_string());
+        let mut heads = Vec::with_capacity(self.rows_before(self.row_groups()));
+        for group in 0..self.row_groups() {
+            let rows = self.directory.group(group).map_or(0, |group| group.rows as usize);
+            for (row, head) in places(&self.column(PLACES, group, &Width::Bytes(8))?).into_iter().enumerate() {
+                heads.push((head, number(group)?, number(row)?));
+            }
+            if heads.len() != self.rows_before(group).saturating_add(rows) {
+                return Err("a chunk does not hold what the directory says".into());
+            }
+        }
+        Ok(heads)
+    }
+
+    /// Everybody's bytes of a row group at a block of a catalogue, whoever withdrew.
+    pub(super) fn block(&self, catalogue: usize, block: usize, group: usize) -> Result<Vec<u8>, ReadError> {
+        let column = self.directory.layout().block(catalogue, block).ok_or(OTHER_COLUMNS)?;
+        self.column(column, group, &Width::Bytes(BLOCK_BYTES))
+    }
+
+    fn column(&self, column: usize, group: usize, width: &Width) -> Result<Vec<u8>, ReadError> {
+        let there = "there is no such row group";
+        let rows = self.directory.group(group).ok_or(there)?.rows as usize;
+        let chunk = self.directory.chunk(group, column).ok_or(there)?;
+        Ok(self.chunks(&[(chunk, width.of(rows))])?.pop().unwrap_or_default())
+    }
+
+    /// Has all blocks of some catalogues where no bucket need be asked for them.
+    pub(super) fn fetch_blocks(&self, catalogues: impl Iterator<Item = usize>) -> Result<(), ReadError> {
+        let layout = self.directory.layout();
+        let blocks = |catalogue: usize| (0..).map_while(move |block| layout.block(catalogue, block));
+        let columns: Vec<usize> = catalogues.flat_map(blocks).collect();
+        let of_group = |group| columns.iter().filter_map(move |column| self.directory.chunk(group, *column));
+        self.source.fetch((0..self.row_groups()).map(|group| of_group(group).map(|chunk| chunk.bytes).collect()))
+    }
+
     /// Which rows are those of people who take part; `None` where all are.
     fn stays(&self, places: &[u64]) -> Option<Vec<bool>> {
         let stays: Vec<bool> = places.iter().map(|head| !self.withdrawn.has_head(*head)).collect();

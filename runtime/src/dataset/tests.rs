@@ -1,5 +1,6 @@
 //! Ingest and scan: made files for every case, real files for whole datasets.
 
+mod growth;
 mod gvcf;
 mod import;
 mod integrity;
@@ -242,7 +243,7 @@ fn tables_and_variant_files_are_joined_and_a_small_memory_gives_the_same() {
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let config = format!("{HEAD}{}{VARIANTS}", TABLE);
     let mut results = Vec::new();
-    for tuning in [Tuning::default(), Tuning { memory: 1, checkpoint: 0 }] {
+    for tuning in [Tuning::default(), Tuning { memory: 1, checkpoint: 0, ..Tuning::default() }] {
         let case = Case::new(&files);
         let report = case.ingest_tuned(&config, tuning, &mut |_| {}).unwrap();
         assert_eq!((report.individuals, report.with_table, report.with_genotypes), (4, 3, 3));
@@ -283,7 +284,7 @@ fn one_file_for_each_individual_gives_what_one_for_all_gives() {
         rows(&case.open(), &[], &everything()).into_iter().map(|(_, row)| row).collect::<Vec<_>>()
     };
     let together = all(vec![("a.vcf".into(), file(0..40))], Tuning::default());
-    for tuning in [Tuning::default(), Tuning { memory: 1, checkpoint: 0 }] {
+    for tuning in [Tuning::default(), Tuning { memory: 1, checkpoint: 0, ..Tuning::default() }] {
         let apart = (0..40).map(|person| (format!("{person}.vcf"), file(person..person + 1))).collect();
         assert_eq!(all(apart, tuning), together);
     }
@@ -385,7 +386,7 @@ fn a_killed_ingest_goes_on_where_it_was() {
     ];
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let config = format!("{HEAD}{VARIANTS}");
-    let tuning = Tuning { memory: 1, checkpoint: 0 };
+    let tuning = Tuning { memory: 1, checkpoint: 0, ..Tuning::default() };
     let whole = Case::new(&files);
     let mut steps = vec![];
     let want = whole.ingest_tuned(&config, tuning, &mut |step| steps.push(step.stage)).unwrap();

@@ -16,6 +16,7 @@ use std::os::unix::fs::FileExt as _;
 use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use serde::{Deserialize, Serialize};
 
+use super::base::Base;
 use super::pack::{self, BLOCK_BYTES, BLOCK_VARIANTS, MISSING_BYTE};
 use super::store::GROUP_ROWS;
 
@@ -156,6 +157,8 @@ pub(super) struct Tiles {
     kept: HashSet<u32>,
     free: Vec<u32>,
     next: u32,
+    /// What tiles begin with that were never put.
+    base: Option<Base>,
 }
 
 impl Tiles {
@@ -174,7 +177,26 @@ impl Tiles {
         let next = kept.iter().max().map_or(0, |last| last.saturating_add(1));
         let free = (0..next).filter(|slot| !kept.contains(slot)).collect();
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-        Self { file, key, variants, people, capacity, threads, clock: 0, held: HashMap::new(), slots, kept, free, next }
+        Self {
+            file,
+            key,
+            variants,
+            people,
+            capacity,
+            threads,
+            clock: 0,
+            held: HashMap::new(),
+            slots,
+            kept,
+            free,
+            next,
+            base: None,
+        }
+    }
+
+    /// The same tiles, which begin with what is taken over.
+    pub(super) fn on(self, base: Option<Base>) -> Self {
+        Self { base, ..self }
     }
 
     /// Puts some variants' codes (of all samples of the file, four to a byte; each variant once) in place. Where a code was known before and another
@@ -285,9 +307,9 @@ impl Tiles {
         Ok(())
     }
 
-    /// A tile as it was last put; all missing where it never was.
+    /// A tile as it was last put; as it begins where it never was.
     fn load(&self, id: TileId) -> Result<Vec<u8>> {
-        let Some(&slot) = self.slots.get(&id) else { return Ok(vec![MISSING_BYTE; self.tile_bytes()]) };
+        let Some(&slot) = self.slots.get(&id) else { return self.begin(id) };
         let mut nonce = [0; NONCE_LEN];
         let offset = self.offset(slot);
         self.file.read_exact_at(&mut nonce, offset)?;
@@ -296,6 +318,18 @@ impl Tiles {
         let opened = self.key.open_in_place(Nonce::from(&nonce), aad(id), &mut bytes);
         let length = opened.map_err(|_| Error::new(ErrorKind::InvalidData, "the scratch file was changed"))?.len();
         bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    /// A tile as it begins: what is taken over, and nothing else.
+    fn begin(&self, id: TileId) -> Result<Vec<u8>> {
+        let mut bytes = vec![MISSING_BYTE; self.tile_bytes()];
+        if let Some(base) = &self.base {
+            let (each, column) = (BLOCK_VARIANTS / self.variants, id.column as usize);
+            let (block, width) = (column / each, self.variants / 4);
+            let start = (column % each).saturating_mul(width);
+            base.fill(id.catalogue as usize, block, id.group as usize, start, width, &mut bytes)?;
+        }
         Ok(bytes)
     }
 
@@ -319,6 +353,9 @@ impl Tiles {
     /// The packed blocks of a group's `people` individuals at one block of a catalogue, one after the other.
     pub(super) fn blocks(&self, catalogue: usize, block: usize, group: usize, people: usize) -> Result<Vec<u8>> {
         let mut out = vec![MISSING_BYTE; people.saturating_mul(BLOCK_BYTES)];
+        if let Some(base) = &self.base {
+            base.fill(catalogue, block, group, 0, BLOCK_BYTES, &mut out)?;
+        }
         let number = |number: usize| u32::try_from(number).map_err(Error::other);
         let tiles = BLOCK_VARIANTS / self.variants;
         for part in 0..tiles {

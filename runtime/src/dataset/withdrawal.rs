@@ -178,6 +178,10 @@ fn compact(data: &DataFolder, folder: &Dir, name: &Name, key: &StoreKey) -> Resu
     }
     let info = dir.read("info.json").map_err(|error| io("info.json", error))?;
     crate::home::replace(&dir, "seal", &key.seal(&version, &info)).map_err(|error| io("seal", error))?;
+    // Where it does not say what it was read from, the next ingest reads everything.
+    if let Ok(record) = ingest::Record::read(&old, key, &serving) {
+        record.write(&dir, key, &version)?;
+    }
     let out = Sink::new(data, &dir).map_err(|error| io(store::FILE, error))?;
     let out = dataset.store.copy_without_withdrawn(out, &key.version(&version)).map_err(|error| match error {
         CopyError::Read(error) => dataset.unread(error).into(),

@@ -5,11 +5,12 @@
 
 use cap_std::fs::Dir;
 use serde::{Deserialize, Serialize};
-use vestibule_importer::{IngestReport, Place, Seen};
+use vestibule_importer::{IngestReport, Place};
 
 use super::super::StoreKey;
 use super::super::tiles::Places;
 use super::IngestError;
+use super::record::Read;
 
 const FILE: &str = "journal";
 
@@ -18,12 +19,14 @@ const FILE: &str = "journal";
 pub(super) struct Journal {
     /// What is ingested, as the key hashes it.
     pub(super) inputs: String,
-    /// Variant files that are done.
+    /// Variant files that are done, or taken over.
     pub(super) files: usize,
     /// How far the next one is.
     pub(super) place: Place,
     pub(super) report: IngestReport,
-    pub(super) seen: Seen,
+    pub(super) read: Read,
+    /// What was noted of the file that is not done.
+    pub(super) noted: IngestReport,
     pub(super) tiles: Places,
 }
 

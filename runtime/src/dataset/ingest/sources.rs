@@ -1,10 +1,9 @@
 //! What an ingest reads: the recipe's files, found and checked before anything is written.
 //!
-//! *In*: the recipe and its folder. *Out*: [`Sources`]: the dictionary and the catalogues, and the names of the variant files.
+//! *In*: the recipe and its folder. *Out*: [`Sources`]: the dictionary and the catalogues, and the variant files, with what each is known by.
 //! *Refuses*: a pattern that matches no file, a catalogue on another build.
 
-use std::collections::BTreeSet;
-use std::io::Read as _;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -13,6 +12,7 @@ use vestibule_importer::{Config, ConfigError, beside};
 use vestibule_protocol::catalogue::Catalogue;
 use vestibule_protocol::dictionary::Dictionary;
 
+use super::marks::Known;
 use super::{IngestError, Progress};
 
 /// What is ingested, opened as far as it is small.
@@ -21,10 +21,10 @@ pub(super) struct Sources {
     pub(super) dictionary: Dictionary,
     pub(super) catalogues: Vec<(Vec<u8>, Arc<Catalogue>)>,
     pub(super) variant_files: Vec<String>,
-    /// Files that belong to those.
-    pub(super) companions: Vec<String>,
-    /// Bytes of all of them.
+    /// Bytes of all of them, and of those that belong to them.
     pub(super) variant_bytes: u64,
+    /// What each is known by, with those that belong to it, once they are [identified](Self::identify).
+    known: Vec<Vec<Known>>,
 }
 
 impl Sources {
@@ -34,7 +34,7 @@ impl Sources {
         let of = |file: &str, error: &dyn std::fmt::Display| IngestError::Config(ConfigError(format!("{file}: {error}")));
         let dictionary = Dictionary::parse(&dictionary_text).map_err(|error| of(&config.dictionary, &error))?;
         let mut catalogues = Vec::new();
-        let (mut variant_files, mut companions, mut variant_bytes) = (Vec::new(), Vec::new(), 0_u64);
+        let (mut variant_files, mut variant_bytes) = (Vec::new(), 0_u64);
         if let Some(variants) = &config.variants {
             for file in &variants.catalogue {
                 let bytes = source.read(file).map_err(|error| io(file, error))?;
@@ -52,56 +52,75 @@ impl Sources {
                 return Err(of("[variants]", &"`catalogue` names no file"));
             }
             variant_files = matching(source, &variants.files)?;
-            let beds = || variant_files.iter().filter(|file| file.ends_with(".bed"));
-            companions = beds().flat_map(|bed| [beside(bed, "bim"), beside(bed, "fam")]).collect();
-            for file in variant_files.iter().chain(&companions) {
-                let bytes = source.metadata(file).map_err(|error| io(file, error))?.len();
+            for file in variant_files.iter().flat_map(|file| parts(file)) {
+                let bytes = source.metadata(&file).map_err(|error| io(&file, error))?.len();
                 variant_bytes = variant_bytes.saturating_add(bytes);
             }
         }
-        Ok(Self { dictionary_text, dictionary, catalogues, variant_files, companions, variant_bytes })
+        Ok(Self { dictionary_text, dictionary, catalogues, variant_files, variant_bytes, known: vec![] })
     }
 
-    /// SHA-256 of everything that is read, so that the same files are not ingested twice.
-    pub(super) fn digest(
-        &self,
+    /// SHA-256 of everything that is read, so that the same files are not ingested twice. Tables are read for it; variant files where they are not those that
+    /// were known `before`. `now`: seconds since 1970.
+    pub(super) fn identify(
+        &mut self,
         source: &Dir,
         config_text: &str,
+        (before, now): (&HashMap<&str, &Known>, i64),
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<u8>, IngestError> {
         let config = Config::parse(config_text)?;
         let mut context = Context::new(&SHA256);
         // The first part is the version of the format: data of another one are ingested again.
-        for part in [b"2".as_slice(), config_text.as_bytes(), self.dictionary_text.as_bytes()]
+        for part in [b"3".as_slice(), config_text.as_bytes(), self.dictionary_text.as_bytes()]
             .into_iter()
             .chain(self.catalogues.iter().map(|(bytes, _)| bytes.as_slice()))
         {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);
         }
-        let mut buffer = vec![0; 1 << 20];
-        for file in config.table.iter().map(|table| &table.file).chain(&self.variant_files).chain(&self.companions) {
-            let fail = |error: &std::io::Error| IngestError::Config(ConfigError(format!("{file}: {error}")));
-            let mut input = source.open(file).map_err(|error| fail(&error))?;
-            context.update(&(file.len() as u64).to_be_bytes());
-            context.update(file.as_bytes());
-            let total = input.metadata().map_err(|error| fail(&error))?.len();
-            let mut done = 0_u64;
-            loop {
-                let read = input.read(&mut buffer).map_err(|error| fail(&error))?;
-                let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
-                context.update(bytes);
-                done = done.saturating_add(read as u64);
-                progress(Progress { stage: format!("checking {file}"), done, total });
-            }
-            context.update(&done.to_be_bytes());
+        let mut known = |file: &str, before: Option<&Known>| {
+            let mut read = |done, total| progress(Progress { stage: format!("checking {file}"), done, total });
+            let known = Known::of(source, file, before, now, &mut read);
+            known.map_err(|error| IngestError::Config(ConfigError(format!("{file}: {error}"))))
+        };
+        let mut all = Vec::new();
+        for table in &config.table {
+            all.push(known(&table.file, None)?);
+        }
+        for file in &self.variant_files {
+            let of_file: Result<Vec<Known>, _> =
+                parts(file).iter().map(|part| known(part, before.get(part.as_str()).copied())).collect();
+            let of_file = of_file?;
+            all.extend(of_file.iter().cloned());
+            self.known.push(of_file);
+        }
+        for known in &all {
+            context.update(&(known.name.len() as u64).to_be_bytes());
+            context.update(known.name.as_bytes());
+            context.update(&known.length.to_be_bytes());
+            context.update(known.digest().map(<[u8; 32]>::as_slice).unwrap_or_default());
         }
         Ok(context.finish().as_ref().to_vec())
+    }
+
+    /// What a variant file is known by, and those that belong to it.
+    pub(super) fn known(&self, number: usize) -> Option<&[Known]> {
+        self.known.get(number).map(Vec::as_slice)
     }
 
     pub(super) fn catalogues(&self) -> Vec<Arc<Catalogue>> {
         self.catalogues.iter().map(|(_, catalogue)| Arc::clone(catalogue)).collect()
     }
+}
+
+/// A variant file, and those that belong to it.
+fn parts(file: &str) -> Vec<String> {
+    let mut parts = vec![file.to_owned()];
+    if file.ends_with(".bed") {
+        parts.extend([beside(file, "bim"), beside(file, "fam")]);
+    }
+    parts
 }
 
 /// The files of the source folder that match the patterns, each once, in order of their names.

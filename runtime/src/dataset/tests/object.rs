@@ -90,6 +90,28 @@ fn rows_in_a_bucket_are_those_of_a_folder_and_only_what_is_named_is_asked_for() 
     assert!((16 + 17..=2 * (16 + 17)).contains(&read), "{read}");
 }
 
+#[test]
+fn a_dataset_in_a_bucket_grows_from_what_lies_there() {
+    let (near, far) = (Far::new(), Far::new());
+    near.case.ingest(&format!("{HEAD}{TABLE}{VARIANTS}")).unwrap();
+    far.ingest().unwrap();
+    let first = far.objects();
+    for case in [&near.case, &far.case] {
+        case.put("b.vcf", &vcf("C", &["1 100 . A C . . . GT 1/1"]));
+    }
+    near.case.ingest(&format!("{HEAD}{TABLE}{VARIANTS}")).unwrap();
+    assert_eq!(far.ingest().unwrap().taken_over, 1);
+    assert!(far.objects().len() == 1 && far.objects() != first);
+    assert!(rows(&far.open().unwrap(), &["age"], &everything()) == rows(&near.case.open(), &["age"], &everything()));
+    // Where the object is gone, the files are read.
+    far.waits.block_on(far.store.delete(&far.objects()[0])).unwrap();
+    for case in [&near.case, &far.case] {
+        case.put("c.vcf", &vcf("D", &["1 100 . A C . . . GT 1/1"]));
+    }
+    let report = far.ingest().unwrap();
+    assert!(report.taken_over == 0 && report.individuals == 4 && report.read_again.values().eq([&3]), "{report}");
+}
+
 /// Whoever owns the bucket would see from the moments of requests how long guests took.
 #[test]
 fn what_was_fetched_is_read_without_asking_the_bucket() {

@@ -5,15 +5,16 @@
 //! what is not there (public terms, so the refusal may say so).
 //!
 //! ```text
-//! data/NAME/current            which version serves           data/NAME/VERSION/dictionary.toml, catalogue-N.tsv  public
-//! data/NAME/VERSION/info.json  the public description         data/NAME/VERSION/people.rows        encrypted rows
-//! data/NAME/VERSION/seal       HMAC of info.json, our key     data/NAME/VERSION/report             encrypted: for the site's eyes
-//! data/NAME/withdrawn          encrypted: who is left out         data/NAME/VERSION/sources        encrypted: what it was read from
+//! data/NAME/VERSION/info.json  the public description         data/NAME/VERSION/dictionary.toml, catalogue-N.tsv  public
+//! data/NAME/VERSION/seal       HMAC of info.json, our key     data/NAME/VERSION/people.rows        encrypted rows
+//! data/NAME/VERSION/report     encrypted: for the site's eyes  data/NAME/VERSION/sources            encrypted: what it was read from
 //! ```
 //!
+//! Which version serves, and who is left out, the site's ledger says ([`Books`]).
 //! Rows may lie in a bucket instead; `data/NAME/VERSION/people.object` then says in which object. All else stays in the folder, since it decides what serves.
 
 mod base;
+mod books;
 mod bucket;
 mod import;
 mod ingest;
@@ -35,6 +36,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::shape;
 
+pub use books::Books;
 pub use bucket::{Bucket, StorageError, StorageSettings};
 pub use import::{Importers, import};
 pub(crate) use ingest::MEAN_ROWS;
@@ -49,18 +51,25 @@ pub(crate) use vestibule_importer::{modifiers, permission};
 pub use vestibule_protocol::shape::ShapeError;
 pub use withdrawal::{Withdrawal, readmit, withdraw};
 
-/// Where a site's datasets lie: a folder, and a bucket for their rows if the site says so.
+/// Where a site's datasets lie: a folder, a bucket for their rows if the site says so, and who says what of it serves.
 #[derive(Debug)]
 pub struct DataFolder {
     dir: Dir,
     bucket: Option<Arc<Bucket>>,
+    books: Option<Arc<dyn Books>>,
 }
 
 impl DataFolder {
     /// New rows go to the bucket, if there is one.
     #[must_use]
     pub const fn new(dir: Dir, bucket: Option<Arc<Bucket>>) -> Self {
-        Self { dir, bucket }
+        Self { dir, bucket, books: None }
+    }
+
+    /// What serves is what these books say, and not what files in the folder do.
+    #[must_use]
+    pub fn by(self, books: Arc<dyn Books>) -> Self {
+        Self { books: Some(books), ..self }
     }
 
     const fn bucket(&self) -> Option<&Arc<Bucket>> {
@@ -120,6 +129,17 @@ pub enum DatasetError {
     /// No such dataset.
     #[error("there is no dataset `{0}`: make one with `vestibule site ingest`")]
     Unknown(Name),
+    /// An older copy was put in its place.
+    #[error(
+        "dataset `{name}`: version {version} serves, and it is not in the data folder: an older copy was put in its place, or a part is missing. \
+         Put back what was there last, or ingest the dataset again"
+    )]
+    Missing {
+        /// The dataset.
+        name: Name,
+        /// What the ledger says that serves.
+        version: String,
+    },
     /// Another key, or changed files.
     #[error("dataset `{0}` does not open with this site's store key: it was made with another key, or its files were changed")]
     WrongKey(Name),
@@ -152,6 +172,7 @@ impl DatasetError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Unknown(_) => "dataset-unknown",
+            Self::Missing { .. } => "dataset-missing",
             Self::WrongKey(_) => "dataset-wrong-key",
             Self::Damaged { .. } => "dataset-damaged",
             Self::Storage { source, .. } => source.code(),
@@ -181,13 +202,14 @@ struct InfoFile {
 ///
 /// # Errors
 /// The folder cannot be read.
-pub fn list(data: &Dir) -> Result<Vec<Name>, DatasetError> {
+pub fn list(data: &DataFolder) -> Result<Vec<Name>, DatasetError> {
     let mut names = Vec::new();
     for entry in data.entries()? {
         let entry = entry?;
         let name = entry.file_name().to_str().and_then(|name| name.parse::<Name>().ok());
         if let Some(name) = name
-            && entry.open_dir().is_ok_and(|dir| dir.exists(CURRENT))
+            && entry.file_type()?.is_dir()
+            && data.serving(&name)?.is_some()
         {
             names.push(name);
         }
@@ -196,18 +218,16 @@ pub fn list(data: &Dir) -> Result<Vec<Name>, DatasetError> {
     Ok(names)
 }
 
-const CURRENT: &str = "current";
-
 /// The folder of the version that serves.
-fn current(data: &Dir, name: &Name) -> Result<Option<(Dir, String)>, DatasetError> {
-    let version = match data.read_to_string(format!("{name}/{CURRENT}")) {
-        Ok(version) => version,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let version = version.trim().to_owned();
-    let dir = data.open_dir(format!("{name}/{version}"))?;
-    Ok(Some((dir, version)))
+fn current(data: &DataFolder, name: &Name) -> Result<Option<(Dir, String)>, DatasetError> {
+    let Some(version) = data.serving(name)? else { return Ok(None) };
+    match data.open_dir(format!("{name}/{version}")) {
+        Ok(dir) => Ok(Some((dir, version))),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        // A site that no longer has a dataset has removed its whole folder.
+        Err(_) if !data.exists(name.as_str()) => Ok(None),
+        Err(_) => Err(DatasetError::Missing { name: name.clone(), version }),
+    }
 }
 
 fn read_info(dir: &Dir, name: &Name) -> Result<(DatasetInfo, InfoFile), DatasetError> {
@@ -251,7 +271,7 @@ impl Dataset {
     ///
     /// # Errors
     /// The files cannot be read.
-    pub fn info_of(data: &Dir, name: &Name) -> Result<Option<DatasetInfo>, DatasetError> {
+    pub fn info_of(data: &DataFolder, name: &Name) -> Result<Option<DatasetInfo>, DatasetError> {
         let Some((dir, _)) = current(data, name)? else { return Ok(None) };
         read_info(&dir, name).map(|(info, _)| Some(info))
     }
@@ -260,7 +280,7 @@ impl Dataset {
     ///
     /// # Errors
     /// The files cannot be read.
-    pub fn document(data: &Dir, name: &Name, digest: Digest) -> Result<Option<Vec<u8>>, DatasetError> {
+    pub fn document(data: &DataFolder, name: &Name, digest: Digest) -> Result<Option<Vec<u8>>, DatasetError> {
         let Some((dir, _)) = current(data, name)? else { return Ok(None) };
         let (info, _) = read_info(&dir, name)?;
         if info.dictionary.digest == digest {
@@ -280,8 +300,7 @@ impl Dataset {
             return Err(DatasetError::WrongKey(name.clone()));
         }
         let (info, _) = read_info(&dir, name)?;
-        let folder = data.open_dir(name.as_str())?;
-        let withdrawn = withdrawal::Withdrawn::read(&folder, name, key)?;
+        let withdrawn = withdrawal::Withdrawn::read(data, name, key)?;
         // Without somebody it is another dataset: what was released of it before is no answer.
         let shown = if withdrawn.is_empty() { version.clone() } else { format!("{version}-{}", withdrawn.name()) };
         let source = store::Source::of(data, &dir).map_err(|error| rows::unread(name, error))?;
@@ -311,7 +330,7 @@ impl Dataset {
     ///
     /// # Errors
     /// The files cannot be read.
-    pub fn place_of(data: &Dir, name: &Name) -> Result<Option<String>, DatasetError> {
+    pub fn place_of(data: &DataFolder, name: &Name) -> Result<Option<String>, DatasetError> {
         let Some((dir, _)) = current(data, name)? else { return Ok(None) };
         Ok(Some(store::place_of(&dir)?))
     }

@@ -17,6 +17,7 @@
 //! handles to the folders. *Refuses*: a folder that is in use by another daemon, unknown settings, a wrong passphrase.
 
 mod backup;
+mod books;
 mod keys;
 mod rotation;
 
@@ -173,6 +174,7 @@ pub struct Home {
     /// Keys that are to take the place of these.
     next: Vec<(Purpose, SecretKey)>,
     bucket: OnceLock<Arc<Bucket>>,
+    ledger: OnceLock<Ledger>,
 }
 
 /// A folder that cannot be used.
@@ -358,6 +360,7 @@ impl Home {
             executor,
             dir,
             bucket: OnceLock::new(),
+            ledger: OnceLock::new(),
         })
     }
 
@@ -445,11 +448,15 @@ impl Home {
         self.dir.open_dir(name).map_err(|source| HomeError::Io { path: self.path.join(name), source })
     }
 
-    /// Where the datasets lie.
+    /// Where the datasets lie. Which version of each serves, the ledger says.
     ///
     /// # Errors
-    /// The folder cannot be opened, or `[storage]` cannot be used.
+    /// The folder or the ledger cannot be opened, or `[storage]` cannot be used.
     pub fn data(&self) -> Result<DataFolder, HomeError> {
+        Ok(self.data_folder()?.by(Arc::new(self.ledger()?)))
+    }
+
+    fn data_folder(&self) -> Result<DataFolder, HomeError> {
         let dir = self.folder("data")?;
         let Some(settings) = &self.settings.storage else { return Ok(dir.into()) };
         let bucket = match self.bucket.get() {
@@ -523,7 +530,12 @@ impl Home {
     /// # Errors
     /// It cannot be opened, or is damaged.
     pub fn ledger(&self) -> Result<Ledger, HomeError> {
-        Ok(Ledger::open(&self.path.join(LEDGER), &self.seal())?)
+        if let Some(ledger) = self.ledger.get() {
+            return Ok(ledger.clone());
+        }
+        let ledger = Ledger::open(&self.path.join(LEDGER), &self.seal())?;
+        // Another thread may have been first.
+        Ok(self.ledger.get_or_init(|| ledger).clone())
     }
 
     /// Whom to dial.

@@ -20,6 +20,7 @@ mod queue;
 mod recovery;
 mod schema;
 mod seal;
+mod serving;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

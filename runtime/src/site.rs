@@ -374,7 +374,7 @@ impl Site {
     }
 
     fn decide(&self, verified: Verified) -> Result<Admitted, Refused> {
-        let data = self.home.folder("data").map_err(|error| own("data", &error))?;
+        let data = self.home.data().map_err(|error| own("data", &error))?;
         let info = Dataset::info_of(&data, &verified.signed().manifest().dataset).map_err(|error| own("dataset", &error))?;
         policy::decide(verified, self.home.settings(), info.as_ref()).map_err(|error| Refused::from((error.code(), error)))
     }
@@ -555,7 +555,7 @@ impl Site {
 
 /// What a dataset's jobs are paid from. Of several datasets about the same people, the smallest caps hold.
 fn purse(home: &Home, own: &DatasetInfo, version: &str) -> Result<Purse, DatasetError> {
-    let data = home.folder("data").map_err(|error| DatasetError::Io(std::io::Error::other(error)))?;
+    let data = home.data().map_err(|error| DatasetError::Io(std::io::Error::other(error)))?;
     let mut purse = Purse {
         population: own.population.clone(),
         cap: own.budget.rho(),
@@ -584,7 +584,7 @@ pub fn recover(home: &Home, since: Duration) -> Result<Recovered, SiteError> {
     let shown = home.frozen()?.ok_or_else(|| settings("the site is not frozen: there is nothing to recover"))?;
     let text = shown.split("\n\n").next().map(|text| format!("{text}\n")).unwrap_or_default();
     let shown = Checkpoint::parse(&text).ok_or_else(|| settings("frozen.note is not a checkpoint"))?;
-    let data = home.folder("data")?;
+    let data = home.data()?;
     let mut purses = Vec::new();
     let unreadable = |error: DatasetError| settings(&error.to_string());
     for name in dataset::list(&data).map_err(unreadable)? {

@@ -141,3 +141,51 @@ fn a_backup_is_whole_or_not_there() {
     let backups = lines.as_array().unwrap().iter().filter(|line| line["leaf"]["event"]["command"] == "backup").count();
     assert_eq!(backups, 3);
 }
+
+/// A copy of the data folder alone, from before somebody withdrew, is put in the place of the folder.
+#[test]
+fn an_older_version_of_a_dataset_serves_nobody() {
+    let world = World::new(&["kyoto", "leiden"]);
+    let (data, older) = (world.dir().join("leiden/data"), world.dir().join("older"));
+    let copy = |from: &Path, to: &Path| {
+        let done = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+        assert!(done.success());
+    };
+    let people = std::fs::read_to_string(world.dir().join("leiden-source/people.csv")).unwrap();
+    let one = people.lines().nth(1).unwrap().split(',').next().unwrap().to_owned();
+    let before = world.ok(&["site", "ingest", "leiden", "leiden-source/DATASET.toml"]);
+    assert_eq!(before["changed"], false);
+    copy(&data, &older);
+    assert_eq!(world.ok(&["site", "withdraw", "leiden", "cohort", &one]), json!({ "listed": 1, "removed": 1 }));
+    assert_eq!(world.ended(&asking(&world, "[\"age\"]"))["state"], "finished", "{}", world.log());
+
+    std::fs::rename(&data, world.dir().join("newer")).unwrap();
+    copy(&older, &data);
+    let refused = world.ended(&asking(&world, "[\"sex\"]"));
+    assert_eq!(refused["sites"][0]["reason"]["code"], "site-fault", "{refused}");
+    assert!(world.log().contains("an older copy was put in its place"), "{}", world.log());
+    let (code, error) = world.json(&["site", "datasets", "leiden"]);
+    assert_eq!((code, &error["error"]["code"]), (2, &json!("dataset-missing")), "{error}");
+    // What serves is not for files in the folder to say, and the older version has another key than the newer one's name gives.
+    let (was, is) = (world.version("leiden"), world.dir().join("newer/cohort"));
+    let newer = std::fs::read_dir(&is).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let renamed = data.join("cohort").join(newer.file_name().unwrap());
+    std::fs::rename(&was, &renamed).unwrap();
+    let refused = world.ended(&asking(&world, "[\"sex\"]"));
+    assert_eq!(refused["sites"][0]["reason"]["code"], "site-fault", "{refused}");
+    assert!(world.log().contains("or its files were changed"), "{}", world.log());
+
+    // Put back, it serves again, and nothing was lost.
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&world.dir().join("newer"), &data);
+    assert_eq!(world.ended(&asking(&world, "[\"sex\"]"))["state"], "finished", "{}", world.log());
+    // Where the newer one is lost, another ingest makes one: without whoever withdrew, for the ledger knows of them.
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&older, &data);
+    let taken = world.ok(&["site", "ingest", "leiden", "leiden-source/DATASET.toml"]);
+    assert_eq!(taken["changed"], true);
+    assert_eq!(taken["individuals"].as_u64().unwrap() + 1, before["individuals"].as_u64().unwrap(), "{taken} {before}");
+    world.version("leiden");
+    assert_eq!(world.ended(&asking(&world, "[\"trait\"]"))["state"], "finished", "{}", world.log());
+    assert_eq!(world.ok(&["log", "verify", "leiden"])["whole"], true);
+}

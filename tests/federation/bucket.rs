@@ -115,8 +115,7 @@ fn a_site_answers_from_a_bucket_and_tells_nobody_else_what_is_wrong_with_it() {
     world.set_site("leiden", &server.settings("rows"));
     world.ok(&ingest);
     assert_eq!(world.ok(&["site", "datasets", "leiden"])[0]["rows"], "s3://rows/site");
-    let folder = world.dir().join("leiden/data/cohort");
-    let version = folder.join(std::fs::read_to_string(folder.join("current")).unwrap());
+    let version = world.version("leiden");
     assert!(!version.join("people.rows").exists());
 
     world.log_everything();

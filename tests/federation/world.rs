@@ -188,6 +188,14 @@ impl World {
         std::fs::write(self.dir().join(site).join("site.toml"), whole).unwrap();
     }
 
+    /// The folder of the one version that is left of a site's dataset.
+    pub(crate) fn version(&self, site: &str) -> PathBuf {
+        let folders = std::fs::read_dir(self.dir().join(site).join("data/cohort")).unwrap().map(|entry| entry.unwrap());
+        let versions: Vec<_> = folders.filter(|entry| entry.file_type().unwrap().is_dir()).collect();
+        assert_eq!(versions.len(), 1, "{versions:?}");
+        versions[0].path()
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         self.temp.path()
     }

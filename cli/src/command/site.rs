@@ -459,11 +459,6 @@ fn take_in(site: &Home, recipe: &Path, afresh: bool, json: bool) -> Result<()> {
     let report = take_in(&source, &text, (&data, &site.store_key()), &importers, &mut progress);
     bar.finish_and_clear();
     let report = report.map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?;
-    let name = dataset::Config::parse(&text).map_err(|error| coded(error.code(), error))?.name;
-    let taken = Dataset::open(&data, &name, &site.store_key()).map_err(|error| coded(error.code(), error))?;
-    let (event, details) = (Event::Dataset { dataset: name }, json!({ "version": taken.version() }));
-    let ledger = site.ledger().map_err(home)?;
-    ledger.record(event, Some(&details), since_1970()).map_err(|error| coded(error.code(), error))?;
     print(json, &serde_json::to_value(&report)?, &report.to_string());
     Ok(())
 }

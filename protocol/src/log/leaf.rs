@@ -66,10 +66,14 @@ pub enum Event {
         /// Whether it takes part.
         accepted: bool,
     },
-    /// A dataset was taken in, anew or for the first time. Details: its version's name.
+    /// Another version of a dataset serves from now on, or another list of people is left out of it.
     Dataset {
         /// Which.
         dataset: Name,
+        /// The version's name, which was drawn at random.
+        version: String,
+        /// SHA-256 of the list, as it is sealed (each time with another nonce); of no bytes where there is none.
+        withdrawn: Digest,
     },
     /// The terms of an account were set, or changed.
     Account {

@@ -3,7 +3,7 @@
 //! *In*: leaves, in order. *Out*: accounts and jobs as they must be. *Refuses*: a leaf that could not follow from the ones before: a time that
 //! goes back, a charge without a reservation or beyond one, a reservation beyond a cap, an answer without a charge, a second answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::leaf::{Event, Leaf, Purpose};
 use crate::digest::Digest;
@@ -21,6 +21,8 @@ pub struct Replay {
     pub jobs: BTreeMap<JobId, Job>,
     /// Which account each dataset is paid from.
     pub datasets: BTreeMap<Name, Name>,
+    /// Which version of each dataset serves.
+    pub serving: BTreeMap<Name, Serving>,
     /// The last leaf's moment, in milliseconds since 1970.
     pub last_ms: i64,
     /// How many leaves there were.
@@ -52,6 +54,19 @@ pub struct Account {
     pub spent_rho_pico: u64,
     /// What the moments of releases have added.
     pub moments_femto: u64,
+}
+
+/// What serves of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serving {
+    /// The version.
+    pub version: String,
+    /// Those that it has replaced.
+    pub former: BTreeSet<String>,
+    /// SHA-256 of the sealed list of who is left out.
+    pub withdrawn: Digest,
+    /// The leaf that says so.
+    pub leaf: u64,
 }
 
 /// One job.
@@ -112,6 +127,20 @@ impl Replay {
                 account.cap_rho_pico = *cap_rho_pico;
                 account.cap_delta_femto = *cap_delta_femto;
                 account.cap_moments_femto = *cap_moments_femto;
+            }
+            Event::Dataset { dataset, version, withdrawn } => {
+                let mut former = BTreeSet::new();
+                if let Some(known) = self.serving.get(dataset) {
+                    if known.former.contains(version) {
+                        return Err("a version serves again that another has replaced");
+                    }
+                    former.clone_from(&known.former);
+                    if known.version != *version {
+                        former.insert(known.version.clone());
+                    }
+                }
+                let serving = Serving { version: version.clone(), former, withdrawn: *withdrawn, leaf: number };
+                self.serving.insert(dataset.clone(), serving);
             }
             Event::Job { job, manifest, charter, dataset, population } => {
                 if !self.accounts.contains_key(population) {

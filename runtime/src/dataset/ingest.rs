@@ -1,7 +1,7 @@
 //! From a site's files to an encrypted dataset: whole or not at all.
 //!
-//! *In*: a `DATASET.toml` and the folder it lies in. *Out*: a new version of the dataset, which serves from the moment the pointer
-//! to it is renamed into place; until then the old one does. *Trusts*: the site's operator. *Refuses*: a second ingest of the
+//! *In*: a `DATASET.toml` and the folder it lies in. *Out*: a new version of the dataset, which serves from the moment [`Books`](super::Books)
+//! say so; until then the old one does. *Trusts*: the site's operator. *Refuses*: a second ingest of the
 //! dataset at the same time, and whatever its steps refuse; what was begun is removed then. What a killed ingest began is gone on
 //! with, where the same files are ingested again. Variant files that the version which serves was read from, and which are the same, are not read again: their
 //! genotypes are taken over (`growth`).
@@ -38,7 +38,7 @@ use self::sources::Sources;
 use super::bucket::StorageError;
 use super::import::Importers;
 use super::withdrawal::{self, Withdrawn};
-use super::{CURRENT, DataFolder, DatasetError, StoreKey, current, read_info, store};
+use super::{DataFolder, DatasetError, StoreKey, current, read_info, store};
 
 /// How far an ingest is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,7 +205,11 @@ pub(super) fn ingest_tuned(
     data.create_dir_all(name.as_str()).map_err(|error| IngestError::io(name.as_str(), &error))?;
     let folder = data.open_dir(name.as_str()).map_err(|error| IngestError::io(name.as_str(), &error))?;
     let _lock = locked(&folder, name)?;
-    let serving = current(data, name)?;
+    let serving = match current(data, name) {
+        // What is not there is made anew.
+        Err(DatasetError::Missing { .. }) => None,
+        other => other?,
+    };
     // What the version that serves was read from; or why that is not known.
     let record = match &serving {
         Some((dir, version)) if !tuning.afresh && !sources.variant_files.is_empty() => Some(Record::read(dir, key, version)),
@@ -238,7 +242,7 @@ pub(super) fn ingest_tuned(
         None => (None, None),
     };
     let serving = serving.map(|(_, version)| version);
-    let withdrawn = Withdrawn::read(&folder, name, key)?;
+    let withdrawn = Withdrawn::read(data, name, key)?;
     loop {
         let (from, store) = growth.take().unzip();
         // What a killed ingest began is gone on with only where the same people are in, and the same is taken over.
@@ -282,8 +286,8 @@ pub(super) fn ingest_tuned(
                 continue;
             }
         };
-        crate::home::replace(&folder, CURRENT, version.as_bytes()).map_err(|error| IngestError::io(CURRENT, &error))?;
-        withdrawal::fresh(&folder).and_then(|()| sync(&folder)).map_err(|error| IngestError::io(CURRENT, &error))?;
+        let served = sync(&folder).and_then(|()| data.serve(name, &version)).and_then(|()| withdrawal::fresh(&folder));
+        served.map_err(|error| IngestError::io(&version, &error))?;
         clean(data, &folder, &[&version])?;
         return Ok(report);
     }

@@ -1,6 +1,6 @@
 //! Withdrawal of consent: whoever withdraws is in no round from the next job on, and in no file once the rows are written anew.
 //!
-//! *In*: ids. *Out*: a list of their places in the keyed order, encrypted beside the dataset's versions; then a version without their rows.
+//! *In*: ids. *Out*: a list of their places in the keyed order, sealed, where [`Books`](super::Books) say what serves; then a version without their rows.
 //! *Trusts*: the site's operator, who knows who asked. *Refuses*: a dataset without a list that opens, where there is one: nobody is let back in
 //! because a file is damaged.
 //!
@@ -16,9 +16,8 @@ use vestibule_protocol::name::Name;
 
 use super::ingest::{self, IngestError};
 use super::store::{CopyError, Sink};
-use super::{CURRENT, DataFolder, Dataset, DatasetError, StoreKey, catalogue_file, current, store};
+use super::{DataFolder, Dataset, DatasetError, StoreKey, catalogue_file, current, store};
 
-const FILE: &str = "withdrawn";
 /// Says that the next ingest has somebody to take in again, though its files are the same.
 const STALE: &str = "stale";
 /// What the list is encrypted for.
@@ -38,26 +37,25 @@ pub struct Withdrawal {
 }
 
 impl Withdrawn {
-    /// The list of the dataset in `folder`.
-    pub(super) fn read(folder: &Dir, name: &Name, key: &StoreKey) -> Result<Self, DatasetError> {
-        let sealed = match folder.read(FILE) {
-            Ok(sealed) => sealed,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(error.into()),
-        };
+    /// The list of a dataset.
+    pub(super) fn read(data: &DataFolder, name: &Name, key: &StoreKey) -> Result<Self, DatasetError> {
+        let Some(sealed) = data.withdrawn(name)? else { return Ok(Self::default()) };
         let plain = key.decrypt(&sealed).ok_or_else(|| DatasetError::WrongKey(name.clone()))?;
         let (places, rest) = plain.as_chunks::<16>();
         if !rest.is_empty() {
-            return Err(DatasetError::Damaged { name: name.clone(), file: FILE.to_owned(), why: "it is cut short".to_owned() });
+            return Err(DatasetError::Damaged {
+                name: name.clone(),
+                file: LABEL.to_owned(),
+                why: "it is cut short".to_owned(),
+            });
         }
         Ok(Self(places.iter().copied().collect()))
     }
 
-    fn write(&self, folder: &Dir, key: &StoreKey) -> Result<(), IngestError> {
+    fn write(&self, data: &DataFolder, name: &Name, key: &StoreKey) -> Result<(), IngestError> {
         let plain: Vec<u8> = self.0.iter().flatten().copied().collect();
-        let sealed = key.encrypt(LABEL, &plain).map_err(|why| IngestError::Io { what: FILE.to_owned(), why })?;
-        let put = || crate::home::replace(folder, FILE, &sealed).and_then(|()| ingest::sync(folder));
-        put().map_err(|error| IngestError::io(FILE, &error))
+        let sealed = key.encrypt(LABEL, &plain).map_err(|why| IngestError::Io { what: LABEL.to_owned(), why })?;
+        data.leave_out(name, &sealed).map_err(|error| IngestError::io(LABEL, &error))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -113,11 +111,13 @@ impl std::fmt::Debug for Withdrawn {
 pub fn withdraw(data: &DataFolder, name: &Name, ids: &[String], key: &StoreKey) -> Result<Withdrawal, IngestError> {
     let folder = folder(data, name)?;
     let _lock = ingest::locked(&folder, name)?;
-    let mut list = Withdrawn::read(&folder, name, key)?;
+    let mut list = Withdrawn::read(data, name, key)?;
     let before = list.0.len();
     list.0.extend(ids.iter().map(|id| key.order(id)));
     let listed = list.0.len().saturating_sub(before) as u64;
-    list.write(&folder, key)?;
+    if listed > 0 {
+        list.write(data, name, key)?;
+    }
     let removed = compact(data, &folder, name, key)?;
     Ok(Withdrawal { listed, removed })
 }
@@ -126,10 +126,10 @@ pub fn withdraw(data: &DataFolder, name: &Name, ids: &[String], key: &StoreKey) 
 ///
 /// # Errors
 /// As [`withdraw`].
-pub fn readmit(data: &Dir, name: &Name, ids: &[String], key: &StoreKey) -> Result<u64, IngestError> {
+pub fn readmit(data: &DataFolder, name: &Name, ids: &[String], key: &StoreKey) -> Result<u64, IngestError> {
     let folder = folder(data, name)?;
     let _lock = ingest::locked(&folder, name)?;
-    let mut list = Withdrawn::read(&folder, name, key)?;
+    let mut list = Withdrawn::read(data, name, key)?;
     let before = list.0.len();
     for id in ids {
         list.0.remove(&key.order(id));
@@ -137,7 +137,7 @@ pub fn readmit(data: &Dir, name: &Name, ids: &[String], key: &StoreKey) -> Resul
     let found = before.saturating_sub(list.0.len()) as u64;
     if found > 0 {
         crate::home::replace(&folder, STALE, b"").map_err(|error| IngestError::io(STALE, &error))?;
-        list.write(&folder, key)?;
+        list.write(data, name, key)?;
     }
     Ok(found)
 }
@@ -152,7 +152,7 @@ pub(super) fn fresh(folder: &Dir) -> std::io::Result<()> {
     if is_stale(folder) { folder.remove_file(STALE) } else { Ok(()) }
 }
 
-fn folder(data: &Dir, name: &Name) -> Result<Dir, IngestError> {
+fn folder(data: &DataFolder, name: &Name) -> Result<Dir, IngestError> {
     if current(data, name)?.is_none() {
         return Err(DatasetError::Unknown(name.clone()).into());
     }
@@ -188,8 +188,7 @@ fn compact(data: &DataFolder, folder: &Dir, name: &Name, key: &StoreKey) -> Resu
         CopyError::Write(error) => io(store::FILE, error),
     })?;
     out.commit(&dir).and_then(|()| ingest::sync(&dir)).map_err(|error| io(store::FILE, error))?;
-    crate::home::replace(folder, CURRENT, version.as_bytes()).map_err(|error| io(CURRENT, error))?;
-    ingest::sync(folder).map_err(|error| io(CURRENT, error))?;
+    ingest::sync(folder).and_then(|()| data.serve(name, &version)).map_err(|error| io(&version, error))?;
     ingest::clean(data, folder, &[&version])?;
     Ok(gone)
 }

@@ -2,8 +2,10 @@
 //!
 //! *In*: the site's folder, a place where there is nothing yet. *Out*: a folder from which the site can be restored by whoever has its keys; what lies in it
 //! is sealed, or public. *Trusts*: SQLite's own way to copy a database that is written to. *Refuses*: a place that is taken, a dataset that is being
-//! ingested. The ledger is copied first: what its leaves name is in the folder by then.
+//! ingested: none is, while it copies, so that the versions that the ledger names are those that are copied. The ledger is copied first: what its leaves
+//! name is in the folder by then.
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -59,6 +61,8 @@ impl Home {
 
     fn copy(&self, part: &Path, data: bool) -> Result<Backup, HomeError> {
         let mut done = Backup::default();
+        let (from, to) = (self.path.join("data"), part.join("data"));
+        let sets = if data { held(&from)? } else { Vec::new() };
         for name in [LEDGER, WITNESS] {
             if self.path.join(name).exists() {
                 done.add(database(&self.path.join(name), &part.join(name))?);
@@ -73,21 +77,29 @@ impl Home {
             tree(&self.path.join(name), &part.join(name), &mut done)?;
         }
         folder(&part.join("code"))?;
-        let (from, to) = (self.path.join("data"), part.join("data"));
         folder(&to)?;
-        for entry in std::fs::read_dir(&from).map_err(io(&from))?.filter(|_| data) {
-            let entry = entry.map_err(io(&from))?;
-            let set = entry.path();
-            if !entry.file_type().map_err(io(&set))?.is_dir() {
-                continue;
-            }
-            let lock = File::options().create(true).truncate(false).write(true).open(set.join(LOCK)).map_err(io(&set))?;
-            lock.try_lock()
-                .map_err(|_| io(&set)(std::io::Error::other("it is being ingested or changed: back it up after that")))?;
-            tree(&set, &to.join(entry.file_name()), &mut done)?;
+        for (name, _held) in &sets {
+            tree(&from.join(name), &to.join(name), &mut done)?;
         }
         Ok(done)
     }
+}
+
+/// The datasets' folders, each with its lock, so that none is changed until they are dropped.
+fn held(data: &Path) -> Result<Vec<(OsString, File)>, HomeError> {
+    let mut sets = Vec::new();
+    for entry in std::fs::read_dir(data).map_err(io(data))? {
+        let entry = entry.map_err(io(data))?;
+        let set = entry.path();
+        if !entry.file_type().map_err(io(&set))?.is_dir() {
+            continue;
+        }
+        let lock = File::options().create(true).truncate(false).write(true).open(set.join(LOCK)).map_err(io(&set))?;
+        lock.try_lock()
+            .map_err(|_| io(&set)(std::io::Error::other("it is being ingested or changed: back it up after that")))?;
+        sets.push((entry.file_name(), lock));
+    }
+    Ok(sets)
 }
 
 impl Backup {

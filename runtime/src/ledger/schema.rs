@@ -15,7 +15,7 @@ use super::{Account, JobAccount, Seal};
 use crate::log;
 
 /// Which tables these are.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS account(
@@ -56,6 +56,9 @@ CREATE TABLE IF NOT EXISTS review(
 CREATE INDEX IF NOT EXISTS review_subject ON review(subject);
 CREATE TABLE IF NOT EXISTS policy(
   version INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
+CREATE TABLE IF NOT EXISTS serving(
+  dataset TEXT PRIMARY KEY, version TEXT NOT NULL, withdrawn TEXT NOT NULL, list BLOB NOT NULL,
+  leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
 CREATE VIEW IF NOT EXISTS job_account AS SELECT job.rowid AS number, job.*, dataset.population,
   COALESCE((SELECT rho FROM reservation WHERE reservation.job = job.job), 0) AS reserved_rho,
   COALESCE((SELECT SUM(rho) FROM charge WHERE charge.job = job.job), 0) AS spent_rho,
@@ -98,6 +101,9 @@ CREATE TRIGGER IF NOT EXISTS review_erased BEFORE UPDATE OF envelope ON review W
 CREATE TRIGGER IF NOT EXISTS review_kept BEFORE DELETE ON review BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS policy_fixed BEFORE UPDATE ON policy BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS policy_kept BEFORE DELETE ON policy BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS serving_goes_on BEFORE UPDATE ON serving WHEN NEW.dataset <> OLD.dataset OR NEW.leaf <= OLD.leaf
+  BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS serving_kept BEFORE DELETE ON serving BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS departure_fixed BEFORE UPDATE ON departure BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS departure_kept BEFORE DELETE ON departure BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS release_fixed BEFORE UPDATE OF job, round, sha256, leaves, hold ON release

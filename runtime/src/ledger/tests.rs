@@ -479,3 +479,28 @@ fn history_cannot_be_rewritten_even_with_sql() {
         assert!(connection.execute(sql, []).is_err(), "{sql}");
     }
 }
+
+#[test]
+fn what_serves_is_a_leaf_each_time_it_changes() {
+    let temp = tempfile::tempdir().unwrap();
+    let (ledger, cohort, other) = (ledger(&temp), "cohort".parse::<Name>().unwrap(), "other".parse::<Name>().unwrap());
+    let leaves = || ledger.transaction(|tx| log::size(tx).map_err(database(tx))).unwrap();
+    assert_eq!((ledger.serving(&cohort).unwrap(), ledger.withdrawn(&cohort).unwrap()), (None, None));
+    assert_eq!(ledger.leave_out(&cohort, b"somebody", AT).unwrap_err().code(), "ledger-database", "nothing serves");
+    ledger.serve(&cohort, "v1", AT).unwrap();
+    ledger.leave_out(&cohort, b"somebody", AT).unwrap();
+    ledger.serve(&cohort, "v2", AT).unwrap();
+    ledger.serve(&cohort, "v2", AT).unwrap();
+    assert_eq!((ledger.serving(&cohort).unwrap().as_deref(), leaves()), (Some("v2"), 3));
+    assert_eq!(ledger.withdrawn(&cohort).unwrap().as_deref(), Some(&b"somebody"[..]), "whatever serves");
+    assert_eq!(ledger.serving(&other).unwrap(), None);
+    // A list that is another than the log names lets nobody in, nor does one that is gone.
+    let sql = |sql: &str| ledger.connection().execute_batch(sql);
+    assert!(sql("DELETE FROM serving").is_err() && sql("UPDATE serving SET version = 'v1'").is_err(), "history stays");
+    sql("DROP TRIGGER serving_goes_on").unwrap();
+    for list in ["x''", "x'00'"] {
+        sql(&format!("UPDATE serving SET list = {list}")).unwrap();
+        let error = ledger.withdrawn(&cohort).unwrap_err().to_string();
+        assert!(error.contains("not the one that the log names"), "{error}");
+    }
+}

@@ -358,21 +358,23 @@ fn card(site: &Site) -> SiteCard {
 }
 
 fn infos(site: &Site) -> Vec<DatasetInfo> {
-    let read = || -> Result<Vec<DatasetInfo>, String> {
-        let data = site.home.folder("data").map_err(|error| error.to_string())?;
+    let read = || -> Result<Vec<_>, String> {
+        let data = site.home.data().map_err(|error| error.to_string())?;
         let names = crate::dataset::list(&data).map_err(|error| error.to_string())?;
-        let infos = names.iter().filter_map(|name| Dataset::info_of(&data, name).transpose());
-        infos.collect::<Result<_, _>>().map_err(|error| error.to_string())
+        Ok(names.iter().filter_map(|name| Dataset::info_of(&data, name).transpose()).collect())
     };
-    read().unwrap_or_else(|error| {
+    let found = read().unwrap_or_else(|error| {
         tracing::error!(%error, "the datasets cannot be listed");
         Vec::new()
-    })
+    });
+    // One that is damaged, or that an older copy took the place of, does not hide the others.
+    let sound = |info: Result<_, _>| info.inspect_err(|error| tracing::error!(%error, "a dataset is not offered")).ok();
+    found.into_iter().filter_map(sound).collect()
 }
 
 /// A dictionary or catalogue of one of the datasets: public documents, by digest.
 fn document(site: &Site, digest: Digest) -> Option<Vec<u8>> {
-    let data = site.home.folder("data").ok()?;
+    let data = site.home.data().ok()?;
     infos(site).iter().find_map(|info| Dataset::document(&data, &info.name, digest).ok().flatten())
 }
 

@@ -34,6 +34,7 @@ fn busy(file: &std::path::Path) -> Ledger {
         researcher_cap: None,
         version: "v1".to_owned(),
     };
+    let list = |version: &str| ledger.serve(&"cohort".parse().unwrap(), version, AT).unwrap();
     let keep = || {
         let connection = ledger.connection();
         let now = checkpoint(&connection).unwrap();
@@ -65,6 +66,10 @@ fn busy(file: &std::path::Path) -> Ledger {
     ledger.rejected("signature-refused", AT + Duration::from_secs(60)).unwrap();
     keep();
     run(2);
+    list("v1");
+    list("v1");
+    ledger.leave_out(&"cohort".parse().unwrap(), b"sealed", AT).unwrap();
+    list("v2");
     ledger
 }
 
@@ -83,7 +88,8 @@ fn a_whole_log_verifies_and_recomputes_the_ledger() {
     assert_eq!((verified.checkpoints, verified.erased), (2, 0));
     let kinds: Vec<String> =
         read(&Source::for_tests(&file), None).unwrap().iter().map(|line| words(&line.leaf.event).0).collect();
-    let want = "operator account job reserved charged settled ended refused rejected job reserved charged";
+    let want =
+        "operator account job reserved charged settled ended refused rejected job reserved charged dataset dataset dataset";
     assert_eq!(kinds.join(" "), want, "one leaf for each step, and one for the same refusal");
     // A log's time never goes back: the answer left three seconds later, so nothing after it is earlier.
     let times: Vec<i64> = read(&Source::for_tests(&file), None).unwrap().iter().map(|line| line.leaf.at_ms).collect();
@@ -140,6 +146,9 @@ fn every_change_is_found_and_placed() {
         ("UPDATE charge SET moment = 0", "charge", "moment is"),
         ("DELETE FROM charge WHERE leaf = 4; DELETE FROM release; DELETE FROM departure", "charge", "it is not"),
         ("DELETE FROM departure", "departure", "it is not"),
+        ("UPDATE serving SET version = 'v1'", "serving", "version is v1"),
+        ("UPDATE serving SET list = x''", "serving cohort", "not the one that the log names"),
+        ("DELETE FROM serving", "serving", "it is not"),
         ("UPDATE account SET committed_rho = 0", "account", "committed_rho is 0"),
         ("UPDATE account SET cap_rho = cap_rho * 2", "account", "cap_rho is"),
         ("UPDATE account SET spent_moments = 0", "account", "spent_moments is 0"),

@@ -327,6 +327,11 @@ impl Check<'_> {
         self.same("account", "population, cap_rho, cap_moments, committed_rho, spent_moments", 1, rows.collect())?;
         let rows = replay.datasets.iter().map(|(dataset, account)| (dataset.to_string(), vec![account.to_string()]));
         self.same("dataset", "dataset, population", 1, rows.collect())?;
+        let rows = replay.serving.iter().map(|(dataset, serving)| {
+            (dataset.to_string(), vec![serving.version.clone(), serving.withdrawn.to_string(), serving.leaf.to_string()])
+        });
+        self.same("serving", "dataset, version, withdrawn, leaf", 1, rows.collect())?;
+        self.lists()?;
         let rows = jobs.iter().map(|(id, job)| {
             let cells = vec![
                 job.manifest.to_string(),
@@ -410,6 +415,19 @@ impl Check<'_> {
                 "release",
                 format!("the bytes of {retired} releases are gone, and the log says that {} were removed", replay.retired),
             );
+        }
+        Ok(())
+    }
+
+    /// The sealed lists of who withdrew are those that the leaves name.
+    fn lists(&mut self) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare("SELECT dataset, withdrawn, list FROM serving")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (dataset, withdrawn, list): (String, String, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if Digest::of(&list).to_string() != withdrawn {
+                self.wrong(format!("serving {dataset}"), "the list of who withdrew is not the one that the log names");
+            }
         }
         Ok(())
     }

@@ -6,12 +6,14 @@
 //! says of the numbers follows from the noised ones alone.
 
 mod cost;
+mod rare;
 
 use serde_json::{Value, json};
 use vestibule_protocol::calibration::{Calibrated, NoiseScale, calibrate, to_real};
 use vestibule_protocol::release::is_choice;
-use vestibule_protocol::round::Partitioning;
+use vestibule_protocol::round::{Partitioning, Statistic};
 
+use self::rare::could_be_rare;
 use crate::cohort::{Counted, Floor};
 use crate::ledger::Charged;
 use crate::noise::Noised;
@@ -21,9 +23,33 @@ use crate::noise::Noised;
 pub struct Cleared {
     noised: Noised,
     evidence: Value,
-    entries: usize,
-    chosen: usize,
-    faint: usize,
+    counts: Counts,
+}
+
+/// What rules may ask of a release's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// How many there are.
+    pub entries: usize,
+    /// How many of them the data chose.
+    pub chosen: usize,
+    /// How many lie within two standard deviations of their noise.
+    pub faint: usize,
+    /// How many say of a variant that it is rare.
+    pub rare: usize,
+}
+
+impl Counts {
+    /// The most that can be said of a round by its terms alone.
+    #[must_use]
+    pub fn most(statistics: &[Statistic], calibrated: &[Calibrated], variants: usize) -> Self {
+        let sum = |of: &dyn Fn(&Statistic, &Calibrated) -> usize| {
+            statistics.iter().zip(calibrated).map(|(asked, agreed)| of(asked, agreed)).fold(0, usize::saturating_add)
+        };
+        let entries = sum(&|_, agreed| agreed.length as usize);
+        let (chosen, rare) = (sum(&|_, agreed| chosen(agreed)), sum(&|asked, agreed| could_be_rare((asked, agreed), variants)));
+        Self { entries, chosen, faint: entries, rare }
+    }
 }
 
 /// Why nothing leaves.
@@ -63,13 +89,13 @@ impl AirlockError {
     }
 }
 
-/// Looks. `floor`: the dataset's, if it has one.
+/// Looks. `floor`: the dataset's, if it has one. `variants`: how many the job's plan reads.
 ///
 /// # Errors
 /// [`AirlockError`]: our fault, or what follows from a count with noise.
 pub fn inspect(
     charged: &Charged,
-    (partitioning, floor): (Partitioning, Option<Floor>),
+    (partitioning, floor, variants): (Partitioning, Option<Floor>, usize),
     calibrated: &[Calibrated],
     noised: Noised,
 ) -> Result<Cleared, AirlockError> {
@@ -115,11 +141,12 @@ pub fn inspect(
     {
         return Err(AirlockError::Cohort { floor, counted });
     }
-    let rows: Vec<Seen> = agreed.iter().zip(noised.steps()).map(|(statistic, steps)| seen(statistic, steps)).collect();
+    let rows = statistics.iter().zip(&agreed).zip(noised.steps());
+    let rows: Vec<Seen> = rows.map(|((asked, agreed), steps)| seen((asked, agreed), steps, variants)).collect();
     let catalogues = &verified.signed().manifest().catalogues;
     let catalogues: Vec<String> =
         catalogues.iter().map(|catalogue| format!("{} ({})", catalogue.name, catalogue.sha256)).collect();
-    let variants = match catalogues.as_slice() {
+    let lists = match catalogues.as_slice() {
         [] => "none are read".to_owned(),
         some => format!("those of public lists that the manifest names: {}", some.join(", ")),
     };
@@ -135,12 +162,12 @@ pub fn inspect(
             check("noise", format!("reckoned from the signed bounds, it costs {cost} of what the round may spend on its sums")),
             check("shape", format!("{} statistics, as long as the signed round says", rows.len())),
             check("numbers", "whole steps of the mechanism's grid, none beyond it".to_owned()),
-            check("variants", variants),
+            check("variants", lists),
             check("labels", "names and lengths are the signed round's; the component writes no text that leaves".to_owned()),
         ],
         "statistics": statistics.iter().zip(&rows).zip(&agreed).map(|((asked, seen), agreed)| json!({
             "name": asked.name, "entries": agreed.length, "bound": asked.bound, "noise": agreed.noise,
-            "standard_deviation": seen.sd, "within_two_standard_deviations": seen.faint,
+            "standard_deviation": seen.sd, "within_two_standard_deviations": seen.faint, "rare_alleles": seen.rare,
         })).collect::<Vec<_>>(),
     });
     if let (Some(Value::Array(checks)), Some(counted)) = (evidence.get_mut("checks"), counted) {
@@ -148,8 +175,8 @@ pub fn inspect(
     }
     let sum = |of: &dyn Fn(&Seen) -> usize| rows.iter().map(of).fold(0, usize::saturating_add);
     let entries = agreed.iter().map(|statistic| statistic.length as usize).fold(0, usize::saturating_add);
-    let (chosen, faint) = (sum(&|seen| seen.chosen), sum(&|seen| seen.faint));
-    Ok(Cleared { noised, evidence, entries, chosen, faint })
+    let (chosen, faint, rare) = (sum(&|seen| seen.chosen), sum(&|seen| seen.faint), sum(&|seen| seen.rare));
+    Ok(Cleared { noised, evidence, counts: Counts { entries, chosen, faint, rare } })
 }
 
 /// What a person is told of a statistic.
@@ -157,18 +184,24 @@ struct Seen {
     sd: f64,
     faint: usize,
     chosen: usize,
+    rare: usize,
+}
+
+/// How many entries the data chose.
+const fn chosen(statistic: &Calibrated) -> usize {
+    match statistic.noise {
+        NoiseScale::Choice { k, .. } => k as usize,
+        NoiseScale::Gaussian { .. } | NoiseScale::Laplace { .. } => 0,
+    }
 }
 
 /// Follows from the noised steps.
 #[expect(clippy::cast_precision_loss, reason = "for people, and for a comparison with noise far above the last bit")]
-fn seen(statistic: &Calibrated, steps: &[i64]) -> Seen {
-    let sd_steps = statistic.noise.sd_steps();
-    let chosen = match statistic.noise {
-        NoiseScale::Choice { k, .. } => k as usize,
-        NoiseScale::Gaussian { .. } | NoiseScale::Laplace { .. } => 0,
-    };
+fn seen((asked, statistic): (&Statistic, &Calibrated), steps: &[i64], variants: usize) -> Seen {
+    let (sd_steps, chosen) = (statistic.noise.sd_steps(), chosen(statistic));
+    let rare = rare::rare((asked, statistic), steps, variants);
     let faint = steps.iter().filter(|step| chosen == 0 && (step.unsigned_abs() as f64) < 2.0 * sd_steps).count();
-    Seen { sd: sd_steps * to_real(1, statistic.log2_scale), faint, chosen }
+    Seen { sd: sd_steps * to_real(1, statistic.log2_scale), faint, chosen, rare }
 }
 
 impl Cleared {
@@ -182,9 +215,9 @@ impl Cleared {
         &self.evidence
     }
 
-    /// How many numbers there are; how many entries the data chose; how many numbers lie within two standard deviations of their noise.
+    /// What rules may ask of its numbers.
     #[must_use]
-    pub const fn counts(&self) -> (usize, usize, usize) {
-        (self.entries, self.chosen, self.faint)
+    pub const fn counts(&self) -> Counts {
+        self.counts
     }
 }

@@ -494,7 +494,7 @@ impl Site {
         let costs = self.home.settings().slowest;
         let ask = Ask { rows: &dataset, selection: &selection, partitions, calibrated: &calibrated, load, costs, delay };
         let outcome = match &drawn {
-            Ok(_) => self.noised(&charged, Work { ask, guests }, floor),
+            Ok(_) => self.noised(&charged, Work { ask, guests }, (floor, judged.variants)),
             Err(error) => Err(Nothing::failed(error.code())),
         };
         let ended = since();
@@ -519,7 +519,12 @@ impl Site {
         stored.unwrap_or(Settled { release: None, leaves_ms, hold: None })
     }
 
-    fn noised(&self, charged: &Charged, work: Work<'_>, floor: Option<Floor>) -> Result<airlock::Cleared, Nothing> {
+    fn noised(
+        &self,
+        charged: &Charged,
+        work: Work<'_>,
+        (floor, variants): (Option<Floor>, usize),
+    ) -> Result<airlock::Cleared, Nothing> {
         let (kind, calibrated) = (work.ask.partitions.kind(), work.ask.calibrated);
         let drawn = noise::draw(calibrated, self.threads).and_then(|drawn| drawn.counting(floor.as_ref()));
         let drawn = drawn.map_err(|error| Nothing::failed(error.code()))?;
@@ -528,7 +533,7 @@ impl Site {
             failure => Nothing::failed(failure.code()),
         })?;
         let noised = drawn.hide(sums).map_err(|error| Nothing::failed(error.code()))?;
-        let cleared = airlock::inspect(charged, (kind, floor), calibrated, noised);
+        let cleared = airlock::inspect(charged, (kind, floor, variants), calibrated, noised);
         cleared.map_err(|error| Nothing::Failed(error.code(), error.evidence()))
     }
 

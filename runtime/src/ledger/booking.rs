@@ -65,11 +65,15 @@ impl<'a> Asked<'a> {
         };
         let (researcher, title) = (self.verified.researcher(), &signed.manifest().title);
         let catalogues: Vec<&Name> = signed.manifest().catalogues.iter().map(|catalogue| &catalogue.name).collect();
+        let mut lists: Vec<String> =
+            signed.manifest().catalogues.iter().map(|catalogue| catalogue.sha256.to_string()).collect();
+        lists.sort();
+        let lists = lists.join(" ");
         let details = serde_json::json!({ "researcher": researcher, "title": title, "columns": self.columns, "catalogues": catalogues,
                 "manifest": String::from_utf8_lossy(self.verified.envelope()) });
         let leaf = self.log(tx, event, Some(&details))?;
-        let sql = "INSERT INTO job(job, manifest, dataset, researcher, admitted, leaf, charter, component, columns)
-                   VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let sql = "INSERT INTO job(job, manifest, dataset, researcher, admitted, leaf, charter, component, columns, catalogues)
+                   VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         let row = params![
             self.job().to_string(),
             signed.digest().to_string(),
@@ -79,7 +83,8 @@ impl<'a> Asked<'a> {
             leaf,
             signed.manifest().charter.to_string(),
             signed.manifest().component.sha256.to_string(),
-            self.columns.join(" ")
+            self.columns.join(" "),
+            lists
         ];
         tx.execute(sql, row).map_err(database(tx)).map(|_| ())
     }

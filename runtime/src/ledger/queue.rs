@@ -16,6 +16,9 @@ use vestibule_protocol::review::{Review, Subject};
 
 use super::{Ledger, LedgerError, append, database, milliseconds};
 
+/// How long back [`Ledger::near`] looks.
+const NEAR_DAYS: i64 = 90;
+
 /// What kind of thing waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -178,6 +181,24 @@ impl Ledger {
                        JOIN departure ON departure.job = release.job AND departure.round = release.round
                        WHERE this.job = ?1 AND other.job <> this.job AND sha256 <> ?2 AND charge.moment > 0";
             let row = params![job.to_string(), nothing().to_string()];
+            tx.query_row(sql, row, |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(database(tx))
+        })
+    }
+
+    /// How many releases, drawn each for itself, went before in [`NEAR_DAYS`], under the same charter, over the same columns and lists of variants of the same
+    /// people, by whatever component: a predicate in its parameters may differ by one person. One that is still to leave is not known of.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) fn near(&self, job: JobId) -> Result<u64, LedgerError> {
+        self.transaction(|tx| {
+            let sql = "SELECT COUNT(*) FROM job_account AS this
+                       JOIN job_account AS other USING(charter, columns, catalogues, population)
+                       JOIN charge ON charge.job = other.job JOIN release ON release.job = charge.job AND release.round = charge.round
+                       JOIN departure ON departure.job = release.job AND departure.round = release.round
+                       WHERE this.job = ?1 AND other.job <> this.job AND sha256 <> ?2 AND charge.moment > 0
+                       AND other.admitted > this.admitted - ?3";
+            let row = params![job.to_string(), nothing().to_string(), NEAR_DAYS * 86_400];
             tx.query_row(sql, row, |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(database(tx))
         })
     }

@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS account(
 CREATE TABLE IF NOT EXISTS dataset(dataset TEXT PRIMARY KEY, population TEXT NOT NULL REFERENCES account(population)) STRICT;
 CREATE TABLE IF NOT EXISTS job(
   job TEXT PRIMARY KEY CHECK(length(job) = 32), manifest TEXT NOT NULL, charter TEXT NOT NULL, dataset TEXT NOT NULL REFERENCES dataset(dataset),
-  researcher TEXT NOT NULL, component TEXT NOT NULL, columns TEXT NOT NULL, admitted INTEGER NOT NULL,
+  researcher TEXT NOT NULL, component TEXT NOT NULL, columns TEXT NOT NULL, catalogues TEXT NOT NULL, admitted INTEGER NOT NULL,
   leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), ended INTEGER NOT NULL DEFAULT 0 CHECK(ended IN (0, 1))) STRICT;
 CREATE TABLE IF NOT EXISTS reservation(
   job TEXT PRIMARY KEY REFERENCES job(job), rho INTEGER NOT NULL CHECK(rho > 0),
@@ -86,7 +86,7 @@ CREATE TRIGGER IF NOT EXISTS dataset_kept BEFORE DELETE ON dataset BEGIN SELECT 
 CREATE TRIGGER IF NOT EXISTS account_kept BEFORE DELETE ON account BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS reservation_fixed BEFORE UPDATE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS reservation_kept BEFORE DELETE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, charter, dataset, researcher, component, columns, admitted, leaf ON job
+CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, charter, dataset, researcher, component, columns, catalogues, admitted, leaf ON job
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS job_stays_ended BEFORE UPDATE OF ended ON job WHEN NEW.ended < OLD.ended
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;

@@ -132,6 +132,31 @@ fn releases_alike_are_known_of_once_they_have_left() {
     assert_eq!(ledger.similar(job(2).job).unwrap(), 1, "what left has left, also where its bytes are no longer kept");
 }
 
+#[test]
+fn releases_of_a_project_are_near_whatever_made_them_and_are_forgotten_after_a_while() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let since = Duration::from_secs(NOW.unsigned_abs());
+    let mut other = job(1);
+    other.component.sha256 = Digest::of(b"another component");
+    let first = run(charge(&ledger, &other, 0).unwrap());
+    run(charge(&ledger, &job(2), 0).unwrap());
+    ledger.commit(&first, &bytes(b"first"), ("released", None)).unwrap();
+    assert_eq!(ledger.near(job(2).job).unwrap(), 0, "it is still to leave");
+    ledger.depart(other.job, 0, since).unwrap();
+    assert_eq!((ledger.near(job(2).job).unwrap(), ledger.near(other.job).unwrap()), (1, 0));
+    assert_eq!(ledger.similar(job(2).job).unwrap(), 0, "another component's");
+    // Over other columns it is another question; so is one that is asked long after.
+    let elsewhere = admit(verified(&job(3), 0)).reading(&["x".to_owned()]);
+    run(ledger.charge(elsewhere, &purse(8.0), AT).unwrap());
+    assert_eq!(ledger.near(job(3).job).unwrap(), 0);
+    let late = |days: u64| AT + Duration::from_secs(days * 86_400);
+    for (number, days, near) in [(4, 89, 1), (5, 90, 0)] {
+        run(ledger.charge(admit(verified(&job(number), 0)), &purse(8.0), late(days)).unwrap());
+        assert_eq!(ledger.near(job(number).job).unwrap(), near, "after {days} days");
+    }
+}
+
 /// SQLite's own limit stands in for the disk's: both end a transaction with the same error, SQLITE_FULL.
 #[test]
 fn a_full_disk_books_nothing_and_lets_nothing_leave() {

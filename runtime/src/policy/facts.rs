@@ -11,6 +11,7 @@ use vestibule_protocol::trust::Person;
 
 use super::rules::{Question, entity, uid};
 use crate::admission::Verified;
+use crate::airlock::Counts;
 use crate::dataset::{DatasetInfo, modifiers, permission};
 
 /// What a job is judged by.
@@ -39,14 +40,12 @@ pub struct Facts<'a> {
 pub struct Outgoing {
     /// Whether the project was accepted on the term that releases are looked at.
     pub review: bool,
-    /// Numbers.
-    pub entries: usize,
-    /// Entries that the data chose.
-    pub chosen: usize,
+    /// Of its numbers.
+    pub counts: Counts,
     /// Releases alike that went before.
     pub similar: u64,
-    /// Numbers within two standard deviations of their noise.
-    pub faint: usize,
+    /// Releases of the same project over the same columns and lists of variants of the same people, by whatever component, lately.
+    pub near: u64,
 }
 
 impl Facts<'_> {
@@ -59,8 +58,9 @@ impl Facts<'_> {
     /// About one of its releases.
     #[must_use]
     pub fn release(&self, out: Outgoing) -> Question {
-        let Outgoing { review, entries, chosen, similar, faint } = out;
-        let out = json!({ "review": review, "entries": entries, "chosen": chosen, "similar": similar, "faint": faint });
+        let Outgoing { review, counts: Counts { entries, chosen, faint, rare }, similar, near } = out;
+        let out = json!({ "review": review, "entries": entries, "chosen": chosen, "similar": similar, "faint": faint,
+            "rare": rare, "near": near });
         self.with(json!({ "job": self.job(), "out": out }))
     }
 

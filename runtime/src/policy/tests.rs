@@ -16,6 +16,7 @@ use super::rules::{Decision, Document, Officers, Outcome, Rules, SHIPPED};
 use super::signed::{self, POLICY_TYPE};
 use crate::admission::tests::{NOW, manifest, request, researcher};
 use crate::admission::{self, Verified};
+use crate::airlock::Counts;
 use crate::charter::tests::{accepted, charter};
 use crate::charter::{Accepted, Terms};
 use crate::dataset::{Conditions, DatasetInfo};
@@ -222,12 +223,16 @@ fn what_is_not_routine_waits_for_a_person() {
         assert_eq!(found.errors, Vec::<String>::new());
         (found.outcome, found.rules.first().unwrap().id.clone())
     };
-    let usual = Outgoing::default();
-    assert_eq!(out(Outgoing { entries: 9, faint: 9, ..usual }, 9), (Admit, "release-routine-results".into()));
+    let (usual, none) = (Outgoing::default(), Counts::default());
+    let of = |counts: Counts| Outgoing { counts, ..usual };
+    assert_eq!(out(of(Counts { entries: 9, faint: 9, ..none }), 9), (Admit, "release-routine-results".into()));
     assert_eq!(out(Outgoing { review: true, ..usual }, 0), (Hold, "hold-reviewed-projects".into()));
-    assert_eq!(out(Outgoing { chosen: 1, ..usual }, 9), (Hold, "hold-chosen-variants".into()));
-    assert_eq!(out(Outgoing { chosen: 1, ..usual }, 0).0, Admit);
+    assert_eq!(out(of(Counts { chosen: 1, ..none }), 9), (Hold, "hold-chosen-variants".into()));
+    assert_eq!(out(of(Counts { chosen: 1, ..none }), 0).0, Admit);
     assert_eq!(out(Outgoing { similar: 201, ..usual }, 0), (Hold, "hold-many-alike".into()));
+    assert_eq!(out(of(Counts { rare: 1, ..none }), 9), (Hold, "hold-rare-alleles".into()));
+    assert_eq!(out(Outgoing { near: 100, ..usual }, 9).0, Admit);
+    assert_eq!(out(Outgoing { near: 101, ..usual }, 9), (Hold, "hold-near-duplicates".into()));
 }
 
 /// Attack 13 of the threat model: a `forbid` that errs is skipped by Cedar, so that the `permit` wins; here it never is a yes.
@@ -244,7 +249,9 @@ fn an_error_in_the_evaluation_is_never_a_yes() {
     let rules = "@id(\"none\") @why(\"none\") forbid(principal, action == Site::Action::\"release-at-once\", resource)\n\
                  when { context.out.faint * 9223372036854775807 > 5 };";
     let rules = Rules::of(Document { rules: rules.into(), ..Document::shipped("here".parse().unwrap()) }).unwrap();
-    let found = case().ask(|facts| rules.release(&facts.release(Outgoing { faint: 4_711, ..Outgoing::default() })));
+    let found = case().ask(|facts| {
+        rules.release(&facts.release(Outgoing { counts: Counts { faint: 4_711, ..Counts::default() }, ..Outgoing::default() }))
+    });
     assert_eq!((found.outcome, found.errors), (Outcome::Hold, vec!["rule `none`".to_owned()]));
     // Facts that do not fit the schema: a country that is no entity.
     let mut question = case().ask(|facts| facts.question());

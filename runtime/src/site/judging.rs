@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vestibule_protocol::calibration::{Calibrated, NoiseScale};
+use vestibule_protocol::calibration::Calibrated;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::review::Subject;
@@ -17,7 +17,7 @@ use vestibule_protocol::trust::{Person, Role, Trust};
 
 use super::{Refused, Site, own};
 use crate::admission::Verified;
-use crate::airlock::Cleared;
+use crate::airlock::{Cleared, Counts};
 use crate::dataset::DatasetInfo;
 use crate::home::HomeError;
 use crate::ledger::{LedgerError, Settled};
@@ -34,7 +34,7 @@ pub(crate) struct Judged {
     researcher: Person,
     not_for_profit: bool,
     plan: Plan,
-    variants: usize,
+    pub(super) variants: usize,
     reviewed: bool,
     now: i64,
 }
@@ -183,32 +183,25 @@ impl Site {
         self.hold(judged, dataset, cleared.counts())
     }
 
-    /// The same about an answer that is there already, by what its terms alone say of it: all of its numbers may be faint.
+    /// The same about an answer that is there already, by what its terms alone say of it: all of its numbers may be faint, and those for variants rare.
     pub(super) fn again(&self, judged: &Judged, dataset: &DatasetInfo, calibrated: &[Calibrated]) -> Option<(String, Value)> {
-        let entries = calibrated.iter().map(|statistic| statistic.length as usize).fold(0, usize::saturating_add);
-        let chosen = calibrated.iter().map(|statistic| match statistic.noise {
-            NoiseScale::Choice { k, .. } => k as usize,
-            NoiseScale::Gaussian { .. } | NoiseScale::Laplace { .. } => 0,
-        });
-        self.hold(judged, dataset, (entries, chosen.fold(0, usize::saturating_add), entries))
+        self.hold(judged, dataset, Counts::most(judged.verified.round().statistics(), calibrated, judged.variants))
     }
 
-    fn hold(
-        &self,
-        judged: &Judged,
-        dataset: &DatasetInfo,
-        (entries, chosen, faint): (usize, usize, usize),
-    ) -> Option<(String, Value)> {
+    fn hold(&self, judged: &Judged, dataset: &DatasetInfo, counts: Counts) -> Option<(String, Value)> {
         let job = judged.verified.signed().manifest().job;
         // Without the ledger's word, as if there were many.
-        let similar = self.ledger.similar(job).unwrap_or(u64::from(u32::MAX));
+        let many = u64::from(u32::MAX);
+        let (similar, near) = (self.ledger.similar(job).unwrap_or(many), self.ledger.near(job).unwrap_or(many));
         let review = judged.verified.charter().terms().review;
-        let decision = judged.release(dataset, Outgoing { review, entries, chosen, similar, faint });
+        let decision = judged.release(dataset, Outgoing { review, counts, similar, near });
         (decision.outcome != Outcome::Admit).then(|| {
             let mut about = judged.about(&decision);
             if let Value::Object(about) = &mut about {
                 about.insert("releases_alike_before".to_owned(), json!(similar));
-                about.insert("chosen_by_the_data".to_owned(), json!(chosen));
+                about.insert("releases_of_the_project_before".to_owned(), json!(near));
+                about.insert("chosen_by_the_data".to_owned(), json!(counts.chosen));
+                about.insert("rare_alleles".to_owned(), json!(counts.rare));
             }
             (decision.why(), about)
         })

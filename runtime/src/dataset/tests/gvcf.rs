@@ -1,6 +1,7 @@
 //! gVCF: one file for each individual, in which stretches that are like the reference are blocks.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 
 use super::*;
 

@@ -255,15 +255,20 @@ pub(crate) fn pack_pairs(values: &[u8], counted: u32, out: &mut Vec<u8>) {
     }
     let of = |byte: u8| meaning.get(usize::from(byte)).copied().unwrap_or(NO);
     let code = |a: u8, b: u8| CODE.get(usize::from(of(a) << 2 | of(b))).copied().unwrap_or(MISSING);
-    let (fours, rest) = values.as_chunks::<8>();
-    out.extend(fours.iter().map(|four| {
-        // Nearly all of them: alleles 0 and 1 only, of which one is counted.
-        if let Some(byte) = two_alleles(u64::from_le_bytes(*four), counted) {
-            return byte;
-        }
+    let one = |four: &[u8; 8]| {
         let [a, b, c, d, e, f, g, h] = *four;
         code(a, b) | code(c, d) << 2 | code(e, f) << 4 | code(g, h) << 6
-    }));
+    };
+    let (many, _) = values.as_chunks::<{ 8 * WIDE }>();
+    out.reserve(values.len().div_ceil(8));
+    for wide in many {
+        let (fours, _) = wide.as_chunks::<8>();
+        // Nearly all of them: alleles 0 and 1 only, of which one is counted.
+        let (bytes, usual) = two_alleles(wide, counted);
+        if usual { out.extend_from_slice(&bytes) } else { out.extend(fours.iter().map(one)) }
+    }
+    let (fours, rest) = values.get(many.len().saturating_mul(8 * WIDE)..).unwrap_or_default().as_chunks::<8>();
+    out.extend(fours.iter().map(one));
     if !rest.is_empty() {
         let (pairs, _) = rest.as_chunks::<2>();
         let last =
@@ -272,22 +277,29 @@ pub(crate) fn pack_pairs(values: &[u8], counted: u32, out: &mut Vec<u8>) {
     }
 }
 
-/// Four samples whose eight alleles are all 0 or 1; `None` where they are not.
-fn two_alleles(eight: u64, counted: u32) -> Option<u8> {
+/// Fours of samples that are looked at together, without a branch.
+const WIDE: usize = 8;
+
+/// The codes of so many fours of samples, and whether they are right: whether all alleles are 0 or 1.
+fn two_alleles(wide: &[u8; 8 * WIDE], counted: u32) -> ([u8; WIDE], bool) {
     const LOW: u64 = 0x0101_0101_0101_0101;
-    // Without the phase: allele 0 is 1, allele 1 is 2.
-    let alleles = eight >> 1 & (LOW * 0x7f);
-    if alleles & (LOW * 0xfc) != 0 || (alleles ^ alleles >> 1) & LOW != LOW {
-        return None;
-    }
-    let copies = match counted {
-        0 => alleles & LOW,
-        1 => alleles >> 1 & LOW,
-        _ => return None,
+    // Without the phase allele 0 is 1, and allele 1 is 2: a copy of the counted one is a bit, here moved to the lowest.
+    let shift = match counted {
+        0 => 1,
+        1 => 2,
+        _ => return ([0; WIDE], false),
     };
-    let sums = copies.wrapping_add(copies >> 8) & 0x0003_0003_0003_0003;
-    let packed = sums | sums >> 14 | sums >> 28 | sums >> 42;
-    Some(packed.to_le_bytes()[0])
+    let (mut bytes, mut wrong) = ([0; WIDE], 0);
+    let (fours, _) = wide.as_chunks::<8>();
+    for (byte, four) in bytes.iter_mut().zip(fours) {
+        let eight = u64::from_le_bytes(*four);
+        let alleles = eight >> 1 & (LOW * 0x7f);
+        wrong |= alleles & (LOW * 0xfc) | ((alleles ^ alleles >> 1) & LOW ^ LOW);
+        let copies = eight >> shift & LOW;
+        let sums = copies.wrapping_add(copies >> 8) & 0x0003_0003_0003_0003;
+        *byte = (sums | sums >> 14 | sums >> 28 | sums >> 42).to_le_bytes()[0];
+    }
+    (bytes, wrong == 0)
 }
 
 #[cfg(test)]

@@ -11,13 +11,15 @@ use super::rows::Making;
 /// Writes everything beside the rows: public documents, the description with its seal, the report.
 pub(super) fn write(making: &Making<'_>, report: &IngestReport) -> Result<(), IngestError> {
     let Making { config, sources, dir, version, inputs, key, .. } = *making;
-    let put = |file: &str, bytes: &[u8]| -> Result<(), IngestError> {
-        let write = || -> std::io::Result<()> {
+    let mut written = Vec::new();
+    let mut put = |file: &str, bytes: &[u8]| -> Result<(), IngestError> {
+        let write = || -> std::io::Result<_> {
             let mut out = dir.create(file)?;
             out.write_all(bytes)?;
-            out.sync_all()
+            Ok(out)
         };
-        write().map_err(|error| IngestError::io(file, &error))
+        written.push((file.to_owned(), write().map_err(|error| IngestError::io(file, &error))?));
+        Ok(())
     };
     put("dictionary.toml", sources.dictionary_text.as_bytes())?;
     for (index, (bytes, _)) in sources.catalogues.iter().enumerate() {
@@ -39,5 +41,7 @@ pub(super) fn write(making: &Making<'_>, report: &IngestReport) -> Result<(), In
     put("info.json", &info)?;
     put("seal", &key.seal(version, &info))?;
     let report = serde_json::to_vec(report).expect("texts and numbers are always JSON");
-    put("report", &key.encrypt(version, &report).map_err(|why| IngestError::Io { what: "report".to_owned(), why })?)
+    put("report", &key.encrypt(version, &report).map_err(|why| IngestError::Io { what: "report".to_owned(), why })?)?;
+    // All are on their way when the first is waited for, so that the others have little to wait.
+    written.into_iter().try_for_each(|(file, out)| out.sync_all().map_err(|error| IngestError::io(&file, &error)))
 }

@@ -24,6 +24,9 @@ use super::{IngestError, Progress};
 /// Variant files whose importers are held from the first look at them until they are read; where there are more, each is opened twice.
 const HELD: usize = 4;
 
+/// Before rows are written a checkpoint is made if so many times less than between two others was read since.
+const LAST: u64 = 8;
+
 /// A variant file that is to be read or taken over.
 pub(super) struct Planned {
     /// Its place among the files as they are named.
@@ -290,7 +293,8 @@ impl Making<'_> {
             reading.finish()?;
         }
         taking.report.variants_matched = taking.read.all.count();
-        if count > 0 {
+        // What is cheaply read again is not saved.
+        if count > 0 && read.saturating_sub(saved) >= self.tuning.checkpoint / LAST {
             self.checkpoint(count, place, &mut taking)?;
         }
         let Taking { tiles, read, .. } = taking;

@@ -13,6 +13,7 @@ mod researcher;
 mod review;
 mod simulate;
 mod site;
+mod witness;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -55,6 +56,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Job(job::Job),
     Simulate(simulate::Simulate),
+    /// Watch over sites' logs without being a site: cosign them when they ask.
+    #[command(subcommand)]
+    Witness(witness::Witness),
     /// Read and verify a site's log.
     #[command(subcommand)]
     Log(log::Log),
@@ -95,6 +99,7 @@ impl Command {
             Self::Review(command) => command.run(json),
             Self::Job(command) => command.run(json),
             Self::Simulate(command) => command.run(json),
+            Self::Witness(command) => command.run(json),
             Self::Log(command) => command.run(json),
             Self::Worker { .. } | Self::Importer | Self::Task { .. } => unreachable!("`main` runs them before anything else"),
         }

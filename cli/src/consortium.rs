@@ -12,6 +12,7 @@ use time::{Duration, OffsetDateTime};
 use vestibule_coordinator::store::Request;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::PublicKey;
+use vestibule_protocol::log::policy;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::trust::{Bundle, Former, Person, Revoked, Role, Roots, Site};
 
@@ -27,13 +28,16 @@ pub(crate) struct Consortium {
     days: i64,
     /// How many of the other sites must cosign a site's log.
     witnesses: u32,
-    /// How many of the overseers' sites must, besides.
+    /// How many of the overseers must, besides.
     overseers: u32,
     /// Organisations that work for no profit.
     #[serde(default)]
     non_profits: BTreeSet<String>,
     #[serde(default)]
     site: Vec<Member>,
+    /// Witnesses that are no sites.
+    #[serde(default)]
+    overseer: Vec<Overseer>,
     #[serde(default)]
     person: Vec<Person>,
     #[serde(default)]
@@ -67,6 +71,17 @@ struct Member {
     former: Former,
     #[serde(skip)]
     former_witness: Vec<PublicKey>,
+}
+
+/// A witness that sites ask over HTTPS.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Overseer {
+    name: Name,
+    /// Its key, in C2SP's form.
+    vkey: String,
+    /// Where it is asked.
+    url: String,
 }
 
 impl Member {
@@ -108,7 +123,7 @@ pub(crate) fn template(name: &Name, threshold: u32, roots: &[PublicKey], witness
          roots = [\n{roots}]\n\
          days = 7           # how long a bundle is believed: a withheld revocation is withheld for no longer. At most 90\n\
          witnesses = {witnesses}      # how many other sites must cosign a site's log before its results are believed\n\
-         overseers = 0      # how many of the sites with `overseer = true` must, besides\n\
+         overseers = 0      # how many of the sites with `overseer = true`, and of the witnesses under `[[overseer]]`, must besides\n\
          non_profits = []   # organisations, by the names that members gave, that the roots' holders know to work for no profit\n"
     )
 }
@@ -220,6 +235,13 @@ impl Consortium {
     fn quorum(&self) -> Result<String> {
         let revoked = |key: PublicKey| self.revoked.iter().any(|word| word.key == Some(key));
         let usable: Vec<&Member> = self.site.iter().filter(|site| !revoked(site.witness)).collect();
+        let mut overseers: Vec<&Overseer> = Vec::new();
+        for overseer in &self.overseer {
+            let wrong = || error(format!("`overseer`: the vkey of {} is none of a witness (Ed25519, type 4)", overseer.name));
+            if !revoked(policy::verifier(&overseer.vkey).ok_or_else(wrong)?.key) {
+                overseers.push(overseer);
+            }
+        }
         let vkey = |key: PublicKey| vestibule_runtime::witness::verifier(key).vkey();
         // A witness is its key, or any of those it had before that were not revoked.
         let before = |site: &Member| -> Vec<(String, PublicKey)> {
@@ -228,9 +250,10 @@ impl Consortium {
         };
         let names = |overseer: bool| -> Vec<String> {
             let sites = usable.iter().filter(|site| site.overseer == overseer);
-            sites
-                .map(|site| if before(site).is_empty() { site.name.to_string() } else { format!("{}/any", site.name) })
-                .collect()
+            let sites =
+                sites.map(|site| if before(site).is_empty() { site.name.to_string() } else { format!("{}/any", site.name) });
+            let others = overseers.iter().filter(|_| overseer).map(|other| other.name.to_string());
+            sites.chain(others).collect()
         };
         let mut text = String::new();
         for site in &usable {
@@ -243,6 +266,9 @@ impl Consortium {
                 let members: Vec<&str> = before.iter().map(|(name, _)| name.as_str()).collect();
                 text.push_str(&format!("group {0}/any any {0} {1}\n", site.name, members.join(" ")));
             }
+        }
+        for Overseer { name, vkey, url } in &overseers {
+            text.push_str(&format!("witness {name} {vkey} {url}\n"));
         }
         let mut groups = Vec::new();
         for (group, needed, members) in [("sites", self.witnesses, names(false)), ("overseers", self.overseers, names(true))] {

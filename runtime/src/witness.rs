@@ -108,6 +108,16 @@ impl Witness {
         answer(200, line)
     }
 
+    /// The logs, and how many leaves of each were cosigned last.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn seen(&self) -> rusqlite::Result<Vec<(String, u64)>> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut statement = connection.prepare("SELECT origin, size FROM seen ORDER BY origin")?;
+        statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?.collect()
+    }
+
     /// Requests that logs signed, and that do not continue what was seen of them: origin and request.
     ///
     /// # Errors

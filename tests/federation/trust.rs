@@ -557,3 +557,80 @@ fn a_silent_log_says_that_it_goes_on_and_reports_what_was_done() {
     let page = std::fs::read_to_string(world.dir().join("report.html")).unwrap();
     assert!(page.contains("Whether it holds.") && page.contains("c2sp.org/tlog-proof@v1") && !page.contains("<script"));
 }
+
+struct Oversight(std::process::Child);
+
+impl Drop for Oversight {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An oversight body cosigns a site's log over HTTP, and no coordinator is between them: without it nothing leaves, and it remembers.
+#[test]
+fn a_witness_that_is_no_site_is_asked_at_its_own_address() {
+    let mut world = World::new(&["leiden"]);
+    let bundle = |world: &World| std::fs::read(world.dir().join("consortium/bundle.json")).unwrap();
+    let roots = Trust::stored(&bundle(&world)).unwrap().bundle().roots.fingerprint().to_string();
+    let made = world.ok(&["witness", "init", "dpa", &roots]);
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let url = format!("http://{listen}");
+    let (code, error) = world.json(&["witness", "serve", "dpa", "--listen", &listen]);
+    assert_eq!((code, &error["error"]["code"]), (2, &"trust-missing".into()), "{error}");
+    // The roots name it, and have each answer wait for it.
+    let file = world.dir().join("consortium/consortium.toml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("overseers = 0", "overseers = 1");
+    let named = format!("{text}\n[[overseer]]\nname = \"dpa\"\nvkey = {}\nurl = {url:?}\n", made["vkey"]);
+    std::fs::write(&file, named.replace("\nvkey = \"", "\nvkey = \"x")).unwrap();
+    assert!(world.json(&["consortium", "issue", "consortium", "--key", "root-1.pem"]).1.to_string().contains("vkey of dpa"));
+    std::fs::write(&file, named).unwrap();
+    world.issue();
+    let version = Trust::stored(&bundle(&world)).unwrap().bundle().version;
+    wait("the site's belief", || leaves(&world, "leiden", "trust").iter().any(|leaf| leaf["version"] == version).then_some(()));
+    world.ok(&["witness", "believe", "dpa", "consortium/bundle.json"]);
+    let serve = |dir: &Path| {
+        let mut command = std::process::Command::new(crate::world::BINARY);
+        let command = command.args(["witness", "serve", "dpa", "--listen", &listen]).current_dir(dir);
+        let started = Oversight(command.stderr(std::process::Stdio::null()).spawn().unwrap());
+        wait("the witness", || std::net::TcpStream::connect(&listen).ok());
+        started
+    };
+
+    // It is not there: nothing is charged, and nothing leaves.
+    let first = world.submitted("cohort-summary", SUMMARY);
+    wait("that it is missed", || world.log().contains("not cosigned by a quorum of witnesses").then_some(()));
+    assert_eq!((world.job(&["status", &first]).1["state"].as_str(), charges(&world, "leiden")), (Some("running"), 0));
+    let oversight = serve(world.dir());
+    assert_eq!(world.ended(&first)["state"], "finished", "{}", world.log());
+    let (code, result) = world.job(&["result", &first]);
+    assert_eq!((code, &result["proven"]["releases"]), (0, &1.into()), "{result}");
+    let log = world.ok(&["log", "verify", "leiden", "--bundle", "consortium/bundle.json"]);
+    let seen = world.ok(&["witness", "seen", "dpa"]);
+    let cosigned = seen["cosigned"][0]["leaves"].as_u64().unwrap();
+    assert!(log["whole"] == true && log["witnessed"] == cosigned && cosigned > 5, "{log} {seen}");
+    // Whoever else asks, with something else, is refused as C2SP says.
+    for (body, want) in [("nonsense", 400), ("old 0\n\nsomebody.example\n1\nAAAA\n\n", 404)] {
+        let answer =
+            ureq::post(format!("{url}/add-checkpoint")).config().http_status_as_error(false).build().send(body).unwrap();
+        assert_eq!(answer.status().as_u16(), want, "{body}");
+    }
+
+    // The site is restored from a copy: the witness has seen more, and shows what the log signed.
+    world.stop_site("leiden");
+    let (now, backup) = (world.dir().join("leiden"), world.dir().join("backup"));
+    copy(&now, &backup);
+    world.start_site("leiden");
+    world.all_connected();
+    let second = world.submitted("cohort-summary", &SUMMARY.replace("\"age\", \"sex\"", "\"sex\""));
+    assert_eq!(world.ended(&second)["state"], "finished", "{}", world.log());
+    world.stop_site("leiden");
+    std::fs::rename(&now, world.dir().join("lost")).unwrap();
+    copy(&backup, &now);
+    world.start_site("leiden");
+    world.all_connected();
+    let third = world.submitted("cohort-summary", &SUMMARY.replace("\"age\", \"sex\"", "\"sex\""));
+    let status = world.ended(&third);
+    assert_eq!(status["sites"][0]["reason"]["code"], "site-frozen", "{status}\n{}", world.log());
+    drop(oversight);
+}

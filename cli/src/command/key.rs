@@ -1,7 +1,7 @@
 //! `vestibule key`: Ed25519 keys of people.
 
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -46,17 +46,7 @@ impl Key {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
             Self::New { file, passphrase: ask } => {
-                let passphrase = if ask { Some(rpassword::prompt_password("New passphrase: ")?.into()) } else { passphrase() };
-                let key = SecretKey::from_seed(random()?).map_err(|error| coded(error.code(), error))?;
-                let pem = key.to_pem(passphrase.as_deref().map(String::as_str)).map_err(|error| coded(error.code(), error))?;
-                let mut out =
-                    std::fs::File::options().write(true).create_new(true).mode(0o600).open(&file).map_err(|error| {
-                        Failure::input("file-unwritable", format!("{}: {error}; keys are never written over", file.display()))
-                    })?;
-                std::io::Write::write_all(&mut out, pem.as_bytes())?;
-                let public = PathBuf::from(format!("{}.pub", file.display()));
-                write(&public, key.public().to_pem())?;
-                show(&key, json);
+                show(&make(&file, ask)?, json);
             }
             Self::Rotate { former, new, output } => {
                 let (old, key) = (secret_key(&former)?, secret_key(&new)?);
@@ -78,6 +68,19 @@ impl Key {
         }
         Ok(())
     }
+}
+
+/// Makes a key in a file that is not there yet, and its public half beside it.
+pub(super) fn make(file: &Path, ask: bool) -> Result<SecretKey> {
+    let passphrase = if ask { Some(rpassword::prompt_password("New passphrase: ")?.into()) } else { passphrase() };
+    let key = SecretKey::from_seed(random()?).map_err(|error| coded(error.code(), error))?;
+    let pem = key.to_pem(passphrase.as_deref().map(String::as_str)).map_err(|error| coded(error.code(), error))?;
+    let mut out = std::fs::File::options().write(true).create_new(true).mode(0o600).open(file).map_err(|error| {
+        Failure::input("file-unwritable", format!("{}: {error}; keys are never written over", file.display()))
+    })?;
+    std::io::Write::write_all(&mut out, pem.as_bytes())?;
+    write(&PathBuf::from(format!("{}.pub", file.display())), key.public().to_pem())?;
+    Ok(key)
 }
 
 fn show(key: &SecretKey, json: bool) {

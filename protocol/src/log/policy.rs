@@ -4,7 +4,7 @@
 //! quorum; whether a leaf is in it. *Refuses*: names used before they are defined, or twice in groups; keys listed twice; `log` lines (whose
 //! log it is, is known from elsewhere). A witness never counts for the log of its own organisation.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,11 +17,14 @@ use super::tree;
 use crate::key::PublicKey;
 
 const MAX_NAMES: usize = 256;
+const MAX_URL: usize = 512;
 
 /// A quorum over witnesses.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     witnesses: Vec<(String, Verifier)>,
+    /// Where those that are asked over HTTPS are asked.
+    urls: BTreeMap<String, String>,
     groups: Vec<Group>,
     /// `None`: no cosignature is needed.
     quorum: Option<String>,
@@ -101,10 +104,14 @@ impl Policy {
             match words.as_slice() {
                 [] => {}
                 [first, ..] if first.starts_with('#') => {}
-                ["witness", name, vkey] | ["witness", name, vkey, _] => {
+                ["witness", name, vkey, url @ ..] if url.len() <= 1 => {
                     let verifier = verifier(vkey).ok_or(error("not a witness' key (vkey of type 4)"))?;
                     if policy.witnesses.iter().any(|(_, known)| known.key == verifier.key) {
                         return Err(error("the key is listed twice"));
+                    }
+                    if let [url] = url {
+                        let url = submission(url).ok_or(error("not an https:// address where it is asked"))?;
+                        policy.urls.insert((*name).to_owned(), url.to_owned());
                     }
                     policy.witnesses.push((define(name)?, verifier));
                 }
@@ -137,7 +144,7 @@ impl Policy {
                     }
                     quorum = Some(*name);
                 }
-                _ => return Err(error("expected `witness NAME VKEY`, `group NAME any|all|K MEMBER…` or `quorum NAME`")),
+                _ => return Err(error("expected `witness NAME VKEY [URL]`, `group NAME any|all|K MEMBER…` or `quorum NAME`")),
             }
         }
         let missing = PolicyError { line: text.lines().count(), why: "there is no `quorum` line" };
@@ -150,6 +157,12 @@ impl Policy {
     #[must_use]
     pub fn witnesses(&self) -> &[(String, Verifier)] {
         &self.witnesses
+    }
+
+    /// Where a witness is asked over HTTPS (<https://c2sp.org/tlog-witness>): what `/add-checkpoint` is appended to.
+    #[must_use]
+    pub fn url(&self, witness: &str) -> Option<&str> {
+        self.urls.get(witness).map(String::as_str)
     }
 
     /// Whether these of the policy's witnesses are a quorum.
@@ -213,8 +226,17 @@ fn owner(name: &str) -> &str {
     name.split_once('/').map_or(name, |(site, _)| site)
 }
 
+/// An address where a witness is asked: over TLS, or on this machine.
+fn submission(url: &str) -> Option<&str> {
+    let here = ["http://127.0.0.1:", "http://[::1]:", "http://localhost:"];
+    let known =
+        url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty()) || here.iter().any(|here| url.starts_with(here));
+    (known && url.len() <= MAX_URL && url.bytes().all(|byte| byte.is_ascii_graphic())).then(|| url.trim_end_matches('/'))
+}
+
 /// A witness' key from its `vkey`.
-fn verifier(vkey: &str) -> Option<Verifier> {
+#[must_use]
+pub fn verifier(vkey: &str) -> Option<Verifier> {
     let (name, rest) = vkey.split_once('+')?;
     let (_, key) = rest.split_once('+')?;
     let key = STANDARD.decode(key).ok()?;

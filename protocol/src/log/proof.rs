@@ -9,6 +9,11 @@ use super::tree::MAX_PROOF;
 use crate::digest::Digest;
 
 const HEAD: &str = "c2sp.org/tlog-proof@v1";
+/// Most bytes of what is read here.
+pub const MAX_BYTES: usize = MAX_NOTE_BYTES + 64 * MAX_PROOF;
+/// The header of a witness' answer 409 over HTTP in which it shows, in Base64, the checkpoint that it cosigned last. C2SP has the body say its size alone, which
+/// a log would have to believe; another witness' answer lacks the header.
+pub const LAST_CHECKPOINT: &str = "vestibule-checkpoint";
 
 /// That a leaf is in the tree of a checkpoint. Nothing of it is verified: see [`super::policy`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +70,7 @@ impl AddCheckpoint {
 
 /// A number, hashes line by line, an empty line, a note.
 fn parts(text: &str) -> Option<(u64, Vec<Digest>, String)> {
-    if text.len() > MAX_NOTE_BYTES + 64 * MAX_PROOF {
+    if text.len() > MAX_BYTES {
         return None;
     }
     let (head, note) = text.split_once("\n\n")?;

@@ -141,6 +141,7 @@ fn a_quorum_is_what_the_policy_says() {
     assert!(quorum(&["a", "b", "o"]) && quorum(&["a", "b", "c", "o"]));
     assert!(!quorum(&["a", "b", "c"]) && !quorum(&["a", "o"]) && !quorum(&[]) && !quorum(&["both", "sites"]));
     assert!(Policy::parse("quorum none\n").unwrap().is_quorum(&HashSet::new()));
+    assert_eq!((policy.url("o"), policy.url("a")), (Some("https://o.example"), None));
     let vkey = witness(1).vkey();
     for (text, line, why) in [
         (String::new(), 0, "quorum"),
@@ -154,6 +155,9 @@ fn a_quorum_is_what_the_policy_says() {
         (format!("witness a {vkey}\ngroup g 1 a\ngroup h 1 a\nquorum g"), 3, "already"),
         (format!("log {vkey}\nquorum none"), 1, "expected"),
         ("quorum none\nquorum none".into(), 2, "already"),
+        (format!("witness a {vkey} http://a.example\nquorum a"), 1, "https"),
+        (format!("witness a {vkey} https://\nquorum a"), 1, "https"),
+        (format!("witness a {vkey} https://a.example b\nquorum a"), 1, "expected"),
     ] {
         let error = Policy::parse(&text).unwrap_err();
         assert!(error.why.contains(why) && error.line == line, "{text}: {error}");

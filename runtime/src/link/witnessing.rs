@@ -1,6 +1,7 @@
 //! Having the log witnessed: no answer leaves before a quorum of other organisations has cosigned the log that it is in.
 //!
-//! *In*: the log, the trust bundle's policy, a connection to the coordinator, which carries requests to the witnesses and their answers back.
+//! *In*: the log, the trust bundle's policy, a connection to the coordinator, which carries requests to the witnesses that are sites, and their answers back;
+//! the others are asked at their own addresses.
 //! *Out*: cosigned checkpoints; receipts. *Trusts*: the witnesses' signatures; nothing that the coordinator says. *Refuses*: to go on where a
 //! witness shows a checkpoint of this very log that this log does not have: then it was restored from a copy, or cloned, and is frozen.
 
@@ -17,6 +18,7 @@ use vestibule_protocol::message::{Cosigned, Receipt, Relay};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::trust::Trust;
 
+use super::direct;
 use super::serve::{blocking, since_1970};
 use crate::ledger::LedgerError;
 use crate::site::Site;
@@ -94,17 +96,22 @@ async fn cosigned(
     let (checkpoint, mut note) = site.ledger.checkpoint(site.home.log_key()).map_err(|error| closed(&error))?;
     let mut asked = JoinSet::new();
     for (name, _) in trust.policy().witnesses() {
-        // Names that are no site's are those of its keys before.
+        // Names that are no name are those of a site's keys before.
         let Ok(to) = name.parse::<Name>() else { continue };
+        let by = match trust.policy().url(name) {
+            Some(url) => By::Itself(url.into()),
+            None if trust.bundle().sites.iter().any(|site| site.name == to) => By::Coordinator(connection.clone()),
+            None => continue,
+        };
         let mut keys = trust.policy().of_site(name);
         keys.retain(|verifier| !trust.is_revoked(&verifier.key));
         if to == site.name || keys.is_empty() {
             continue;
         }
-        let (site, connection, checkpoint) = (Arc::clone(site), connection.clone(), checkpoint.clone());
+        let (site, checkpoint) = (Arc::clone(site), checkpoint.clone());
         let (note, logs) = (note.clone(), trust.logs(&site.name));
         asked.spawn(async move {
-            let asking = ask(&site, &connection, to.clone(), (&checkpoint, &note), &logs, &keys);
+            let asking = ask(&site, &by, to.clone(), (&checkpoint, &note), &logs, &keys);
             let answer = tokio::time::timeout(PATIENCE, asking).await;
             (to, answer.unwrap_or_else(|_| Err(Refused::Link("it does not answer".to_owned()))))
         });
@@ -141,10 +148,34 @@ impl From<LedgerError> for Refused {
     }
 }
 
+/// By which way a witness is asked.
+enum By {
+    Coordinator(quinn::Connection),
+    /// At this address.
+    Itself(Arc<str>),
+}
+
+impl By {
+    async fn carry(&self, to: Name, request: String) -> Result<Cosigned, LinkError> {
+        match self {
+            Self::Coordinator(connection) => {
+                let mut stream = Framed::open(connection).await?;
+                stream.send(&Relay { to, request }).await?;
+                stream.receive().await
+            }
+            Self::Itself(url) => {
+                let url = Arc::clone(url);
+                let answer = blocking(move || direct::add_checkpoint(&url, &request)).await?;
+                answer.map_err(LinkError::Closed)
+            }
+        }
+    }
+}
+
 /// A witness' signature line under the checkpoint.
 async fn ask(
     site: &Arc<Site>,
-    connection: &quinn::Connection,
+    by: &By,
     to: Name,
     (checkpoint, note): (&Checkpoint, &str),
     logs: &[Verifier],
@@ -155,7 +186,7 @@ async fn ask(
     for _ in 0..ATTEMPTS {
         let hashes = site.ledger.consistency(old.min(checkpoint.size), checkpoint.size)?;
         let request = AddCheckpoint { old: old.min(checkpoint.size), hashes, checkpoint: note.to_owned() }.text();
-        let answer = relayed(connection, to.clone(), request).await.map_err(|error| Refused::Link(error.to_string()))?;
+        let answer = by.carry(to.clone(), request).await.map_err(|error| Refused::Link(error.to_string()))?;
         if answer.status == 200 {
             let whole = format!("{note}{}", answer.body);
             let cosigned = note::open(&whole, &known).is_ok_and(|(_, by)| by.iter().any(|by| witness.contains(by.verifier)));
@@ -171,10 +202,21 @@ async fn ask(
             .filter(|(_, by)| [logs, witness].iter().all(|keys| by.iter().any(|by| keys.contains(by.verifier))));
         let shown = shown.and_then(|(text, _)| Checkpoint::parse(text));
         let Some(shown) = shown else {
-            if answer.status == 409 && answer.body.is_empty() && old > 0 {
-                // It has never seen this log: it lost its memory, or it is new.
-                old = 0;
-                continue;
+            // One that shows no checkpoint says how large the last one was: nobody else can have told it of a larger log, but it proves nothing.
+            let size = if answer.body.is_empty() { Some(0) } else { answer.body.trim_end().parse::<u64>().ok() };
+            match size.filter(|_| answer.status == 409) {
+                Some(size) if size > checkpoint.size => {
+                    let have = checkpoint.size;
+                    let why =
+                        format!("it has cosigned {size} leaves, where there are {have}: was this site restored from a copy?");
+                    return Err(Refused::Link(why));
+                }
+                // Also 0: it lost its memory, or it is new.
+                Some(size) if size != old => {
+                    old = size;
+                    continue;
+                }
+                _ => {}
             }
             return Err(Refused::Link(format!("it answered {}", answer.status)));
         };
@@ -187,12 +229,6 @@ async fn ask(
         old = shown.size;
     }
     Err(Refused::Link("it answers for other sizes again and again".to_owned()))
-}
-
-async fn relayed(connection: &quinn::Connection, to: Name, request: String) -> Result<Cosigned, LinkError> {
-    let mut stream = Framed::open(connection).await?;
-    stream.send(&Relay { to, request }).await?;
-    stream.receive().await
 }
 
 /// Answers another site's request, as a witness.

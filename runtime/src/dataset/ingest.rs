@@ -6,7 +6,7 @@
 //! with, where the same files are ingested again. Variant files that the version which serves was read from, and which are the same, are not read again: their
 //! genotypes are taken over (`growth`).
 //!
-//! Memory: 256 MiB of genotypes, 64 MiB of tables, one row group and 16 bytes an individual, whatever the files' size. Every file is read once.
+//! Memory: 256 MiB of genotypes, 64 MiB of tables, one row group and everybody's places in the order of rows, whatever the files' size. Every file is read once.
 
 mod documents;
 mod groups;

@@ -6,10 +6,11 @@ use vestibule_importer::IngestReport;
 
 use super::super::{InfoFile, catalogue_file};
 use super::IngestError;
+use super::record::{self, Record};
 use super::rows::Making;
 
-/// Writes everything beside the rows: public documents, the description with its seal, the report.
-pub(super) fn write(making: &Making<'_>, report: &IngestReport) -> Result<(), IngestError> {
+/// Writes everything beside the rows: public documents, the description with its seal, the report, and what was read, if anything was.
+pub(super) fn write(making: &Making<'_>, report: &IngestReport, record: Option<Record>) -> Result<(), IngestError> {
     let Making { config, sources, dir, version, inputs, key, .. } = *making;
     let mut written = Vec::new();
     let mut put = |file: &str, bytes: &[u8]| -> Result<(), IngestError> {
@@ -42,6 +43,9 @@ pub(super) fn write(making: &Making<'_>, report: &IngestReport) -> Result<(), In
     put("seal", &key.seal(version, &info))?;
     let report = serde_json::to_vec(report).expect("texts and numbers are always JSON");
     put("report", &key.encrypt(version, &report).map_err(|why| IngestError::Io { what: "report".to_owned(), why })?)?;
-    // All are on their way when the first is waited for, so that the others have little to wait.
+    if let Some(record) = record {
+        put(record::FILE, &record.sealed(key, version)?)?;
+    }
+    // All are on their way when the first is waited for, so that the others have less to wait.
     written.into_iter().try_for_each(|(file, out)| out.sync_all().map_err(|error| IngestError::io(&file, &error)))
 }

@@ -16,7 +16,7 @@ use super::super::StoreKey;
 use super::IngestError;
 use super::marks::Known;
 
-const FILE: &str = "sources";
+pub(super) const FILE: &str = "sources";
 /// Counted up where a file's genotypes come to be read otherwise: then all files are read again.
 const READING: u32 = 1;
 /// Bytes of what was seen in which file, each different set once: beyond, it is known of no further file.
@@ -147,13 +147,17 @@ impl Record {
         record.filter(|record| record.version == version).ok_or("it was read by other readers")
     }
 
-    /// Keeps it with a version.
-    pub(in super::super) fn write(mut self, dir: &Dir, key: &StoreKey, version: &str) -> Result<(), IngestError> {
+    /// For a version, as it is kept.
+    pub(super) fn sealed(mut self, key: &StoreKey, version: &str) -> Result<Vec<u8>, IngestError> {
         version.clone_into(&mut self.version);
         let fail = |why: String| IngestError::Io { what: FILE.to_owned(), why };
         let bytes = postcard::to_stdvec(&self).map_err(|error| fail(error.to_string()))?;
-        let sealed = key.encrypt(version, &bytes).map_err(fail)?;
-        crate::home::replace(dir, FILE, &sealed).map_err(|error| IngestError::io(FILE, &error))
+        key.encrypt(version, &bytes).map_err(fail)
+    }
+
+    /// Keeps it with a version.
+    pub(in super::super) fn write(self, dir: &Dir, key: &StoreKey, version: &str) -> Result<(), IngestError> {
+        crate::home::replace(dir, FILE, &self.sealed(key, version)?).map_err(|error| IngestError::io(FILE, &error))
     }
 
     /// What is known of a file of that name.

@@ -94,10 +94,7 @@ impl Making<'_> {
         let base = self.base(store, &plan, rows)?;
         let (tiles, read) = self.genotypes(rows, (&mut plan, base), journal, &mut report, progress)?;
         self.write(&groups, &mut people, &tables::constants(&mappings)?, &tiles)?;
-        documents::write(self, &report)?;
-        if !plan.files.is_empty() {
-            self.remember(plan, read)?;
-        }
+        documents::write(self, &report, self.record(plan, read))?;
         let gone = || -> std::io::Result<()> {
             Journal::remove(self.dir)?;
             self.dir.remove_file(SCRATCH)?;
@@ -115,12 +112,12 @@ impl Making<'_> {
         base.map(Some).map_err(|error| Stopped::Unfit(error.to_string()))
     }
 
-    /// Keeps what was read, for the next ingest.
-    fn remember(&self, plan: Plan, mut read: Read) -> Result<(), IngestError> {
+    /// What was read, for the next ingest.
+    fn record(&self, plan: Plan, mut read: Read) -> Option<Record> {
         // What was changed while it was read was read as nobody knows.
         read.files.iter_mut().flat_map(|file| &mut file.known).for_each(|known| known.settle(self.source));
-        let record = Record::new(self.least_quality(), &self.sources.catalogues(), plan.lists, read);
-        record.write(self.dir, self.key, self.version)
+        let record = || Record::new(self.least_quality(), &self.sources.catalogues(), plan.lists, read);
+        (!plan.files.is_empty()).then(record)
     }
 
     /// Where people are gathered.

@@ -345,3 +345,42 @@ fn a_version_that_is_damaged_is_not_grown_from() {
         assert!(rows(&case.open(), &[], &everything()) == rows(&whole.open(), &[], &everything()), "{file} {at}");
     }
 }
+
+/// Several row groups and blocks, of which there are more after than before, and tiles that are narrower than blocks.
+#[test]
+fn rows_move_to_other_groups_as_a_dataset_grows() {
+    const VARIANTS: usize = 4_200;
+    let mut catalogue = "#catalogue\tpanel\n#build\tGRCh37\ncontig\tposition\tref\talt\n".to_owned();
+    let mut bim = String::new();
+    for n in 1..=VARIANTS {
+        catalogue += &format!("1\t{n}\tA\tC\n");
+        bim += &format!("1\tv{n}\t0\t{n}\tC\tA\n");
+    }
+    let mut numbers = Numbers(42);
+    let mut put = |case: &Case, name: &str, people: std::ops::Range<usize>| {
+        let bytes = people.len().div_ceil(4) * VARIANTS;
+        let genotypes: Vec<u8> = (0..bytes).map(|_| numbers.below(256) as u8).collect();
+        std::fs::write(case.temp.path().join(format!("{name}.bed")), [&[0x6c, 0x1b, 0x01], genotypes.as_slice()].concat())
+            .unwrap();
+        case.put(&format!("{name}.bim"), &bim);
+        case.put(&format!("{name}.fam"), &people.map(|person| format!("f p{person} 0 0 0 -9\n")).collect::<String>());
+    };
+    let recipe = |size: usize| {
+        let head = HEAD.replace("1_000", &size.to_string());
+        format!("{head}{}", super::VARIANTS.replace("*.vcf", "*.bed"))
+    };
+    let case = Case::new(&[("panel.tsv", &catalogue)]);
+    put(&case, "a", 0..1_500);
+    let tuning = Tuning { memory: 1 << 20, ..Tuning::default() };
+    case.ingest_tuned(&recipe(1_500), tuning, &mut |_| {}).unwrap();
+    let groups = case.open().row_groups();
+    // Some are in both files.
+    put(&case, "b", 1_300..2_600);
+    let grown = case.ingest_tuned(&recipe(2_600), tuning, &mut |_| {}).unwrap();
+    assert!(grown.taken_over == 1 && groups > 1 && case.open().row_groups() > groups, "{grown}");
+    let slices = [VariantSlice { catalogue: "panel".into(), contig: "1".into(), start: 0, end: 1 << 20 }];
+    let all = rows(&case.open(), &[], &slices);
+    let afresh = case.ingest_tuned(&recipe(2_600), Tuning { afresh: true, ..Tuning::default() }, &mut |_| {}).unwrap();
+    assert_eq!((all.len(), told(&grown, true)), (2_600, told(&afresh, true)));
+    assert!(all == rows(&case.open(), &[], &slices));
+}

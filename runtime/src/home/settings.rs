@@ -1,0 +1,106 @@
+//! `site.toml`: what a site's operator can set.
+//!
+//! *In*: TOML. *Out*: [`Settings`], of which every line has a default. *Refuses*: names that it does not know.
+
+use serde::{Deserialize, Serialize};
+use vestibule_protocol::trust::Revoked;
+
+use crate::dataset::StorageSettings;
+use crate::delay::Costs;
+use crate::executor::ExecutorSettings;
+
+/// A site's settings, as `site.toml` holds them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Threads that run guests. 0: one for each processor.
+    pub threads: usize,
+    /// Largest epsilon that one job may ask for.
+    pub max_epsilon_per_job: f64,
+    /// Largest delta that one job may ask for.
+    pub max_delta_per_job: f64,
+    /// Most fuel that one partition may be given.
+    pub max_fuel_per_partition: u64,
+    /// Most memory that one instance may be given, in MiB.
+    pub max_memory_mib: u32,
+    /// Rounds that run at the same time.
+    pub max_running_rounds: usize,
+    /// Do not start on a kernel that cannot put up every wall around the processes in which guests run.
+    pub require_walls: bool,
+    /// Answers that follow from data leave at whole multiples of so many seconds since 1970. 0: when their delay is over.
+    pub release_tick_seconds: u32,
+    /// After so many seconds in which nothing was logged, the log says that it goes on, and is witnessed.
+    pub heartbeat_seconds: u32,
+    /// Details of the log (names, titles, reasons) are erased after so many days. The log itself stays.
+    pub keep_details_days: u32,
+    /// Releases' bytes are removed so many days after they were stored, if they have left. Their digests stay.
+    pub keep_releases_days: u32,
+    /// Components, and what was compiled of them, are removed when they were not used for so many days.
+    pub keep_components_days: u32,
+    /// The slowest that this machine runs guests: delays of releases follow from it.
+    pub slowest: Costs,
+    /// Keys and components that this site does not believe, whatever the consortium's trust bundle says.
+    pub distrust: Revoked,
+    /// Where the rows of datasets are kept, if not in the folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageSettings>,
+    /// Where rounds run.
+    pub executor: ExecutorSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            max_epsilon_per_job: 4.0,
+            max_delta_per_job: 1e-5,
+            max_fuel_per_partition: 100_000_000,
+            max_memory_mib: 256,
+            max_running_rounds: 1,
+            require_walls: false,
+            release_tick_seconds: 0,
+            heartbeat_seconds: 86_400,
+            keep_details_days: 3_650,
+            keep_releases_days: 365,
+            keep_components_days: 365,
+            slowest: Costs::default(),
+            distrust: Revoked::default(),
+            storage: None,
+            executor: ExecutorSettings::default(),
+        }
+    }
+}
+
+/// What a fresh `site.toml` says.
+pub const SETTINGS_TEMPLATE: &str = "\
+# Settings of this site. Every line is optional; these are the defaults.
+threads = 0                            # threads that run guests; 0: one for each processor
+max_epsilon_per_job = 4.0              # a job that asks for more is refused
+max_delta_per_job = 1e-5
+max_fuel_per_partition = 100_000_000   # wasmtime fuel, about one unit per instruction
+max_memory_mib = 256                   # memory of one instance
+max_running_rounds = 1                 # rounds that run at the same time; more of them share processors, and can be told from each other's length
+require_walls = false                  # true: do not start where the kernel lacks Landlock or seccomp
+release_tick_seconds = 0               # e.g. 60: results leave on the minute after their delay
+heartbeat_seconds = 86_400             # after so long without a line, the log says that it goes on, and other sites witness it
+keep_releases_days = 365               # what left is kept for so long, to be sent again and to answer the same question; its digest stays
+keep_components_days = 365             # components that were not used for so long are removed
+keep_details_days = 3650               # names, titles and reasons beside the log are erased after so long; the log itself stays
+# The slowest that this machine runs guests, as `cargo speed` measures it: the delays that hide how long a round took follow from it.
+[slowest]
+fuel_ns = 30.0                         # a unit of fuel
+mib_us = 1000.0                        # a MiB of memory that is touched for the first time
+row_us = 1000.0                        # reading one individual, and a fresh instance
+entry_ns = 50.0                        # a value, a dosage, an entry of the sums
+# [distrust]                           # not believed here, whatever the consortium's trust bundle says
+# keys = []                            # of people and sites, \"ed25519:...\"
+# components = []                      # \"sha256:...\"
+# [storage]                            # rows of datasets in S3-compatible storage, instead of here (docs/DATASETS.md)
+# url = \"s3://bucket/prefix\"
+# endpoint = \"https://host:port\"      # if it is not AWS
+# region = \"eu-central-1\"
+# credentials = \"keys/storage.toml\"   # access_key_id and secret_access_key; left out: the machine's own role
+# Where rounds run: threads of this machine, or a cluster (docs/OPERATING.md, \"On a cluster\").
+[executor]
+kind = \"threads\"
+";

@@ -15,7 +15,10 @@
 //! A request that is the same in all that decides its answer (component, parameters, data, noise, limits, round) is answered with the
 //! noise that was drawn the first time, for whoever asks and at no cost: averaging needs other draws, and those are paid for.
 
+mod account;
 mod booking;
+mod error;
+mod logging;
 mod queue;
 mod recovery;
 mod schema;
@@ -29,21 +32,18 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::JobId;
-use vestibule_protocol::key::SecretKey;
-use vestibule_protocol::log::checkpoint::Checkpoint;
 use vestibule_protocol::log::leaf::{Event, Leaf, nothing};
-use vestibule_protocol::log::proof::LeafProof;
-use vestibule_protocol::message::Receipt;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 
+pub use self::account::{Account, JobAccount};
 use self::booking::Asked;
+pub use self::error::LedgerError;
 pub use self::queue::{Kind, Waiting};
 pub use self::recovery::Recovered;
 pub use self::seal::Seal;
-use crate::admission::Verified;
+use crate::log;
 use crate::policy::Admitted;
-use crate::{delay, log};
 
 /// The site's ledger. Cheap to clone; one transaction at a time.
 #[derive(Clone, Debug)]
@@ -100,168 +100,6 @@ pub enum Admission {
     Run(Box<Charged>),
     /// It was run, or one that is the same was. It will not be run again.
     Settled(Settled),
-}
-
-/// One population's account.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Account {
-    /// The population: a dataset's own name unless its recipe says otherwise.
-    pub population: Name,
-    /// What may ever be spent.
-    pub cap: Rho,
-    /// The delta of the cap. A tenth of it is for the moments of releases.
-    pub cap_delta: f64,
-    /// What the moments of all releases have added to delta, in 10^-15.
-    pub moments_femto: u64,
-    /// Charged.
-    pub spent: Rho,
-    /// Held by jobs that have not ended, beyond what they were charged.
-    pub reserved: Rho,
-    /// Its jobs, oldest first.
-    pub jobs: Vec<JobAccount>,
-}
-
-impl Account {
-    /// An amount of this account as epsilon, at the part of its delta that is not for the moments of releases.
-    #[must_use]
-    pub fn epsilon(&self, rho: Rho) -> f64 {
-        rho.epsilon(self.cap_delta * delay::SUMS_DELTA)
-    }
-}
-
-/// One job's part of an account.
-#[derive(Debug, Clone, PartialEq)]
-pub struct JobAccount {
-    /// The job.
-    pub job: JobId,
-    /// The dataset it read.
-    pub dataset: Name,
-    /// Who signed it, unless that was erased.
-    pub researcher: Option<Name>,
-    /// Its title, unless that was erased.
-    pub title: Option<String>,
-    /// Reserved at its first round that cost something.
-    pub reserved: Rho,
-    /// Charged.
-    pub spent: Rho,
-    /// Rounds answered, the free ones among them.
-    pub rounds: u32,
-    /// Whether it has ended.
-    pub ended: bool,
-}
-
-/// What the ledger refuses, or cannot do.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LedgerError {
-    /// The cap.
-    #[error("the budget of `{population}` does not hold another {asked}: {left} is left")]
-    OverBudget {
-        /// The population.
-        population: Name,
-        /// What the job would reserve.
-        asked: Rho,
-        /// What is left.
-        left: Rho,
-    },
-    /// The researcher's own cap.
-    #[error("the researcher's part of the budget of `{population}` does not hold another {asked}")]
-    OverResearcher {
-        /// The population.
-        population: Name,
-        /// What the job would reserve.
-        asked: Rho,
-    },
-    /// The project's own cap.
-    #[error("the charter's budget at this site does not hold another {asked}")]
-    OverCharter {
-        /// What the job would reserve.
-        asked: Rho,
-    },
-    /// The dataset was paid from another account before.
-    #[error(
-        "dataset `{dataset}` is paid from the account `{was}`: what was spent stays spent, so its population cannot change"
-    )]
-    OtherPopulation {
-        /// The dataset.
-        dataset: Name,
-        /// Its account.
-        was: String,
-    },
-    /// The job's rounds ask for more than the job reserved.
-    #[error("round {round} asks for more than is left of the job's own budget")]
-    OverJob {
-        /// The round.
-        round: u32,
-    },
-    /// Same id, other terms.
-    #[error("another manifest was admitted under this job id")]
-    OtherManifest,
-    /// Same number, other round.
-    #[error("another round was charged under the number {round}")]
-    OtherRound {
-        /// The round.
-        round: u32,
-    },
-    /// A round was left out.
-    #[error("round {found} was offered where round {expected} is next")]
-    Order {
-        /// What was offered.
-        found: u32,
-        /// What is next.
-        expected: u32,
-    },
-    /// There is no answer yet.
-    #[error("round {round} has no answer that could leave")]
-    NotSettled {
-        /// The round.
-        round: u32,
-    },
-    /// A person must look at it first.
-    #[error("round {round} waits for a person")]
-    NotReviewed {
-        /// The round.
-        round: u32,
-    },
-    /// Its bytes were removed.
-    #[error("the release of round {round} is no longer kept at this site, and is never drawn again")]
-    Retired {
-        /// The round.
-        round: u32,
-    },
-    /// The job has ended here.
-    #[error("the job has ended at this site")]
-    Ended,
-    /// The database.
-    #[error("ledger {path}: {why}")]
-    Database {
-        /// Its file.
-        path: PathBuf,
-        /// What SQLite says.
-        why: String,
-    },
-}
-
-impl LedgerError {
-    /// A stable code for logs and scripts.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::OverBudget { .. } => "budget-exhausted",
-            Self::OverResearcher { .. } => "researcher-budget-exhausted",
-            Self::OverCharter { .. } => "charter-budget-exhausted",
-            Self::OtherPopulation { .. } => "population-differs",
-            Self::OverJob { .. } => "round-over-job-budget",
-            Self::OtherManifest => "job-differs",
-            Self::OtherRound { .. } => "round-differs",
-            Self::Order { .. } => "round-order",
-            Self::NotSettled { .. } => "round-not-settled",
-            Self::NotReviewed { .. } => "round-not-reviewed",
-            Self::Retired { .. } => "release-retired",
-            Self::Ended => "job-ended",
-            Self::Database { .. } => "ledger-database",
-        }
-    }
 }
 
 impl Charged {
@@ -419,196 +257,6 @@ impl Ledger {
             }
             Ok(())
         })
-    }
-
-    /// Logs that terms of an accepted researcher were refused: once for the same terms and code, whatever the round, so that nobody fills the log
-    /// by offering one manifest under many numbers.
-    ///
-    /// # Errors
-    /// The database.
-    pub(crate) fn refused(&self, verified: &Verified, code: &str, why: &str, since: Duration) -> Result<(), LedgerError> {
-        let (job, manifest, round) = (verified.signed().manifest().job, verified.signed().digest(), verified.index());
-        self.transaction(|tx| {
-            let key = params![manifest.to_string(), code];
-            let sql = "SELECT 1 FROM refusal WHERE terms = ?1 AND code = ?2";
-            if tx.query_row(sql, key, |_| Ok(())).optional().map_err(database(tx))?.is_some() {
-                return Ok(());
-            }
-            let details = serde_json::json!({ "researcher": verified.researcher(), "why": why });
-            let event = Event::Refused { job, manifest, round, code: code.to_owned() };
-            let leaf = append(tx, milliseconds(since), event, Some(&details))?;
-            let row = params![manifest.to_string(), code, leaf];
-            tx.execute("INSERT INTO refusal(terms, code, leaf) VALUES(?1, ?2, ?3)", row).map_err(database(tx))?;
-            Ok(())
-        })
-    }
-
-    /// Logs that an offer was turned away before its terms were verified: the first of its code in an hour.
-    ///
-    /// # Errors
-    /// The database.
-    pub(crate) fn rejected(&self, code: &str, since: Duration) -> Result<(), LedgerError> {
-        self.transaction(|tx| {
-            let hour = i64::try_from(since.as_secs() / 3_600).unwrap_or(i64::MAX);
-            let sql = "SELECT 1 FROM rejection WHERE hour = ?1 AND code = ?2";
-            if tx.query_row(sql, params![hour, code], |_| Ok(())).optional().map_err(database(tx))?.is_some() {
-                return Ok(());
-            }
-            let leaf = append(tx, milliseconds(since), Event::Rejected { code: code.to_owned() }, None)?;
-            let sql = "INSERT INTO rejection(hour, code, leaf) VALUES(?1, ?2, ?3)";
-            tx.execute(sql, params![hour, code, leaf]).map_err(database(tx)).map(|_| ())
-        })
-    }
-
-    /// Logs what happened apart from jobs.
-    ///
-    /// # Errors
-    /// The database.
-    pub fn record(&self, event: Event, details: Option<&serde_json::Value>, since: Duration) -> Result<(), LedgerError> {
-        self.transaction(|tx| append(tx, milliseconds(since), event, details).map(|_| ()))
-    }
-
-    /// Logs that a key of the site took another's place, once.
-    ///
-    /// # Errors
-    /// The database.
-    pub(crate) fn rotated(&self, event: &Event, since: Duration) -> Result<(), LedgerError> {
-        self.transaction(|tx| {
-            let said = {
-                let sql = "SELECT body FROM log_leaf WHERE instr(body, ?1) > 0";
-                let mut statement = tx.prepare(sql).map_err(database(tx))?;
-                let rows = statement.query_map([br#""kind":"rotated""#.as_slice()], |row| row.get::<_, Vec<u8>>(0));
-                let bodies = rows.and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>).map_err(database(tx))?;
-                bodies.iter().any(|body| Leaf::parse(body).is_ok_and(|leaf| leaf.event == *event))
-            };
-            if said { Ok(()) } else { append(tx, milliseconds(since), event.clone(), None).map(|_| ()) }
-        })
-    }
-
-    /// Erases the details of all leaves before `before`, and says so in the log. The tree stays as it is. Returns how many were erased.
-    ///
-    /// # Errors
-    /// The database.
-    pub fn erase(&self, before: Duration, since: Duration) -> Result<u64, LedgerError> {
-        self.transaction(|tx| {
-            let oldest = "SELECT body FROM log_leaf WHERE number = (SELECT MIN(leaf) FROM log_detail)";
-            let oldest: Option<Vec<u8>> = tx.query_row(oldest, [], |row| row.get(0)).optional().map_err(database(tx))?;
-            let old = |body: &[u8]| Leaf::parse(body).is_ok_and(|leaf| leaf.at_ms < milliseconds(before));
-            if !oldest.is_some_and(|body| old(&body)) {
-                return Ok(0);
-            }
-            let sql = "DELETE FROM log_detail WHERE leaf IN
-                       (SELECT number FROM log_leaf WHERE json_extract(CAST(body AS TEXT), '$.at_ms') < ?1)";
-            let details = tx.execute(sql, [milliseconds(before)]).map_err(database(tx))? as u64;
-            // A component's goes on counting for as long as its signer does.
-            let sql = "UPDATE review SET envelope = x'' WHERE json_extract(subject, '$.kind') <> 'component' AND leaf IN
-                       (SELECT number FROM log_leaf WHERE json_extract(CAST(body AS TEXT), '$.at_ms') < ?1)";
-            tx.execute(sql, [milliseconds(before)]).map_err(database(tx))?;
-            append(tx, milliseconds(since), Event::Erased { details }, None)?;
-            Ok(details)
-        })
-    }
-
-    /// Removes the bytes of releases whose moment was before `before` and that have left, and says so in the log, together with how many `components` were
-    /// removed. Digests stay. Such a release is never drawn again. Returns how many there were.
-    ///
-    /// # Errors
-    /// The database.
-    pub fn retire(&self, before: Duration, components: u64, since: Duration) -> Result<u64, LedgerError> {
-        self.transaction(|tx| {
-            let sql = "UPDATE release SET bytes = x'', evidence = NULL WHERE leaves < ?1 AND length(bytes) > 0
-                       AND EXISTS(SELECT 1 FROM departure WHERE departure.job = release.job AND departure.round = release.round)";
-            let releases = tx.execute(sql, [milliseconds(before)]).map_err(database(tx))? as u64;
-            if releases > 0 || components > 0 {
-                append(tx, milliseconds(since), Event::Retired { releases, components }, None)?;
-            }
-            Ok(releases)
-        })
-    }
-
-    /// The time that counts: the clock's, but never before the last leaf of the log. A clock that was set back revives nothing.
-    ///
-    /// # Errors
-    /// The database.
-    pub fn time(&self, clock: Duration) -> Result<Duration, LedgerError> {
-        let last = self.transaction(|tx| log::last_ms(tx).map_err(database(tx)))?;
-        Ok(clock.max(Duration::from_millis(last.unsigned_abs())))
-    }
-
-    /// The log as it is now, and its signed checkpoint.
-    ///
-    /// # Errors
-    /// The database.
-    pub fn checkpoint(&self, key: &SecretKey) -> Result<(Checkpoint, String), LedgerError> {
-        let checkpoint = self.transaction(|tx| log::checkpoint(tx).map_err(database(tx)))?;
-        let note = log::sign(&checkpoint, key);
-        Ok((checkpoint, note))
-    }
-
-    /// That the log of `size` leaves begins with that of `old`.
-    ///
-    /// # Errors
-    /// The database; it has fewer leaves.
-    pub fn consistency(&self, old: u64, size: u64) -> Result<Vec<Digest>, LedgerError> {
-        self.transaction(|tx| log::consistency(tx, old, size).map_err(database(tx)))
-    }
-
-    /// The root of the first `size` leaves, if there are as many.
-    pub(crate) fn root_at(&self, size: u64) -> Result<Option<Digest>, LedgerError> {
-        self.transaction(|tx| match log::size(tx) {
-            Ok(have) if have < size => Ok(None),
-            _ => log::root_at(tx, size).map(Some).map_err(database(tx)),
-        })
-    }
-
-    /// How many leaves a witness cosigned last, as far as is known here; and that it is so many from now on.
-    pub(crate) fn seen_by(&self, witness: &str, now: Option<u64>) -> Result<u64, LedgerError> {
-        self.transaction(|tx| {
-            if let Some(now) = now {
-                let sql = "INSERT INTO log_witness(name, size) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET size = ?2";
-                tx.execute(sql, params![witness, whole(now)]).map_err(database(tx))?;
-            }
-            let sql = "SELECT size FROM log_witness WHERE name = ?1";
-            let size: Option<i64> = tx.query_row(sql, [witness], |row| row.get(0)).optional().map_err(database(tx))?;
-            Ok(size.map_or(0, i64::unsigned_abs))
-        })
-    }
-
-    /// Keeps a cosigned checkpoint.
-    pub(crate) fn keep(&self, size: u64, note: &str) -> Result<(), LedgerError> {
-        self.transaction(|tx| {
-            let sql = "INSERT INTO log_checkpoint(size, note) VALUES(?1, ?2) ON CONFLICT(size) DO UPDATE SET note = ?2";
-            tx.execute(sql, params![whole(size), note]).map_err(database(tx)).map(|_| ())
-        })
-    }
-
-    /// The largest checkpoint that was kept.
-    pub(crate) fn kept(&self) -> Result<Option<String>, LedgerError> {
-        self.transaction(|tx| {
-            let sql = "SELECT note FROM log_checkpoint ORDER BY size DESC LIMIT 1";
-            tx.query_row(sql, [], |row| row.get(0)).optional().map_err(database(tx))
-        })
-    }
-
-    /// That a leaf is in the tree of a checkpoint of `size` leaves.
-    ///
-    /// # Errors
-    /// The database; there is no such leaf.
-    pub fn receipt(&self, leaf: u64, size: u64, checkpoint: &str) -> Result<Receipt, LedgerError> {
-        self.transaction(|tx| {
-            let body = log::leaf(tx, leaf).map_err(database(tx))?;
-            let hashes = log::inclusion(tx, leaf, size).map_err(database(tx))?;
-            let proof = LeafProof { index: leaf, hashes, checkpoint: checkpoint.to_owned() }.text();
-            Ok(Receipt { leaf: String::from_utf8_lossy(&body).into_owned(), proof })
-        })
-    }
-
-    /// All accounts, by population.
-    ///
-    /// # Errors
-    /// The database.
-    pub fn accounts(&self) -> Result<Vec<Account>, LedgerError> {
-        self.transaction(|tx| schema::accounts(tx).map_err(database(tx)))
     }
 }
 

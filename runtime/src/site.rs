@@ -4,8 +4,11 @@
 //! a code and a sentence made of public terms; after that, there is a release or there is none, in an answer of the same length and
 //! at a moment that was drawn, whatever happened.
 
+mod error;
 mod explain;
 mod judging;
+mod purse;
+mod standing;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,36 +21,36 @@ use tokio_util::sync::CancellationToken;
 use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::{JobId, Limits};
-use vestibule_protocol::log::checkpoint::Checkpoint;
 use vestibule_protocol::log::leaf::Event;
-use vestibule_protocol::log::note::Verifier;
 use vestibule_protocol::manifest::Manifest;
 use vestibule_protocol::message::{Answer, Offer};
 use vestibule_protocol::name::Name;
-use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::trust::{Role, Trust};
 use vestibule_sandbox::CodeCache;
-use vestibule_worker::{Launch, WorkerError};
+use vestibule_worker::Launch;
 
 use crate::admission::{self, Verified};
 use crate::cohort::Floor;
 use crate::component::{CodeFolder, ComponentError, Components};
-use crate::dataset::DatasetInfo;
-use crate::dataset::{Dataset, DatasetError, Selection};
+use crate::dataset::{Dataset, Selection};
 use crate::delay::{self, Delay, Load};
 use crate::executor::{self, Ask, Executor, ExecutorError, Work};
 use crate::guests::{Guests, GuestsError, Prepared};
 use crate::home::{Coordinator, Home, HomeError};
-use crate::ledger::{Admission, Charged, Departed, Ledger, LedgerError, Purse, Recovered, Settled};
+use crate::ledger::{Admission, Charged, Departed, Ledger, LedgerError, Settled};
 use crate::partitions::Partitions;
 use crate::policy::rules::Rules;
 use crate::policy::{self, Admitted};
 use crate::round::RoundFailure;
 use crate::witness::Witness;
-use crate::{airlock, dataset, link, noise, release, round};
+use crate::{airlock, link, noise, release, round};
+pub use error::SiteError;
 pub use explain::{Explained, Unexplained, explain};
 pub(crate) use judging::Held;
 use judging::Judged;
+use purse::purse;
+pub use purse::recover;
+use standing::FROZEN;
 
 /// A site that is running.
 #[derive(Debug)]
@@ -73,50 +76,8 @@ pub struct Site {
     turns: Mutex<HashMap<(JobId, u32), Turn>>,
 }
 
-const FROZEN: &str = "FROZEN: a witness has seen more of this site's log than there is, or other leaves. The site was restored from a copy, or runs \
-                      twice. No job is considered; frozen.note holds what the witness showed. See docs/OPERATING.md, \"A frozen site\"";
-
 /// Held by whoever runs a round.
 type Turn = Arc<tokio::sync::Mutex<()>>;
-
-/// The daemon could not start, or had to stop.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SiteError {
-    /// The folder.
-    #[error(transparent)]
-    Home(#[from] HomeError),
-    /// Workers.
-    #[error(transparent)]
-    Worker(#[from] WorkerError),
-    /// The kernel, and the site's own settings.
-    #[error("`require_walls` is set, and this kernel leaves gaps: {0}")]
-    Walls(String),
-    /// Where rounds run.
-    #[error(transparent)]
-    Executor(#[from] ExecutorError),
-    /// The noise.
-    #[error(transparent)]
-    Noise(#[from] noise::NoiseError),
-    /// The link.
-    #[error(transparent)]
-    Link(#[from] vestibule_link::LinkError),
-}
-
-impl SiteError {
-    /// A stable code for logs and scripts.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Home(error) => error.code(),
-            Self::Worker(error) => error.code(),
-            Self::Walls(_) => "walls-missing",
-            Self::Executor(error) => error.code(),
-            Self::Noise(error) => error.code(),
-            Self::Link(error) => error.code(),
-        }
-    }
-}
 
 /// Runs the daemon until `stop`: dials the coordinator, answers offers, dials again when the link breaks.
 ///
@@ -238,60 +199,6 @@ impl Site {
         })
     }
 
-    /// The trust bundle that is believed.
-    pub(crate) fn trust(&self) -> Option<Arc<Trust>> {
-        self.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Believes a trust bundle that was delivered, if there is reason to; keeps and logs it.
-    pub(crate) fn believe(&self, envelope: &[u8], clock: Duration) -> Result<(), SiteError> {
-        let mut trust = self.trust.write().unwrap_or_else(PoisonError::into_inner);
-        let new = match trust.as_ref() {
-            Some(known) => known.next(envelope),
-            None => Trust::first(envelope, self.consortium),
-        };
-        let new = match new {
-            Ok(new) => new.without(self.home.settings().distrust.clone()),
-            Err(error) => {
-                tracing::error!(%error, "a trust bundle is not believed");
-                self.ledger.rejected(error.code(), clock).map_err(HomeError::from)?;
-                return Ok(());
-            }
-        };
-        if trust.as_ref().is_some_and(|known| known.digest() == new.digest()) {
-            return Ok(());
-        }
-        self.home.set_trust(envelope)?;
-        let event = Event::Trust { version: new.bundle().version, bundle: new.digest() };
-        self.ledger.record(event, None, clock).map_err(HomeError::from)?;
-        tracing::info!(version = new.bundle().version, expires = new.bundle().expires, "a new trust bundle is believed");
-        for what in self.home.named(&new, &self.name) {
-            tracing::info!(what = what.name(), "the bundle names the site's next key: it is used from the next start on");
-        }
-        *trust = Some(Arc::new(new));
-        Ok(())
-    }
-
-    /// How this site's log is verified.
-    pub(crate) fn log_verifier(&self) -> Result<Verifier, LedgerError> {
-        let (checkpoint, _) = self.ledger.checkpoint(self.home.log_key())?;
-        Ok(crate::log::verifier(&checkpoint.origin, self.home.log_key().public()))
-    }
-
-    /// Whether the site considers no offers, since its log is not what its witnesses know.
-    pub(crate) fn is_frozen(&self) -> bool {
-        self.frozen.load(Ordering::Relaxed)
-    }
-
-    /// A witness showed a checkpoint of this log that this log does not have.
-    pub(crate) fn freeze(&self, witness: &Name, shown: &str) {
-        self.frozen.store(true, Ordering::Relaxed);
-        tracing::error!(%witness, shown, "{FROZEN}");
-        if let Err(error) = self.home.freeze(shown) {
-            tracing::error!(%error, "that the site is frozen could not be written down");
-        }
-    }
-
     /// Steps 5 and 6, at `clock` (1970). `Err(_)` is the answer to an offer that is refused.
     pub(crate) fn admit(&self, offer: Offer, clock: Duration) -> Result<Admitted, Answer> {
         let since = self.ledger.time(clock).map_err(|error| refusal(own("ledger", &error)))?;
@@ -309,54 +216,6 @@ impl Site {
             Ok(()) => refusal(refused),
             Err(error) => refusal(own("ledger", &error)),
         }
-    }
-
-    /// The trust bundle, if jobs may be begun on its word at `now` and it knows this site with the keys and the log that it has.
-    fn member(&self, now: i64) -> Result<Arc<Trust>, Refused> {
-        if self.is_frozen() {
-            return Err(("site-frozen", "the site's log is not what its witnesses know: its operator can see why").into());
-        }
-        let trust = self.trust().ok_or(("trust-missing", "the site has no trust bundle of its consortium yet"))?;
-        if !trust.is_current(now) {
-            return Err(("trust-expired", "the consortium's trust bundle has expired: its roots must sign a new one").into());
-        }
-        let link = self.home.link_key().public();
-        let log = self.log_verifier().map_err(|error| own("ledger", &error))?;
-        if !(trust.links(&self.name).contains(&link) && trust.logs(&self.name).contains(&log)) {
-            let why = "the consortium's trust bundle does not name this site, with the keys and the log that it has";
-            return Err(("site-not-member", why).into());
-        }
-        Ok(trust)
-    }
-
-    /// Erases what the site's settings say is not kept for so long: details of the log, releases' bytes, components.
-    pub(crate) fn retire(&self, clock: Duration) {
-        let settings = self.home.settings();
-        let before = |days: u32| clock.saturating_sub(Duration::from_secs(u64::from(days).saturating_mul(86_400)));
-        match self.ledger.erase(before(settings.keep_details_days), clock) {
-            Ok(0) => {}
-            Ok(details) => tracing::info!(details, "old details of the log were erased"),
-            Err(error) => tracing::error!(%error, "old details of the log could not be erased"),
-        }
-        let unused = before(settings.keep_components_days);
-        let code = self.home.folder("code").map_err(|error| error.to_string());
-        let code = code.and_then(|code| CodeFolder(code).retire(unused).map_err(|error| error.to_string()));
-        let components = self.components.retire(unused).map_err(|error| error.to_string());
-        let components =
-            components.and_then(|components| code.map(|code| components.saturating_add(code))).unwrap_or_else(|error| {
-                tracing::error!(%error, "old components could not be removed");
-                0
-            });
-        match self.ledger.retire(before(settings.keep_releases_days), components, clock) {
-            Ok(0) => {}
-            Ok(releases) => tracing::info!(releases, "old releases are no longer kept"),
-            Err(error) => tracing::error!(%error, "old releases could not be removed"),
-        }
-    }
-
-    /// Whether the site could consider an offer at all.
-    pub(crate) fn is_member(&self, clock: Duration) -> bool {
-        self.member(i64::try_from(clock.as_secs()).unwrap_or(i64::MAX)).is_ok()
     }
 
     fn verify(&self, offer: Offer, now: i64) -> Result<Verified, Refused> {
@@ -556,54 +415,6 @@ impl Site {
         turns.retain(|(of, _), turn| *of != job || Arc::strong_count(turn) > 1);
         Ok(())
     }
-}
-
-/// What a dataset's jobs are paid from. Of several datasets about the same people, the smallest caps hold.
-fn purse(home: &Home, own: &DatasetInfo, version: &str) -> Result<Purse, DatasetError> {
-    let data = home.data().map_err(|error| DatasetError::Io(std::io::Error::other(error)))?;
-    let mut purse = Purse {
-        population: own.population.clone(),
-        cap: own.budget.rho(),
-        delta: own.budget.delta,
-        moments_femto: own.budget.moments_femto(),
-        researcher_cap: own.budget.researcher_rho(),
-        version: version.to_owned(),
-    };
-    for name in dataset::list(&data)? {
-        let Some(info) = Dataset::info_of(&data, &name)?.filter(|info| info.population == own.population) else { continue };
-        purse.cap = purse.cap.min(info.budget.rho());
-        purse.delta = purse.delta.min(info.budget.delta);
-        purse.moments_femto = purse.moments_femto.min(info.budget.moments_femto());
-        purse.researcher_cap = purse.researcher_cap.into_iter().chain(info.budget.researcher_rho()).min();
-    }
-    Ok(purse)
-}
-
-/// Lets a frozen site go on: books what the lost leaves can have spent, and gives its log a new name, which the consortium must accept.
-///
-/// # Errors
-/// The site is not frozen, or its folder cannot be read or written.
-pub fn recover(home: &Home, since: Duration) -> Result<Recovered, SiteError> {
-    let _lock = home.lock()?;
-    let settings = |why: &str| HomeError::Settings { path: home.path().to_owned(), why: why.to_owned() };
-    let shown = home.frozen()?.ok_or_else(|| settings("the site is not frozen: there is nothing to recover"))?;
-    let text = shown.split("\n\n").next().map(|text| format!("{text}\n")).unwrap_or_default();
-    let shown = Checkpoint::parse(&text).ok_or_else(|| settings("frozen.note is not a checkpoint"))?;
-    let data = home.data()?;
-    let mut purses = Vec::new();
-    let unreadable = |error: DatasetError| settings(&error.to_string());
-    for name in dataset::list(&data).map_err(unreadable)? {
-        if let Some(info) = Dataset::info_of(&data, &name).map_err(unreadable)? {
-            purses.push((name, purse(home, &info, "").map_err(unreadable)?));
-        }
-    }
-    let most = Rho::budget(home.settings().max_epsilon_per_job, home.settings().max_delta_per_job);
-    let pure = Rho::of_pure(home.settings().max_epsilon_per_job);
-    let ledger = home.ledger()?;
-    let common = ledger.common().map_err(HomeError::from)?;
-    let recovered = ledger.recover(&shown, common, &purses, most.max(pure), since).map_err(HomeError::from)?;
-    home.thaw()?;
-    Ok(recovered)
 }
 
 /// Logs the start of the daemon: which program it is, with which settings.

@@ -1,33 +1,31 @@
 //! `vestibule site`.
 
+mod budget;
+mod charter;
+mod data;
 mod policy;
 mod queue;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use cap_std::ambient_authority;
-use cap_std::fs::Dir;
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use vestibule_protocol::digest::Digest;
 use vestibule_protocol::log::leaf::{Event, Purpose};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::trust::Rotation;
-use vestibule_runtime::charter::Terms;
-use vestibule_runtime::dataset::{self, Dataset, Importers, ingest, ingest_afresh};
 use vestibule_runtime::home::{Home, HomeError};
 use vestibule_runtime::link::Whose;
 use vestibule_runtime::site::SiteError;
-use vestibule_worker::Launch;
 
+use self::budget::budget;
+use self::charter::{Charter, charters};
+use self::data::{datasets, take_in, withdraw};
 pub(crate) use self::queue::signed;
 use super::daemon;
 use crate::failure::{Failure, coded};
-use crate::files::{now, passphrase, read, read_bytes, with_passphrase, write};
-use crate::show;
+use crate::files::{now, passphrase, with_passphrase, write};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Site {
@@ -191,44 +189,6 @@ pub(crate) enum Site {
     },
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Charter {
-    /// Take part in a project, under its charter and this site's own terms, which can only be narrower. Read it first: `vestibule charter show`.
-    Accept {
-        /// The site's folder.
-        dir: PathBuf,
-        /// The signed charter.
-        charter: PathBuf,
-        /// Less than the charter asks for: epsilon for all its jobs here.
-        #[arg(long)]
-        epsilon: Option<f64>,
-        /// The only columns that it may read here.
-        #[arg(long = "column")]
-        columns: Vec<String>,
-        /// A person looks at every release before it leaves.
-        #[arg(long)]
-        review: bool,
-        /// Noised counts below this are released as 0. Costs no privacy, and makes results worse.
-        #[arg(long, default_value_t = 0)]
-        suppress_below: u32,
-        /// Noised counts are released as multiples of this. Costs no privacy, and makes results worse.
-        #[arg(long, default_value_t = 1)]
-        round_to: u32,
-    },
-    /// The projects that this site takes part in.
-    List {
-        /// The site's folder.
-        dir: PathBuf,
-    },
-    /// No longer take part. Holds at once; what was charged stays charged.
-    Withdraw {
-        /// The site's folder.
-        dir: PathBuf,
-        /// The charter's digest.
-        charter: Digest,
-    },
-}
-
 fn open(dir: &Path) -> Result<Home> {
     with_passphrase(|passphrase| Home::open(dir, passphrase), HomeError::code)
 }
@@ -379,189 +339,4 @@ fn print(json: bool, document: &serde_json::Value, text: &str) {
     } else {
         println!("{text}");
     }
-}
-
-fn charters(command: Charter, json: bool) -> Result<()> {
-    let log = |site: &Home, charter: Digest, project: &Name, accepted: bool, details: serde_json::Value| {
-        let event = Event::Charter { charter, project: project.clone(), accepted };
-        let logged = site.ledger().map_err(home)?.record(event, Some(&details), since_1970());
-        logged.map_err(|error| coded(error.code(), error))
-    };
-    match command {
-        Charter::Accept { dir, charter, epsilon, columns, review, suppress_below, round_to } => {
-            let site = recorded(&dir, "charter-accept", json!({ "file": charter }))?;
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "negative and impossible ones are refused"
-            )]
-            let epsilon_micro = epsilon.map(|epsilon| (epsilon * 1e6).round() as u64);
-            let columns = (!columns.is_empty()).then(|| columns.into_iter().collect());
-            let terms = Terms { epsilon_micro, columns, review, suppress_below, round_to };
-            let accepted = site.accept(&read_bytes(&charter)?, terms.clone()).map_err(home)?;
-            let (digest, project) = (accepted.signed().digest(), &accepted.signed().charter().project);
-            log(&site, digest, project, true, json!(terms))?;
-            let text = format!("takes part in {project}, under {digest}, for at most {:.6} rho", accepted.cap().value());
-            print(json, &json!({ "project": project, "charter": digest, "cap_rho": accepted.cap().value() }), &text);
-        }
-        Charter::List { dir } => {
-            let found = open(&dir)?.charters().map_err(home)?;
-            let document = found.iter().map(|accepted| {
-                let signed = accepted.signed();
-                json!({ "project": signed.charter().project, "title": signed.charter().title, "charter": signed.digest(),
-                    "until": signed.charter().not_after, "cap_rho": accepted.cap().value(), "terms": accepted.terms() })
-            });
-            let rows = found.iter().map(|accepted| {
-                let charter = accepted.signed().charter();
-                let cap = format!("{:.6}", accepted.cap().value());
-                vec![
-                    charter.project.to_string(),
-                    charter.title.clone(),
-                    charter.not_after.clone(),
-                    cap,
-                    accepted.signed().digest().to_string(),
-                ]
-            });
-            let text = show::grid(&["project", "title", "until", "rho here", "charter"], rows);
-            print(json, &json!(document.collect::<Vec<_>>()), &text);
-        }
-        Charter::Withdraw { dir, charter } => {
-            let site = recorded(&dir, "charter-withdraw", json!({ "charter": charter }))?;
-            let known = site.charters().map_err(home)?.into_iter().find(|accepted| accepted.signed().digest() == charter);
-            site.leave(charter).map_err(home)?;
-            if let Some(known) = known {
-                log(&site, charter, &known.signed().charter().project, false, json!({}))?;
-            }
-            print(json, &json!({ "charter": charter }), &format!("no longer takes part in {charter}"));
-        }
-    }
-    Ok(())
-}
-
-fn take_in(site: &Home, recipe: &Path, afresh: bool, json: bool) -> Result<()> {
-    let text = read(recipe)?;
-    let folder = recipe.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let source = Dir::open_ambient_dir(folder, ambient_authority())
-        .map_err(|error| Failure::input("file-unreadable", format!("{}: {error}", folder.display())))?;
-    let data = site.data().map_err(home)?;
-    let style = ProgressStyle::with_template("{msg:40} {bar:30} {bytes}/{total_bytes} {eta}")?;
-    let bar = ProgressBar::new(0).with_style(style);
-    let mut progress = |progress: dataset::Progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
-        bar.set_message(progress.stage);
-    };
-    let importers = Importers::new(Launch::this_importer(), site.settings().require_walls);
-    for gap in importers.gaps().map_err(|error| coded(error.code(), error))? {
-        eprintln!("{gap}: the files are read with fewer walls around");
-    }
-    let take_in = if afresh { ingest_afresh } else { ingest };
-    let report = take_in(&source, &text, (&data, &site.store_key()), &importers, &mut progress);
-    bar.finish_and_clear();
-    let report = report.map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?;
-    print(json, &serde_json::to_value(&report)?, &report.to_string());
-    Ok(())
-}
-
-fn withdraw(site: &Home, name: &Name, mut ids: Vec<String>, file: Option<&Path>, undo: bool, json: bool) -> Result<()> {
-    if let Some(file) = file {
-        ids.extend(read(file)?.lines().map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned));
-    }
-    let (data, key) = (site.data().map_err(home)?, site.store_key());
-    let failed = |error: dataset::IngestError| coded(error.code(), error);
-    if undo {
-        let found = dataset::readmit(&data, name, &ids, &key).map_err(failed)?;
-        let text = format!("{found} of {} are let in again: ingest the dataset once more", ids.len());
-        print(json, &json!({ "readmitted": found }), &text);
-        return Ok(());
-    }
-    let dataset::Withdrawal { listed, removed } = dataset::withdraw(&data, name, &ids, &key).map_err(failed)?;
-    let text = format!(
-        "{listed} of {} are newly left out, from the next job on and at every ingest; {removed} rows were removed from the file",
-        ids.len()
-    );
-    print(json, &json!({ "listed": listed, "removed": removed }), &text);
-    Ok(())
-}
-
-fn datasets(site: &Home, json: bool) -> Result<()> {
-    let data = site.data().map_err(home)?;
-    let failed = |error: dataset::DatasetError| coded(error.code(), error);
-    let mut found = Vec::new();
-    for name in dataset::list(&data).map_err(failed)? {
-        found.extend(Dataset::info_of(&data, &name).map_err(failed)?);
-    }
-    let places = found.iter().map(|info| Dataset::place_of(&data, &info.name).map(Option::unwrap_or_default));
-    let places = places.collect::<Result<Vec<String>, _>>().map_err(failed)?;
-    let documents = found.iter().zip(&places).map(|(info, place)| {
-        let catalogues = info.catalogues.iter().map(|catalogue| {
-            json!({ "name": catalogue.name, "digest": catalogue.digest, "build": catalogue.build, "variants": catalogue.variants.len() })
-        });
-        json!({ "name": info.name, "about": info.about, "approximate_size": info.approximate_size, "dictionary": info.dictionary.digest,
-            "columns": info.dictionary.columns, "catalogues": catalogues.collect::<Vec<_>>(), "duo": info.duo, "conditions": info.conditions, "budget": info.budget, "rows": place })
-    });
-    let document = json!(documents.collect::<Vec<_>>());
-    let rows = found.iter().zip(places).map(|(info, place)| {
-        let catalogues: Vec<String> = info
-            .catalogues
-            .iter()
-            .map(|catalogue| format!("{} ({} variants)", catalogue.name, catalogue.variants.len()))
-            .collect();
-        vec![info.name.to_string(), info.about.clone(), info.dictionary.columns.len().to_string(), catalogues.join(", "), place]
-    });
-    print(json, &document, &show::grid(&["dataset", "about", "columns", "catalogues", "rows"], rows));
-    Ok(())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-fn femto(amount: u64) -> f64 {
-    amount as f64 / 1e15
-}
-
-fn budget(site: &Home, json: bool) -> Result<()> {
-    let accounts = site.ledger().map_err(home)?.accounts().map_err(|error| coded(error.code(), error))?;
-    let document: Vec<_> = accounts
-        .iter()
-        .map(|account| {
-            let jobs = account.jobs.iter().map(|job| {
-                json!({ "job": job.job, "dataset": job.dataset, "researcher": job.researcher, "title": job.title, "reserved_rho": job.reserved.value(),
-                    "spent_rho": job.spent.value(), "rounds": job.rounds, "ended": job.ended })
-            });
-            json!({ "population": account.population, "delta": account.cap_delta, "moments_delta": femto(account.moments_femto),
-                "cap_rho": account.cap.value(), "cap_epsilon": account.epsilon(account.cap),
-                "spent_rho": account.spent.value(), "spent_epsilon": account.epsilon(account.spent),
-                "reserved_rho": account.reserved.value(), "jobs": jobs.collect::<Vec<_>>() })
-        })
-        .collect();
-    let mut text = Vec::new();
-    for account in &accounts {
-        let delta = account.cap_delta;
-        text.push(format!(
-            "{}: spent epsilon {:.3} of {:.3} at delta {delta:e} (rho {:.6} of {:.6}; {:.6} reserved)",
-            account.population,
-            account.epsilon(account.spent),
-            account.epsilon(account.cap),
-            account.spent.value(),
-            account.cap.value(),
-            account.reserved.value()
-        ));
-        let rows = account.jobs.iter().map(|job| {
-            let state = if job.ended { "ended" } else { "open" };
-            vec![
-                job.job.to_string(),
-                job.dataset.to_string(),
-                job.researcher.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
-                job.title.clone().unwrap_or_else(|| "-".to_owned()),
-                job.rounds.to_string(),
-                format!("{:.6}", job.spent.value()),
-                state.to_owned(),
-            ]
-        });
-        text.push(show::grid(&["job", "dataset", "researcher", "title", "rounds", "rho", ""], rows));
-    }
-    if accounts.is_empty() {
-        text.push("nothing was spent".to_owned());
-    }
-    print(json, &json!(document), &text.join("\n"));
-    Ok(())
 }

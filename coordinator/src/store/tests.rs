@@ -1,7 +1,9 @@
 //! The store's rules: invitations are for one, jobs are kept whole, releases are kept once.
 
 use super::*;
+use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::SecretKey;
+use vestibule_protocol::token::Invitation;
 
 fn request(role: Role, key: PublicKey) -> Request {
     let (organisation, country) = ("o".to_owned(), "NL".to_owned());

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::world::World;
 
-const JOB: &str = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 2\n[params]\noutcome = \"trait\"\ncovariates = [\"age\"]\n\
+/// A day for each round: sites that are killed every second answer when that is over.
+const JOB: &str = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 2\nround_deadline_seconds = 86400\n[params]\noutcome = \"trait\"\ncovariates = [\"age\"]\n\
     catalogue = \"panel\"\nslices = [[\"8\", 1, 150_000_000]]\n";
 
 /// Of a project that leiden looks at.
-const ASKED: &str =
-    "charter = \"asked.json\"\ndelta = 1e-6\nsites = [\"leiden\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";
+const ASKED: &str = "charter = \"asked.json\"\ndelta = 1e-6\nsites = [\"leiden\"]\nmin_sites = 1\nround_deadline_seconds = 86400\n[params]\ncolumns = [\"sex\"]\n";
 
 /// Rules by which leiden looks at every job of one project before it runs; and, as it took part on that term, at what it would release. At all sites, rules
 /// that let one project ask much the same some thousand times.

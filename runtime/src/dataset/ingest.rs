@@ -14,6 +14,7 @@ mod growth;
 mod journal;
 mod marks;
 mod people;
+mod plan;
 mod record;
 mod rows;
 mod sources;

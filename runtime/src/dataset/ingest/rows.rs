@@ -16,10 +16,10 @@ use super::groups::Groups;
 use super::growth::Growth;
 use super::journal::Journal;
 use super::people::{self, Gathering, People, Rules};
+use super::plan::{Plan, Rows};
 use super::record::{Read, Record};
 use super::sources::Sources;
 use super::spill::Spill;
-use super::variants::{Plan, Rows};
 use super::{IngestError, Progress, Tuning, documents, tables};
 
 pub(super) const SCRATCH: &str = "scratch";

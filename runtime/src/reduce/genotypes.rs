@@ -13,7 +13,8 @@
 use vestibule_protocol::calibration::{FACTOR_LOG2_SCALE, IntegerBound};
 use vestibule_protocol::scores::{CLASSES, GenotypeSums};
 
-use super::{SumOverflow, accumulate, counts, shrink};
+use super::clamp::shrink;
+use super::{SumOverflow, accumulate, counts};
 use crate::dataset::{Packed, RowGroup};
 
 /// The steps of a factor of 1.

@@ -10,6 +10,9 @@
 )]
 
 mod cluster;
+mod growth;
+mod measured;
+mod peers;
 mod scale;
 mod slurm;
 #[path = "../tests/federation/world.rs"]
@@ -44,7 +47,7 @@ fn main() {
         return scale::histogram(asked.get(1).map_or(1_000_000, |count| count.replace('_', "").parse().expect("a number")));
     }
     if let ["growth", file] = asked.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        return scale::growth(file);
+        return growth::growth(file);
     }
     if asked.first().is_some_and(|name| name == "cluster") {
         return cluster::cluster();

@@ -80,6 +80,9 @@ pub(crate) enum Command {
         /// Which part.
         #[arg(long, env = "SLURM_ARRAY_TASK_ID")]
         index: u32,
+        /// Of these parts, where not of all.
+        #[arg(long, value_delimiter = ',')]
+        of: Vec<u32>,
     },
 }
 

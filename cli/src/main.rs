@@ -46,8 +46,9 @@ fn main() -> ExitCode {
         // Before anything else is set up in this process.
         command::Command::Worker { memory_mib } => return vestibule_worker::serve(*memory_mib),
         command::Command::Importer => return vestibule_runtime::dataset::import(),
-        command::Command::Task { folder, index } => {
-            return match vestibule_runtime::executor::task(folder, *index) {
+        command::Command::Task { folder, index, of } => {
+            let task = if of.is_empty() { Some(index) } else { of.get(*index as usize) };
+            return match vestibule_runtime::executor::task(folder, *task.unwrap_or(&u32::MAX)) {
                 Ok(()) => ExitCode::SUCCESS,
                 // Of nothing that it saw, for it has seen nothing.
                 Err(error) => {

@@ -10,6 +10,7 @@
 
 mod cluster;
 mod folder;
+mod kubernetes;
 mod seal;
 mod settings;
 mod slurm;
@@ -28,7 +29,8 @@ use crate::partitions::Partitions;
 use crate::reduce::Sums;
 use crate::round::{self, RoundFailure};
 use cluster::Cluster;
-pub use settings::{Chosen, ClusterSettings, ExecutorSettings, SlurmSettings};
+use kubernetes::Kubernetes;
+pub use settings::{Chosen, ClusterSettings, ExecutorSettings, KubernetesSettings, SlurmSettings};
 use slurm::Slurm;
 pub use task::{TaskError, run as task};
 use threads::Threads;
@@ -181,6 +183,9 @@ impl ExecutorError {
 pub fn of(chosen: &Chosen, threads: usize, stop: CancellationToken) -> Result<Box<dyn Executor>, ExecutorError> {
     Ok(match chosen {
         Chosen::Threads => Box::new(Threads(threads)),
+        Chosen::Kubernetes(cluster, kubernetes) => {
+            Box::new(Cluster::new(cluster.clone(), Kubernetes::new(cluster, kubernetes)?, stop)?)
+        }
         Chosen::Slurm(cluster, slurm) => Box::new(Cluster::new(cluster.clone(), Slurm::new(cluster, slurm), stop)?),
     })
 }

@@ -38,6 +38,12 @@ pub struct ExecutorSettings {
     pub account: Option<String>,
     /// Slurm's quality of service.
     pub qos: Option<String>,
+    /// Kubernetes' namespace.
+    pub namespace: Option<String>,
+    /// The image that has this program.
+    pub image: Option<String>,
+    /// The claim of the volume that is mounted at `folder`.
+    pub claim: Option<String>,
 }
 
 /// Where rounds run.
@@ -49,6 +55,8 @@ pub enum Kind {
     Threads,
     /// As array jobs of Slurm.
     Slurm,
+    /// As indexed jobs of Kubernetes.
+    Kubernetes,
 }
 
 /// What a site has chosen, with nothing missing.
@@ -58,6 +66,8 @@ pub enum Chosen {
     Threads,
     /// Array jobs of Slurm.
     Slurm(ClusterSettings, SlurmSettings),
+    /// Indexed jobs of Kubernetes.
+    Kubernetes(ClusterSettings, KubernetesSettings),
 }
 
 /// What every cluster needs.
@@ -96,8 +106,19 @@ pub struct SlurmSettings {
     pub qos: Option<String>,
 }
 
+/// What Kubernetes is told besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    /// Where jobs are made.
+    pub namespace: String,
+    /// What pods run.
+    pub image: String,
+    /// The volume of the rounds.
+    pub claim: String,
+}
+
 /// Most tasks of a round: Slurm's usual `MaxArraySize` is 1,001.
-const MAX_TASKS: u32 = 1_000;
+pub(super) const MAX_TASKS: u32 = 1_000;
 
 impl ExecutorSettings {
     /// What was chosen.
@@ -105,6 +126,11 @@ impl ExecutorSettings {
     /// # Errors
     /// What is missing, or is there and would do nothing, in words.
     pub fn chosen(&self) -> Result<Chosen, String> {
+        let kubernetes = [("namespace", &self.namespace), ("image", &self.image), ("claim", &self.claim)];
+        let strange = |kind: &str, options: &[(&str, bool)]| match options.iter().find(|(_, there)| *there) {
+            Some((name, _)) => Err(format!("`[executor]` {name}: kind = \"{kind}\" has no such option")),
+            None => Ok(()),
+        };
         let slurm = [("partition", &self.partition), ("account", &self.account), ("qos", &self.qos)];
         match self.kind {
             Kind::Threads => {
@@ -113,7 +139,20 @@ impl ExecutorSettings {
                 }
                 Ok(Chosen::Threads)
             }
+            Kind::Kubernetes => {
+                let there = slurm.map(|(name, value)| (name, value.is_some()));
+                strange("kubernetes", &there)?;
+                strange("kubernetes", &[("configuration", self.configuration.is_some())])?;
+                let needed = |(name, value): (&str, &Option<String>)| {
+                    let value = value.clone().filter(|value| !value.is_empty());
+                    value.ok_or_else(|| format!("`[executor]`: with kind = \"kubernetes\", `{name}` is needed"))
+                };
+                let [namespace, image, claim] = kubernetes.map(needed);
+                let own = KubernetesSettings { namespace: namespace?, image: image?, claim: claim? };
+                Ok(Chosen::Kubernetes(self.cluster()?, own))
+            }
             Kind::Slurm => {
+                strange("slurm", &kubernetes.map(|(name, value)| (name, value.is_some())))?;
                 for (name, value) in slurm {
                     word(name, value.as_deref())?;
                 }
@@ -216,6 +255,10 @@ mod tests {
             ("kind = \"slurm\"\nfolder = \"/a\"\naccount = \"a b\"", "account"),
             ("kind = \"slurm\"\nfolder = \"/a\"\npoll_seconds = 0", "poll_seconds"),
             ("kind = \"lsf\"", "unknown variant"),
+            ("kind = \"slurm\"\nfolder = \"/a\"\nimage = \"i\"", "image"),
+            ("kind = \"kubernetes\"\nfolder = \"/a\"\nnamespace = \"n\"\nimage = \"i\"", "`claim` is needed"),
+            ("kind = \"kubernetes\"\nfolder = \"/a\"\nqos = \"q\"", "qos"),
+            ("kind = \"kubernetes\"\nfolder = \"/a\"\nconfiguration = \"/c\"", "configuration"),
             ("kind = \"slurm\"\nmemory = 3", "unknown field"),
         ] {
             let error = chosen(text).unwrap_err();

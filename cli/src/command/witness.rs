@@ -128,7 +128,6 @@ fn believe(dir: &Path, envelope: &[u8]) -> Result<Trust> {
     Ok(trust)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]
 fn failed(error: TrustError) -> anyhow::Error {
     coded(error.code(), error)
 }

@@ -84,7 +84,7 @@ pub(super) fn peers(site: &Path, temp: &Path, [people, variants]: [u32; 2], [fre
     let home = |run: usize| temp.join(format!("few{run}"));
     let took = middle((0..RUNS).map(|run| ingest(home(run).to_str().unwrap(), &at)).collect());
     shown("ingest of a hundredth of the variants as BCF", &took, some);
-    let arguments = ["--bcf", &bcf, "--make-pgen", "--threads", &threads, "--out", &few];
+    let arguments = ["--bcf", &bcf, "--make-pgen", "--threads", &threads, "--out", few];
     if let Some(pgen) = peer("plink2 --make-pgen, of that BCF", "plink2", &arguments, some) {
         beside("ingest of that BCF", &took, "plink2 --make-pgen", &pgen);
     }

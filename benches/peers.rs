@@ -10,7 +10,7 @@ use super::scale::{Run, ingest, threads};
 /// The same questions to the tools of the field.
 pub(super) fn peers(site: &Path, temp: &Path, [people, variants]: [u32; 2], [frequency, association]: [&Run; 2]) {
     let genotypes = f64::from(people) * f64::from(variants);
-    let (bed, pgen, few) = (site.join("cohort"), temp.join("all"), temp.join("few"));
+    let (bed, pgen, few) = (site.join("cohort"), temp.join("all"), site.join("few"));
     let (bed, pgen, few) = (bed.to_str().unwrap(), pgen.to_str().unwrap(), few.to_str().unwrap());
     let threads = threads().to_string();
     let covariates = format!("{few}.covariates");
@@ -78,7 +78,7 @@ pub(super) fn peers(site: &Path, temp: &Path, [people, variants]: [u32; 2], [fre
     std::fs::write(site.join("few.tsv"), lines("catalogue.tsv", comments + part as usize)).unwrap();
     let recipe = lines("DATASET.toml", usize::MAX).replace("catalogue.tsv", "few.tsv");
     let from = recipe.lines().find(|line| line.trim_start().starts_with("files ")).unwrap();
-    let recipe = recipe.replace(from, &format!("files = [\"{bcf}\"]"));
+    let recipe = recipe.replace(from, &"files = [\"few.bcf\"]");
     let at = site.join("FEW.toml");
     std::fs::write(&at, recipe).unwrap();
     let home = |run: usize| temp.join(format!("few{run}"));

@@ -27,6 +27,8 @@ use super::{row, world};
 /// Simulated people, ingested as at a site.
 pub(super) struct Laid {
     temp: tempfile::TempDir,
+    /// For `plan` and `next`, as at a coordinator.
+    sandbox: Sandbox,
     dataset: Dataset,
     guests: Guests,
 }
@@ -58,7 +60,7 @@ pub(super) fn lay(people: u32, variants: u32, say: bool) -> Laid {
         row("the dataset, encrypted", format!("{:.2} GB, {:.2} bits a genotype", stored / 1e9, stored * 8.0 / genotypes));
     }
     let guests = guests(temp.path());
-    Laid { temp, dataset, guests }
+    Laid { temp, sandbox: sandbox(), dataset, guests }
 }
 
 pub(super) fn ingest(home: &str, recipe: &Path) -> Took {
@@ -69,6 +71,10 @@ pub(super) fn ingest(home: &str, recipe: &Path) -> Took {
 fn opened(home: &str) -> Dataset {
     let home = Home::open(Path::new(home), None).unwrap();
     Dataset::open(&home.data().unwrap(), &"cohort".parse().unwrap(), &home.store_key()).unwrap()
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox::new(Settings::default()).unwrap()
 }
 
 fn guests(folder: &Path) -> Guests {
@@ -87,13 +93,13 @@ impl Laid {
 
     pub(super) fn frequency(&self) -> Run {
         let params = json!({ "catalogue": "simulated", "slices": self.slices(22) });
-        job(&self.dataset, &self.guests, "allele-frequency", &params)
+        job(&self.sandbox, &self.dataset, &self.guests, "allele-frequency", &params)
     }
 
     pub(super) fn association(&self, contigs: usize) -> Run {
         let (covariates, slices) = (["age", "sex", "smoker"], self.slices(contigs));
         let params = json!({ "outcome": "ldl", "covariates": covariates, "catalogue": "simulated", "slices": slices });
-        job(&self.dataset, &self.guests, "linear-association", &params)
+        job(&self.sandbox, &self.dataset, &self.guests, "linear-association", &params)
     }
 }
 
@@ -108,7 +114,7 @@ pub(super) fn scale(people: u32, variants: u32) {
     }
     let association = thrice(|| laid.association(22));
     association.say();
-    thrice(|| job(&laid.dataset, &laid.guests, "cohort-summary", &json!({ "columns": ["age"] }))).say();
+    thrice(|| job(&laid.sandbox, &laid.dataset, &laid.guests, "cohort-summary", &json!({ "columns": ["age"] }))).say();
     peers(&laid.temp.path().join("study/site1"), laid.temp.path(), [people, variants], [&frequency, &association]);
 }
 
@@ -127,8 +133,8 @@ pub(super) fn histogram(people: u32) {
     let (home, recipe) = (temp.path().join("home"), temp.path().join("DATASET.toml"));
     let home = home.to_str().unwrap();
     ingest(home, &recipe);
-    let (dataset, guests) = (opened(home), guests(temp.path()));
-    thrice(|| job(&dataset, &guests, "cohort-summary", &json!({ "columns": ["x"] }))).say();
+    let (sandbox, dataset, guests) = (sandbox(), opened(home), guests(temp.path()));
+    thrice(|| job(&sandbox, &dataset, &guests, "cohort-summary", &json!({ "columns": ["x"] }))).say();
 }
 
 pub(super) fn threads() -> usize {
@@ -168,10 +174,10 @@ fn thrice(run: impl Fn() -> Run) -> Run {
 }
 
 /// Every round of a job, as at one site; what its release says goes back to the analysis.
-fn job(dataset: &Dataset, guests: &Guests, name: &str, params: &serde_json::Value) -> Run {
+fn job(sandbox: &Sandbox, dataset: &Dataset, guests: &Guests, name: &str, params: &serde_json::Value) -> Run {
     let threads = threads();
     let component = std::fs::read(world::component(name)).unwrap();
-    let analysis = Sandbox::new(Settings::default()).unwrap().load(&component).unwrap();
+    let analysis = sandbox.load(&component).unwrap();
     let (params, limits) = (params.to_string(), Limits { fuel_per_partition: 2_000_000, memory_mib: 64 });
     let plan = analysis.plan(&params, limits).unwrap();
     let (variants, columns) = dataset.info().shape(&plan.columns, &plan.variants).unwrap();

@@ -28,7 +28,9 @@ pub(super) fn growth(file: &str) {
 
 fn draw(file: &str, steps: &[u32], panels: &[(&str, &str, [[f64; 2]; 5])]) {
     use plotters::prelude::*;
-    let root = SVGBackend::new(file, (900, 360)).into_drawing_area();
+    // From where the command is given, which is not where a bench runs.
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+    let root = SVGBackend::new(&file, (900, 360)).into_drawing_area();
     root.fill(&WHITE).unwrap();
     for (area, (what, other, seconds)) in root.split_evenly((1, panels.len())).iter().zip(panels) {
         let top = seconds.iter().flatten().fold(0.0_f64, |top, seconds| top.max(*seconds)) * 1.1;
@@ -44,6 +46,7 @@ fn draw(file: &str, steps: &[u32], panels: &[(&str, &str, [[f64; 2]; 5])]) {
             .x_desc(*what)
             .y_desc("seconds")
             .x_labels(6)
+            .x_label_formatter(&|count| format!("{:.0}k", count / 1e3))
             .y_labels(6)
             .light_line_style(TRANSPARENT)
             .draw()

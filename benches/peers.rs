@@ -78,7 +78,7 @@ pub(super) fn peers(site: &Path, temp: &Path, [people, variants]: [u32; 2], [fre
     std::fs::write(site.join("few.tsv"), lines("catalogue.tsv", comments + part as usize)).unwrap();
     let recipe = lines("DATASET.toml", usize::MAX).replace("catalogue.tsv", "few.tsv");
     let from = recipe.lines().find(|line| line.trim_start().starts_with("files ")).unwrap();
-    let recipe = recipe.replace(from, &"files = [\"few.bcf\"]");
+    let recipe = recipe.replace(from, "files = [\"few.bcf\"]");
     let at = site.join("FEW.toml");
     std::fs::write(&at, recipe).unwrap();
     let home = |run: usize| temp.join(format!("few{run}"));

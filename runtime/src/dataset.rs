@@ -40,7 +40,7 @@ pub use books::Books;
 pub use bucket::{Bucket, StorageError, StorageSettings};
 pub use import::{Importers, import};
 pub(crate) use ingest::MEAN_ROWS;
-pub use ingest::{IngestError, Progress, ingest, ingest_afresh};
+pub use ingest::{IngestError, Progress, Same, ingest};
 pub use rows::Rows;
 pub(crate) use rows::RowsKey;
 pub use seal::StoreKey;

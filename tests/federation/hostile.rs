@@ -4,7 +4,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use vestibule_protocol::catalogue::VariantSlice;
 use vestibule_protocol::job::{Budget, Limits, Noise};
-use vestibule_runtime::dataset::{DataFolder, Dataset, StoreKey, Value, ingest};
+use vestibule_runtime::dataset::{DataFolder, Dataset, Same, StoreKey, Value, ingest};
 use vestibule_runtime::trial::{self, Trial};
 use vestibule_sandbox::{Sandbox, Settings};
 
@@ -26,7 +26,7 @@ fn no_behaviour_moves_more_than_its_own_bounded_contribution() {
     let source = DataFolder::from(Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap());
     let key = StoreKey::from_bytes([1; 32]);
     let recipe = std::fs::read_to_string(temp.path().join("DATASET.toml")).unwrap();
-    ingest(&source, &recipe, (&source, &key), &importers(), &mut |_| {}).unwrap();
+    ingest((&source, &recipe), (&source, &key), &importers(), Same::TakeOver, &mut |_| {}).unwrap();
     let dataset = Dataset::open(&source, &"cohort".parse().unwrap(), &key).unwrap();
     let sandbox = Sandbox::new(Settings { symbols: true, ..Settings::default() }).unwrap();
     let analysis = sandbox.load(&std::fs::read(component("hostile")).unwrap()).unwrap();

@@ -15,11 +15,15 @@
 //! | `slurm` | rounds on a real Slurm: the sums that threads have, lost tasks, killed daemons, no key of the site on a node |
 //! | `time` | a release leaves when its delay is over, whoever asks |
 //! | `network` | jobs end over links that lose and delay packets; nothing reaches a site unasked; a site that was cut off comes back |
-//! | `trust` | edited terms, old bundles, silent witnesses, restored backups, rewritten logs, forged proofs: nobody is believed for who they are |
+//! | `trust` | edited terms, old bundles, forged proofs, revoked keys: nobody is believed for who they are |
+//! | `witnesses` | silent witnesses, restored backups, rewritten logs, a witness that is no site |
 //! | `backup` | a site's backup says nothing without the keys, and is found out when it is restored |
 //! | `rotation` | new keys in the place of a site's old ones, while jobs run |
 //! | `liar` | a coordinator that lies |
 //! | `commands` | exit codes, JSON, and what errors say |
+//! | `canary` | nothing of a person is in a log, an error or a file name |
+//! | `walls` | each wall around a process that reads what others wrote |
+//! | `https` | a proxy with a certificate, for tests |
 //! | `world` | the fixture |
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 #![allow(
@@ -51,4 +55,5 @@ mod slurm;
 mod time;
 mod trust;
 mod walls;
+mod witnesses;
 mod world;

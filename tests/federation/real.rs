@@ -8,7 +8,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::job::{Budget, Limits, Noise};
-use vestibule_runtime::dataset::{DataFolder, Dataset, StoreKey, ingest};
+use vestibule_runtime::dataset::{DataFolder, Dataset, Same, StoreKey, ingest};
 use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::{round, trial};
 use vestibule_sandbox::{Sandbox, Settings, Shape, Step};
@@ -86,7 +86,7 @@ fn eighteen_countries_add_up_to_the_reference_and_the_noise_is_what_was_promised
              [[table]]\nfile = \"people.csv\"\nid = \"id\"\n\
              [variants]\nfiles = [\"all.bcf\"]\nbuild = \"GRCh37\"\ncatalogue = [\"all.tsv\"]\nindividuals = \"table\"\n"
         );
-        let report = ingest(&source, &config, (&source, &key), &importers(), &mut |_| {}).unwrap();
+        let report = ingest((&source, &config), (&source, &key), &importers(), Same::TakeOver, &mut |_| {}).unwrap();
         assert_eq!(
             (report.individuals as usize, report.variants_matched),
             (ids.len(), rows.len() as u64),

@@ -13,7 +13,7 @@ use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::{Partitioning, Round};
 use vestibule_runtime::component::CodeFolder;
-use vestibule_runtime::dataset::{DataFolder, Dataset, Importers, StoreKey, ingest};
+use vestibule_runtime::dataset::{DataFolder, Dataset, Importers, Same, StoreKey, ingest};
 use vestibule_runtime::guests::Guests;
 use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::trial;
@@ -144,7 +144,7 @@ impl Lab {
         std::fs::write(self.path().join("people.csv"), table)?;
         let key = StoreKey::from_bytes([key; 32]);
         let recipe = format!("name = \"{name}\"\n{RECIPE}");
-        ingest(&self.dir, &recipe, (&self.dir, &key), &Importers::this_program(), &mut |_| {})?;
+        ingest((&self.dir, &recipe), (&self.dir, &key), &Importers::this_program(), Same::TakeOver, &mut |_| {})?;
         Ok(Cohort { people, dataset: Dataset::open(&self.dir, &name.parse()?, &key)? })
     }
 

@@ -11,7 +11,7 @@ use cap_std::fs::Dir;
 use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::Plan;
-use vestibule_runtime::dataset::{DataFolder, Dataset, Importers, StoreKey, ingest};
+use vestibule_runtime::dataset::{DataFolder, Dataset, Importers, Same, StoreKey, ingest};
 use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::trial;
 use vestibule_sandbox::{Shape, Step};
@@ -236,7 +236,7 @@ impl Study {
             std::fs::write(source.join("people.csv"), format!("{head}\n{}\n", chosen.join("\n")))?;
             let recipe = format!("{}individuals = \"table\"\n", recipe.replace("\"cohort\"", &format!("\"{name}\"")));
             let key = StoreKey::from_bytes([3; 32]);
-            ingest(&dir, &recipe, (&dir, &key), &Importers::this_program(), &mut |_| {})?;
+            ingest((&dir, &recipe), (&dir, &key), &Importers::this_program(), Same::TakeOver, &mut |_| {})?;
             Ok(Dataset::open(&dir, &name.parse()?, &key)?)
         };
         Ok(Self { inside: half("inside", 0)?, outside: half("outside", 1)? })

@@ -15,7 +15,7 @@ use vestibule_protocol::dictionary::Dictionary;
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::Plan;
 use vestibule_protocol::shape;
-use vestibule_runtime::dataset::{Config, DataFolder, Dataset, Importers, StoreKey, ingest};
+use vestibule_runtime::dataset::{Config, DataFolder, Dataset, Importers, Same, StoreKey, ingest};
 use vestibule_runtime::trial::{self, Trial};
 use vestibule_sandbox::{Inspection, Sandbox, Shape};
 
@@ -258,7 +258,7 @@ fn try_out(file: &Path, params: &str, recipe: &Path, amount: &Amount) -> Result<
     let temp = tempfile::tempdir()?;
     let data = DataFolder::from(open(temp.path())?);
     let key = StoreKey::from_bytes(crate::files::random()?);
-    let report = ingest(&open(folder)?, &recipe_text, (&data, &key), &Importers::this_program(), &mut |_| {});
+    let report = ingest((&open(folder)?, &recipe_text), (&data, &key), &Importers::this_program(), Same::TakeOver, &mut |_| {});
     let report = report.map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?;
     eprintln!("{report}");
     let dataset = Dataset::open(&data, &name, &key).map_err(|error| coded(error.code(), error))?;

@@ -162,33 +162,27 @@ impl Default for Tuning {
     }
 }
 
-/// Ingests what `config` describes, from `source`, into `data`. `importers` read the files, but for variant files whose genotypes the version that serves
-/// has already.
+/// What is done with variant files that the version which serves was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Same {
+    /// Those that are the same are not read: their genotypes are taken over.
+    TakeOver,
+    /// All are read, whatever is known of them.
+    ReadAgain,
+}
+
+/// Ingests what `config` describes, from `source`, into `data`. `importers` read the files, but for those that `same` says are not read.
 ///
 /// # Errors
 /// See [`IngestError`].
 pub fn ingest(
-    source: &Dir,
-    config_text: &str,
+    (source, config_text): (&Dir, &str),
     (data, key): (&DataFolder, &StoreKey),
     importers: &Importers,
+    same: Same,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<IngestReport, IngestError> {
-    ingest_tuned(source, config_text, (data, key), importers, progress, Tuning { now: now(), ..Tuning::default() })
-}
-
-/// The same, and reads all files, whatever is known of them.
-///
-/// # Errors
-/// See [`IngestError`].
-pub fn ingest_afresh(
-    source: &Dir,
-    config_text: &str,
-    (data, key): (&DataFolder, &StoreKey),
-    importers: &Importers,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<IngestReport, IngestError> {
-    let tuning = Tuning { now: now(), afresh: true, ..Tuning::default() };
+    let tuning = Tuning { now: now(), afresh: same == Same::ReadAgain, ..Tuning::default() };
     ingest_tuned(source, config_text, (data, key), importers, progress, tuning)
 }
 

@@ -170,7 +170,13 @@ fn ingest_real(source: &Path, documents: &[(&str, &str)], config: &str) -> (temp
     documents.iter().for_each(|(name, text)| std::fs::write(temp.path().join(name), text).unwrap());
     std::fs::create_dir(temp.path().join("data")).unwrap();
     let source = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
-    let report =
-        ingest(&source, config, (&source.open_dir("data").unwrap().into(), &key()), &importers(), &mut |_| {}).unwrap();
+    let report = ingest(
+        (&source, config),
+        (&source.open_dir("data").unwrap().into(), &key()),
+        &importers(),
+        Same::TakeOver,
+        &mut |_| {},
+    )
+    .unwrap();
     (temp, report)
 }

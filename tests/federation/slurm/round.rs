@@ -8,7 +8,7 @@ use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::job::{Budget, Limits, Noise, RoundBudget};
 use vestibule_protocol::round::Round;
 use vestibule_runtime::component::CodeFolder;
-use vestibule_runtime::dataset::{DataFolder, Dataset, Selection, StoreKey, ingest};
+use vestibule_runtime::dataset::{DataFolder, Dataset, Same, Selection, StoreKey, ingest};
 use vestibule_runtime::delay::{Costs, Delay, Load};
 use vestibule_runtime::executor::{self, Ask, Chosen, Executor, ExecutorSettings, Work};
 use vestibule_runtime::guests::Guests;
@@ -86,7 +86,7 @@ impl Laid {
         let data = DataFolder::from(Dir::open_ambient_dir(temp.path().join("data"), ambient_authority()).unwrap());
         let key = StoreKey::from_bytes([1; 32]);
         let recipe = source.read_to_string("DATASET.toml").unwrap();
-        ingest(&source, &recipe, (&data, &key), &world::importers(), &mut |_| {}).unwrap();
+        ingest((&source, &recipe), (&data, &key), &world::importers(), Same::TakeOver, &mut |_| {}).unwrap();
         let dataset = Dataset::open(&data, &"cohort".parse().unwrap(), &key).unwrap();
         assert!(dataset.row_groups() > 2);
         std::fs::create_dir(temp.path().join("code")).unwrap();

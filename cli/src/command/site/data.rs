@@ -8,7 +8,7 @@ use cap_std::fs::Dir;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use vestibule_protocol::name::Name;
-use vestibule_runtime::dataset::{self, Dataset, Importers, ingest, ingest_afresh};
+use vestibule_runtime::dataset::{self, Dataset, Importers, Same, ingest};
 use vestibule_runtime::home::Home;
 use vestibule_worker::Launch;
 
@@ -34,8 +34,8 @@ pub(super) fn take_in(site: &Home, recipe: &Path, afresh: bool, json: bool) -> R
     for gap in importers.gaps().map_err(|error| coded(error.code(), error))? {
         eprintln!("{gap}: the files are read with fewer walls around");
     }
-    let take_in = if afresh { ingest_afresh } else { ingest };
-    let report = take_in(&source, &text, (&data, &site.store_key()), &importers, &mut progress);
+    let same = if afresh { Same::ReadAgain } else { Same::TakeOver };
+    let report = ingest((&source, &text), (&data, &site.store_key()), &importers, same, &mut progress);
     bar.finish_and_clear();
     let report = report.map_err(|error| coded(error.code(), format!("{}: {error}", recipe.display())))?;
     print(json, &serde_json::to_value(&report)?, &report.to_string());

@@ -50,13 +50,19 @@ fn a_site_that_requires_walls_has_none_without() {
     let source = Dir::open_ambient_dir(case.temp.path(), ambient_authority()).unwrap();
     let ingest = |require| {
         let importers = Importers::new(launch(), require);
-        ingest(&source, &format!("{HEAD}{TABLE}"), (&case.data(), &key()), &importers, &mut |_| {}).unwrap_err()
+        ingest((&source, &format!("{HEAD}{TABLE}")), (&case.data(), &key()), &importers, Same::TakeOver, &mut |_| {})
+            .unwrap_err()
     };
     assert_eq!(ingest(true).code(), "site-walls");
     assert_eq!(ingest(false).code(), "importer-lost");
     let gone = vestibule_worker::Launch { program: "/no/such/program".into(), arguments: vec![] };
-    let error =
-        super::ingest(&source, &format!("{HEAD}{TABLE}"), (&case.data(), &key()), &Importers::new(gone, false), &mut |_| {});
+    let error = super::ingest(
+        (&source, &format!("{HEAD}{TABLE}")),
+        (&case.data(), &key()),
+        &Importers::new(gone, false),
+        Same::TakeOver,
+        &mut |_| {},
+    );
     assert_eq!(error.unwrap_err().code(), "worker-start");
 }
 

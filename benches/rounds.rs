@@ -8,6 +8,7 @@ use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::dictionary::{Column, Kind};
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::{Partitioning, Round};
+use vestibule_runtime::costs::Costs;
 use vestibule_runtime::component::CodeFolder;
 use vestibule_runtime::dataset::{DataFolder, Dataset, Same, StoreKey, ingest};
 use vestibule_runtime::guests::Guests;
@@ -163,8 +164,8 @@ pub(super) fn scan(data: &Data) {
     let apart = |count: usize| {
         median(5, || {
             let prepared =
-                guests.load(&component).unwrap().prepare(&data.round, Limits::default(), &selection, everybody()).unwrap();
-            round::run(&data.dataset, &selection, everybody(), prepared.crews(count), &calibrated).unwrap();
+                guests.load(&component).unwrap().prepare(&data.round, Limits::default(), &selection, everybody(), Costs::USUAL).unwrap();
+            round::run(&data.dataset, &selection, everybody(), prepared.crews(count).unwrap(), &calibrated).unwrap();
         })
     };
     // Once for the cache.
@@ -214,8 +215,8 @@ fn multiplied(data: &Data, guests: &Guests, native: f64) {
     let seconds = |count: usize| {
         median(5, || {
             let loaded = guests.load(&component).unwrap();
-            let prepared = loaded.prepare(&round, Limits::default(), &selection, everybody()).unwrap();
-            round::run(&data.dataset, &selection, everybody(), prepared.crews(count), &calibrated).unwrap();
+            let prepared = loaded.prepare(&round, Limits::default(), &selection, everybody(), Costs::USUAL).unwrap();
+            round::run(&data.dataset, &selection, everybody(), prepared.crews(count).unwrap(), &calibrated).unwrap();
         })
     };
     let (one, two) = (seconds(1), seconds(2));

@@ -23,7 +23,8 @@ use vestibule_protocol::calibration::Calibrated;
 use vestibule_protocol::round::Partitioning;
 
 use crate::dataset::{Rows, Selection};
-use crate::delay::{Costs, Delay, Load};
+use crate::costs::Costs;
+use crate::delay::{Delay, Load};
 use crate::guests::Prepared;
 use crate::partitions::Partitions;
 use crate::reduce::Sums;

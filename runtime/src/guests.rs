@@ -5,16 +5,19 @@
 //!
 //! Hostile bytes are parsed and compiled in a worker too, and one that did is not used again: what it compiled is run by others.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Plan, Round, RoundRequest};
 use vestibule_sandbox::{CodeCache, code_name};
-use vestibule_worker::{Each, Launch, Refusal, Worker, WorkerError};
+use vestibule_worker::{Each, Launch, Refusal, Rehearsals, Worker, WorkerError};
 
 use crate::dataset::{RowGroup, Selection};
+use crate::costs::Costs;
+use crate::delay::Load;
 use crate::partitions::Partitions;
 use crate::round::{Crew, RoundFailure, Row};
 
@@ -48,6 +51,9 @@ pub struct Guests {
     cache: CodeCache,
 }
 
+/// How many workers are started to measure how long that takes.
+const STARTS: usize = 3;
+
 /// A loaded analysis, in a worker that has seen public input only.
 #[derive(Debug)]
 pub struct Loaded {
@@ -60,6 +66,7 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Prepared {
     first: Worker,
+    load: Load,
     terms: Arc<Terms>,
 }
 
@@ -74,6 +81,9 @@ struct Terms {
     limits: Limits,
     /// Individuals of a partition, at most; values and dosages of each.
     shape: (usize, usize, usize),
+    rehearsals: Rehearsals,
+    /// The most that a partition may take of a worker's own time.
+    limit: Duration,
 }
 
 impl Guests {
@@ -89,6 +99,21 @@ impl Guests {
     /// No worker can be started.
     pub fn gaps(&self) -> Result<Vec<String>, WorkerError> {
         Ok(Worker::start(&self.launch)?.walls().gaps())
+    }
+
+    /// How slow this machine is, for guests of so much memory: measured in a worker. Takes some seconds.
+    ///
+    /// # Errors
+    /// A worker cannot be started, or cannot measure.
+    pub fn measure(&self, memory_mib: u32) -> Result<Costs, WorkerError> {
+        let mut start = Duration::ZERO;
+        for _ in 0..STARTS {
+            let began = Instant::now();
+            drop(Worker::start(&self.launch)?);
+            start = start.max(began.elapsed());
+        }
+        let slowest = Worker::start(&self.launch)?.measure(memory_mib)?;
+        Ok(Costs::measured(slowest, start))
     }
 
     /// Loads a component into a fresh worker; compiles it before, in another, if this site never did.
@@ -122,6 +147,7 @@ impl Loaded {
     }
 
     /// Bakes a round's state into the component, in the worker that has seen public input only, and starts another for what comes next.
+    /// `costs`: those of the machine that it runs on, from which the most that a partition may take follows.
     ///
     /// # Errors
     /// See [`GuestsError`].
@@ -131,6 +157,7 @@ impl Loaded {
         limits: Limits,
         selection: &Selection,
         partitions: Partitions,
+        costs: Costs,
     ) -> Result<Prepared, GuestsError> {
         let shape = (partitions.most(), selection.values(), selection.dosages());
         let (started, code) = std::thread::scope(|scope| {
@@ -139,20 +166,84 @@ impl Loaded {
             (started.join(), code)
         });
         let code = code?.map_err(GuestsError::Refused)?;
-        let terms = Terms { launch: self.launch, component: self.component, code, round: round.clone(), limits, shape };
+        let rehearsals = selection.rehearsals(partitions);
+        let inputs = selection.values().saturating_add(selection.dosages());
+        let load = Load::new(limits, inputs, partitions, code.len());
+        let entries = round.statistics().iter().fold(0, |sum: usize, each| sum.saturating_add(each.length as usize));
+        let limit = load.limit(entries, costs);
+        let terms = Terms {
+            launch: self.launch,
+            component: self.component,
+            code,
+            round: round.clone(),
+            limits,
+            shape,
+            rehearsals,
+            limit,
+        };
         let first = terms.take_in(started.unwrap_or(Err(WorkerError::Lost))?)?;
-        Ok(Prepared { first, terms: Arc::new(terms) })
+        Ok(Prepared { first, load, terms: Arc::new(terms) })
     }
 }
 
 impl Prepared {
-    /// That many crews, at least one. All but the first start their worker when they are first given rows.
+    /// What one individual can take.
     #[must_use]
-    pub fn crews(self, count: usize) -> Vec<Box<dyn Crew>> {
-        let rest = (1..count).map(|_| Box::new(Apart { worker: None, terms: Arc::clone(&self.terms), row: Row::default() }));
-        let rest: Vec<_> = rest.collect();
-        let first = Box::new(Apart { worker: Some(self.first), terms: self.terms, row: Row::default() });
-        std::iter::once(first).chain(rest).map(|crew| crew as Box<dyn Crew>).collect()
+    pub const fn load(&self) -> Load {
+        self.load
+    }
+
+    /// That many crews, at least one, each with its worker, and one worker more that waits to take
+    /// the place of one that is ended: all before the first row, so that no row's time is in it.
+    ///
+    /// # Errors
+    /// A worker cannot be started, or cannot take in what the first one did.
+    pub fn crews(self, count: usize) -> Result<Vec<Box<dyn Crew>>, RoundFailure> {
+        crews(self.first, self.terms, count)
+    }
+}
+
+fn crews(first: Worker, terms: Arc<Terms>, count: usize) -> Result<Vec<Box<dyn Crew>>, RoundFailure> {
+    let start = || terms.start().map_err(|_| RoundFailure::Worker);
+    let further: Result<Vec<Worker>, RoundFailure> = std::thread::scope(|scope| {
+        let started: Vec<_> = (0..count.max(1)).map(|_| scope.spawn(start)).collect();
+        started.into_iter().map(|worker| worker.join().unwrap_or(Err(RoundFailure::Worker))).collect()
+    });
+    let mut workers = further?;
+    let standbys = Arc::new(Standbys { terms, waiting: Mutex::new(workers.pop()) });
+    let crew = |worker| {
+        let standbys = Arc::clone(&standbys);
+        Box::new(Apart { worker, standbys, row: Row::default() }) as Box<dyn Crew>
+    };
+    Ok(std::iter::once(first).chain(workers).map(crew).collect())
+}
+
+/// Workers that took in the round and wait, one at a time.
+struct Standbys {
+    terms: Arc<Terms>,
+    waiting: Mutex<Option<Worker>>,
+}
+
+impl Standbys {
+    /// The one that waits, or one that is started now. Another is started meanwhile.
+    fn take(self: &Arc<Self>) -> Result<Worker, WorkerError> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let worker = waiting.map_or_else(|| self.start(), Ok)?;
+        let standbys = Arc::clone(self);
+        // It ends with the round, or soon after: what it starts is dropped then.
+        std::thread::spawn(move || {
+            let next = standbys.start().ok();
+            *standbys.waiting.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        });
+        Ok(worker)
+    }
+
+    fn start(&self) -> Result<Worker, WorkerError> {
+        // The first worker took in the same round: that another cannot is the host's fault.
+        self.terms.start().map_err(|error| match error {
+            GuestsError::Worker(error) => error,
+            GuestsError::Refused(_) => WorkerError::Lost,
+        })
     }
 }
 
@@ -166,13 +257,15 @@ pub(crate) struct Portable {
     request: RoundRequest,
     limits: Limits,
     shape: (usize, usize, usize),
+    rehearsals: Rehearsals,
+    limit: Duration,
     arguments: Vec<String>,
 }
 
 impl Prepared {
     /// What another machine needs to make crews of the same guests.
     pub(crate) fn portable(&self) -> Portable {
-        let Terms { launch, component, code, round, limits, shape } = &*self.terms;
+        let Terms { launch, component, code, round, limits, shape, rehearsals, limit } = &*self.terms;
         Portable {
             engine: *self.first.engine().as_bytes(),
             component: component.to_vec(),
@@ -180,6 +273,8 @@ impl Prepared {
             request: round.request().clone(),
             limits: *limits,
             shape: *shape,
+            rehearsals: rehearsals.clone(),
+            limit: *limit,
             arguments: launch.arguments.clone(),
         }
     }
@@ -201,9 +296,18 @@ impl Portable {
             worker = Worker::start(&launch)?;
             code
         };
-        let terms = Terms { launch, component: self.component.into(), code, round, limits: self.limits, shape: self.shape };
+        let terms = Terms {
+            launch,
+            component: self.component.into(),
+            code,
+            round,
+            limits: self.limits,
+            shape: self.shape,
+            rehearsals: self.rehearsals,
+            limit: self.limit,
+        };
         let first = terms.take_in(worker).map_err(|_| RoundFailure::Worker)?;
-        Ok(Prepared { first, terms: Arc::new(terms) }.crews(count))
+        crews(first, Arc::new(terms), count)
     }
 }
 
@@ -213,15 +317,16 @@ impl Terms {
     }
 
     fn take_in(&self, mut worker: Worker) -> Result<Worker, GuestsError> {
-        worker.round(&self.code, &self.round, self.limits, self.shape)?.map_err(GuestsError::Refused)?;
+        let Self { code, round, limits, shape, rehearsals, limit, .. } = self;
+        worker.round(code, round, *limits, *shape, rehearsals, *limit)?.map_err(GuestsError::Refused)?;
         Ok(worker)
     }
 }
 
 /// A crew that is another process.
 struct Apart {
-    worker: Option<Worker>,
-    terms: Arc<Terms>,
+    worker: Worker,
+    standbys: Arc<Standbys>,
     row: Row,
 }
 
@@ -232,30 +337,24 @@ impl From<WorkerError> for RoundFailure {
 }
 
 impl Apart {
-    fn worker(&mut self) -> Result<&mut Worker, RoundFailure> {
-        match &mut self.worker {
-            Some(worker) => Ok(worker),
-            // The first worker took in the same round: that another cannot is the host's fault.
-            none => Ok(none.insert(self.terms.start().map_err(|_| RoundFailure::Worker)?)),
-        }
+    fn run(&mut self, each: &mut Each<'_, RoundFailure>) -> Result<(), RoundFailure> {
+        let Self { worker, standbys, .. } = self;
+        worker.run(&mut || standbys.take(), each)
     }
 }
 
 impl Crew for Apart {
     fn row(&mut self, rows: &RowGroup, index: usize) -> Result<(), RoundFailure> {
-        let mut row = std::mem::take(&mut self.row);
-        row.fill(rows, index);
-        self.worker()?.push(row.values(), row.dosages());
-        self.row = row;
+        self.row.fill(rows, index);
+        self.worker.push(self.row.values(), self.row.dosages());
         Ok(())
     }
 
     fn close(&mut self, _partition: usize, each: &mut Each<'_, RoundFailure>) -> Result<(), RoundFailure> {
-        let worker = self.worker()?;
-        if worker.close() { worker.run(each) } else { Ok(()) }
+        if self.worker.close() { self.run(each) } else { Ok(()) }
     }
 
     fn finish(&mut self, each: &mut Each<'_, RoundFailure>) -> Result<(), RoundFailure> {
-        self.worker()?.run(each)
+        self.run(each)
     }
 }

@@ -31,6 +31,7 @@ use vestibule_worker::Launch;
 
 use crate::admission::{self, Verified};
 use crate::cohort::Floor;
+use crate::costs::Costs;
 use crate::component::{CodeFolder, ComponentError, Components};
 use crate::dataset::{Dataset, Selection};
 use crate::delay::{self, Delay, Load};
@@ -67,6 +68,8 @@ pub struct Site {
     trust: RwLock<Option<Arc<Trust>>>,
     frozen: AtomicBool,
     guests: Guests,
+    /// How slow this machine is.
+    costs: Costs,
     components: Components,
     threads: usize,
     executor: Box<dyn Executor>,
@@ -162,11 +165,7 @@ impl Site {
         if settings.require_walls && !gaps.is_empty() {
             return Err(SiteError::Walls(gaps.join("; ")));
         }
-        if settings.slowest.below_usual() {
-            tracing::warn!(
-                "`[slowest]` is below the usual costs: unless this machine was measured, releases may leave too soon"
-            );
-        }
+        let costs = home.costs(|| guests.measure(settings.max_memory_mib).map_err(SiteError::from))?;
         let executor = executor::of(home.executor(), threads, stop)?;
         let components = Components::new(home.folder("blobs")?);
         started(&home)?;
@@ -190,6 +189,7 @@ impl Site {
             trust,
             frozen,
             guests,
+            costs,
             components,
             threads,
             executor,
@@ -296,18 +296,18 @@ impl Site {
         let partitions = Partitions::of(plan.partitioning, dataset.info().approximate_size);
         let calibrated = calibrate(&round, plan.partitioning, signed.budget().round(round.share_ppb()))
             .map_err(|error| Refused::from((error.code(), error)))?;
-        let guests = loaded.prepare(&round, admitted.limits(), &selection, partitions).map_err(guest)?;
-        let inputs = selection.values().saturating_add(selection.dosages());
-        let load = Load::new(admitted.limits(), inputs, partitions);
+        let patience = self.home.settings().slowest.patience(self.costs);
+        let guests = loaded.prepare(&round, admitted.limits(), &selection, partitions, patience).map_err(guest)?;
+        let load = guests.load();
         let budget = signed.budget().round(round.share_ppb());
         let floor = Floor::of(dataset.info().conditions.min_cohort, plan.partitioning, budget.time());
         let (floor, moment) = floor.map_err(|error| Refused::from((error.code(), error)))?;
-        let delay = Delay::of(&round, moment, load, self.home.settings().slowest);
+        let delay = Delay::of(&round, moment, load, self.costs);
         let latest = self.executor.latest(&delay);
         if latest > Duration::from_secs(manifest.round_deadline_seconds.into()) {
             return Err(("release-too-late", late(latest, &manifest)).into());
         }
-        let costs = self.home.settings().slowest;
+        let costs = self.costs;
         let ask = Ask { rows: &dataset, selection: &selection, partitions, calibrated: &calibrated, load, costs, delay };
         self.executor.check(&ask).map_err(|error| match error {
             ExecutorError::TooLong { .. } => (error.code(), error).into(),
@@ -350,7 +350,7 @@ impl Site {
         let Ready { charged, judged, dataset, selection, partitions, guests, calibrated, floor, load, delay } = ready;
         // Before any data: that this fails says nothing. On a cluster every task has waited already.
         let drawn = if self.executor.hides_moments() { Ok(Duration::ZERO) } else { delay.draw() };
-        let costs = self.home.settings().slowest;
+        let costs = self.costs;
         let ask = Ask { rows: &dataset, selection: &selection, partitions, calibrated: &calibrated, load, costs, delay };
         let outcome = match &drawn {
             Ok(_) => self.noised(&charged, Work { ask, guests }, (floor, judged.variants)),

@@ -2,12 +2,13 @@
 //! ended, in every slot of memory, in threads and in worker processes. And `prepare`, which all of them begin with, is held to its limits.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
 use vestibule_protocol::scores::Source;
 use vestibule_sandbox::{Contribution, Given, GuestError, Individual, LoadError, Runner, Sandbox, Settings};
-use vestibule_worker::{Launch, Worker, WorkerError};
+use vestibule_worker::{Launch, Rehearsals, Worker, WorkerError};
 
 use crate::world::{BINARY, root};
 
@@ -98,6 +99,21 @@ fn no_instance_finds_a_mark_of_another() {
     assert_eq!(ran.into_inner(), THREADS * EACH);
 }
 
+/// What worker processes rehearse with: somebody who returns.
+fn rehearsals() -> Rehearsals {
+    let mut rehearsals = Rehearsals::default();
+    rehearsals.push(&[(vec![], vec![RETURN])]);
+    rehearsals
+}
+
+/// Longer than any of these guests takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// No worker is ended here.
+fn none() -> Result<Worker, WorkerError> {
+    panic!("a worker was ended")
+}
+
 /// A worker that took in a round of the guest.
 fn worker(guest: &[u8], state: u8) -> Result<Worker, String> {
     let start = || Worker::start(&Launch::of(BINARY.into(), 64)).unwrap();
@@ -106,7 +122,7 @@ fn worker(guest: &[u8], state: u8) -> Result<Worker, String> {
     baking.load(&code, guest).unwrap().unwrap();
     let code = baking.bake(&round(state), LIMITS).map_err(|error| error.code().to_owned())?;
     let mut worker = start();
-    worker.round(&code.map_err(|refusal| refusal.code.to_owned())?, &round(state), LIMITS, (1, 0, 1)).unwrap().unwrap();
+    worker.round(&code.map_err(|refusal| refusal.code.to_owned())?, &round(state), LIMITS, (1, 0, 1), &rehearsals(), LIMIT).unwrap().unwrap();
     Ok(worker)
 }
 
@@ -126,10 +142,10 @@ fn no_instance_in_a_worker_process_finds_a_mark_of_another() {
     for how in &hows {
         worker.push(&[], &[*how]);
         if worker.close() {
-            worker.run(&mut take).unwrap();
+            worker.run(&mut none, &mut take).unwrap();
         }
     }
-    worker.run(&mut take).unwrap();
+    worker.run(&mut none, &mut take).unwrap();
     let want: Vec<Option<u32>> =
         hows.iter().map(|how| if *how == LOOK_AGAIN { Some(31) } else { (!fails(*how)).then_some(0) }).collect();
     assert_eq!(found, want);

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::world::{World, wait};
 
 /// One individual of this site can take 10 ms, whatever the job says.
-const SLOW: &str = "[slowest]\nfuel_ns = 0.0\nmib_us = 0.0\nrow_us = 10_000.0\nentry_ns = 0.0\n";
+const SLOW: &str = "[slowest]\nassume = true\nrow_us = 4_000.0\n";
 const JOB: &str = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";
 
 fn millis() -> i64 {
@@ -26,7 +26,8 @@ fn accepted(world: &World, job: &str) {
     wait("the round to run", || all(&world.job(&["status", job]).1).then_some(()));
 }
 
-/// At epsilon 1, a twentieth of rho is 0.00121: the delay is 7 standard deviations of 10 ms / sqrt(2 rho) = 203 ms, and noise of those.
+/// At epsilon 1, a twentieth of rho is 0.00121: the delay is 7 standard deviations of L / sqrt(2 rho) = 203 ms, where L is
+/// 4 ms and two looks of 1 ms until a partition is ended, and 4 ms to read its row, and noise of those.
 /// Six of them either way are a false alarm once in 10^8 runs; ten seconds are for the round itself.
 #[test]
 fn a_release_leaves_when_its_delay_is_over_whoever_asks() {

@@ -1,12 +1,13 @@
 //! The second wall: what a worker process cannot do, and what becomes of a job whose worker lies or dies.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
 use vestibule_protocol::scores::Source;
 use vestibule_sandbox::Value;
-use vestibule_worker::{Importer, Launch, Worker, WorkerError};
+use vestibule_worker::{Importer, Launch, Rehearsals, Worker, WorkerError};
 
 use crate::world::{BINARY, World, component, root, wait};
 
@@ -103,11 +104,13 @@ fn a_worker_that_lies_is_lost_and_moves_nothing() {
     let ran = |last: &[u8]| {
         let mut worker = started(&[done, done, last]);
         worker.load(b"code", b"component").unwrap().unwrap();
-        worker.round(b"code", &round(), Limits::default(), (1, 1, 0)).unwrap().unwrap();
+        let (none, limit) = (Rehearsals::default(), Duration::from_secs(60));
+        worker.round(b"code", &round(), Limits::default(), (1, 1, 0), &none, limit).unwrap().unwrap();
         worker.push(&[Value::Number(1.0)], &[]);
         worker.close();
         let mut seen = vec![];
-        let ran = worker.run(&mut |found| {
+        let mut standby = || Ok(started(&[]));
+        let ran = worker.run(&mut standby, &mut |found| {
             seen.push(found.is_some());
             Ok::<_, WorkerError>(())
         });
@@ -195,7 +198,9 @@ fn a_worker_that_dies_costs_its_job_and_nothing_else() {
         .map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap().to_string_lossy().into_owned())
         .collect();
     let allowed = |name: &String| {
-        ["socket:", "/memfd:", "/dev/null"].iter().any(|known| name.starts_with(known)) || name.ends_with("/pagemap")
+        ["socket:", "/memfd:", "/dev/null"].iter().any(|known| name.starts_with(known))
+            || name.ends_with("/pagemap")
+            || name.ends_with("/maps")
     };
     assert!(held.iter().all(allowed) && held.iter().filter(|name| name.starts_with("socket:")).count() <= 2, "{held:?}");
     assert!(std::fs::read(format!("/proc/{worker}/environ")).unwrap().is_empty());

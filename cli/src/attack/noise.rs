@@ -10,7 +10,8 @@ use vestibule_protocol::log::leaf::{Event, Leaf};
 use vestibule_protocol::message::{Answer, Receipt};
 use vestibule_protocol::release::{NoisedStatistic, Release};
 use vestibule_protocol::round::Partitioning;
-use vestibule_runtime::delay::{Costs, Delay, Load};
+use vestibule_runtime::costs::Costs;
+use vestibule_runtime::delay::{Delay, Load};
 use vestibule_runtime::partitions::Partitions;
 use vestibule_sandbox::Individual;
 
@@ -158,7 +159,7 @@ fn low_bits(lab: &Lab) -> Result<Row> {
 fn moment(lab: &Lab) -> Result<Row> {
     let people = lab.cohort(Lab::people(2), 1)?;
     let round = lab.round(&Ask::how("loop"), &people.dataset)?;
-    let (costs, load) = (Costs::default(), Load::new(Limits::default(), 3, Partitions::of(Partitioning::Each, 1)));
+    let (costs, load) = (Costs::USUAL, Load::new(Limits::default(), 3, Partitions::of(Partitioning::Each, 1), 1 << 20));
     let spend = Budget::new(Noise::Laplace, 1.0, 0.0)?.round(round.share_ppb()).time();
     let longest_us = load.longest_us(1, costs);
     let delay = Delay::of(&round, spend, load, costs);
@@ -197,7 +198,7 @@ fn slowest(lab: &Lab) -> Result<Row> {
         let ns = seconds * 1e9 / FUEL as f64;
         slowest = if ns > slowest.0 { (ns, how) } else { slowest };
     }
-    let limit = Costs::default().fuel_ns;
+    let limit = Costs::USUAL.fuel_ns;
     let found = (
         slowest.0 <= limit,
         format!("`{}` takes {:.1} ns a unit of fuel; delays reckon with {limit:.0}", slowest.1, slowest.0),

@@ -12,6 +12,7 @@ use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
 use crate::analysis::LoadError;
 use crate::bake;
+use crate::meter::metered;
 
 /// What a component is, from its own type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,11 +44,12 @@ const FEATURES: WasmFeatures = WasmFeatures::WASM1
 /// Looks at a component.
 ///
 /// # Errors
-/// [`LoadError::NotComponent`]; [`LoadError::Unbakeable`] where it imports no function, which would be worse.
+/// [`LoadError::NotComponent`]; [`LoadError::Unmetered`] or [`LoadError::Unbakeable`] where it imports
+/// no function, which would be worse.
 pub fn inspect(component: &[u8]) -> Result<Inspection, LoadError> {
     let found = look(component)?;
     if found.imports.is_empty() {
-        bake::instrument(component)?;
+        bake::instrument(&metered(component)?)?;
     }
     Ok(found)
 }

@@ -18,7 +18,9 @@ impl Executor for Threads {
 
     fn run(&self, work: Work<'_>) -> Result<Sums, RoundFailure> {
         let Ask { rows, selection, partitions, calibrated, .. } = work.ask;
-        round::run(rows, selection, partitions, work.guests.crews(self.0), calibrated)
+        // No more than there are pieces, which is public.
+        let crews = work.guests.crews(self.0.min(round::pieces(rows, partitions).count))?;
+        round::run(rows, selection, partitions, crews, calibrated)
     }
 
     fn hides_moments(&self) -> bool {

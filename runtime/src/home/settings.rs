@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use vestibule_protocol::trust::Revoked;
 
 use crate::dataset::StorageSettings;
-use crate::delay::Costs;
+use crate::costs::Raised;
 use crate::executor::ExecutorSettings;
 
 /// A site's settings, as `site.toml` holds them.
@@ -37,8 +37,8 @@ pub struct Settings {
     pub keep_releases_days: u32,
     /// Components, and what was compiled of them, are removed when they were not used for so many days.
     pub keep_components_days: u32,
-    /// The slowest that this machine runs guests: delays of releases follow from it.
-    pub slowest: Costs,
+    /// What is slower on this machine than it was measured: delays of releases follow from it.
+    pub slowest: Raised,
     /// Keys and components that this site does not believe, whatever the consortium's trust bundle says.
     pub distrust: Revoked,
     /// Where the rows of datasets are kept, if not in the folder.
@@ -63,7 +63,7 @@ impl Default for Settings {
             keep_details_days: 3_650,
             keep_releases_days: 365,
             keep_components_days: 365,
-            slowest: Costs::default(),
+            slowest: Raised::default(),
             distrust: Revoked::default(),
             storage: None,
             executor: ExecutorSettings::default(),
@@ -86,12 +86,15 @@ heartbeat_seconds = 86_400             # after so long without a line, the log s
 keep_releases_days = 365               # what left is kept for so long, to be sent again and to answer the same question; its digest stays
 keep_components_days = 365             # components that were not used for so long are removed
 keep_details_days = 3650               # names, titles and reasons beside the log are erased after so long; the log itself stays
-# The slowest that this machine runs guests, as `cargo speed` measures it: the delays that hide how long a round took follow from it.
-[slowest]
-fuel_ns = 30.0                         # a unit of fuel
-mib_us = 1000.0                        # a MiB of memory that is touched for the first time
-row_us = 1000.0                        # reading one individual, and a fresh instance
-entry_ns = 50.0                        # a value, a dosage, an entry of the sums
+# How slow this machine is at its slowest is measured at the first start (slowest.json). A cost that is known to be higher:
+# [slowest]
+# fuel_ns = 30.0                       # a unit of fuel
+# mib_us = 500.0                       # a MiB of memory that is touched for the first time
+# row_us = 300.0                       # reading one individual, and a fresh instance
+# entry_ns = 50.0                      # a value, a dosage, an entry of the sums
+# settle_us = 500.0                    # building the engine anew behind an instance that touched what others do not
+# code_mib_us = 2000.0                 # of a MiB of code and of a round's state
+# takeover_us = 10000.0                # until another worker is in the place of one that was ended
 # [distrust]                           # not believed here, whatever the consortium's trust bundle says
 # keys = []                            # of people and sites, \"ed25519:...\"
 # components = []                      # \"sha256:...\"

@@ -11,9 +11,13 @@ mod importer;
 mod message;
 mod rows;
 mod serve;
+mod shared;
+mod watch;
 mod worker;
 
 pub use confine::Walls;
+pub use message::Rehearsals;
 pub use importer::{Importer, Link, serve_importer};
 pub use serve::serve;
+pub use watch::overlooked;
 pub use worker::{Each, Launch, Refusal, Worker, WorkerError};

@@ -9,6 +9,7 @@ use std::io::{Error, ErrorKind, Read, Result, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vestibule_protocol::job::Limits;
+use vestibule_sandbox::Slowest;
 
 use crate::confine::Walls;
 
@@ -27,9 +28,20 @@ pub(crate) enum Command<'a> {
     /// Bake a round's state into the component that was loaded (the round's request as JSON).
     Bake(Bytes<'a>, Limits),
     /// Load the code of a component that a worker baked, for a round whose statistics have these lengths as guests give them.
-    Round { code: Bytes<'a>, lengths: Vec<u32>, limits: Limits },
-    /// So many partitions lie at the start of the memory file, in so many bytes.
-    Batch { partitions: u32, bytes: u64 },
+    /// Rehearse with as many partitions, which are nobody's; have room for batches of so many bytes.
+    Round { code: Bytes<'a>, lengths: Vec<u32>, limits: Limits, rehearsals: Rehearsals, batch_bytes: u64 },
+    /// So many partitions lie at the start of the memory file, in so many bytes; the first ones are
+    /// left out.
+    Batch { partitions: u32, bytes: u64, skip: u32 },
+    /// Measure how slow this machine is, for guests of so much memory in MiB.
+    Measure(u32),
+}
+
+/// Public partitions, as rows lie in the memory file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Rehearsals {
+    pub(crate) partitions: u32,
+    pub(crate) rows: Vec<u8>,
 }
 
 /// From the worker.
@@ -49,6 +61,8 @@ pub(crate) enum Reply<'a> {
     Refused(String, String),
     /// The worker could not do its part.
     Fault,
+    /// What was measured.
+    Measured(Slowest),
 }
 
 /// Many bytes, taken as they are: serde goes through a `Vec<u8>` byte by byte.
@@ -93,9 +107,9 @@ mod tests {
     #[test]
     fn only_whole_messages_of_a_sane_length_are_read() {
         let mut bytes = vec![];
-        send(&mut bytes, &Command::Batch { partitions: 7, bytes: 300 }).unwrap();
-        assert_eq!(bytes, [4, 0, 0, 0, 0, 0, 0, 0, 5, 7, 0xac, 2]);
-        let Command::Batch { partitions, bytes: found } = receive(&mut bytes.as_slice()).unwrap() else { panic!("a batch") };
+        send(&mut bytes, &Command::Batch { partitions: 7, bytes: 300, skip: 2 }).unwrap();
+        assert_eq!(bytes, [5, 0, 0, 0, 0, 0, 0, 0, 5, 7, 0xac, 2, 2]);
+        let Command::Batch { partitions, bytes: found, skip: 2 } = receive(&mut bytes.as_slice()).unwrap() else { panic!("a batch") };
         assert_eq!((partitions, found), (7, 300));
         for length in 0..bytes.len() {
             assert!(receive::<Command<'_>>(&mut &bytes[..length]).is_err());

@@ -1,8 +1,10 @@
 //! The daemon's end of a worker: it starts the process, tells it what to do, and believes nothing that comes back.
 //!
 //! *In*: public terms, and rows. *Out*: plans and contributions, checked for shape; what they say is for the reducer to clamp.
-//! *Refuses*: whatever is not an answer, by ending the worker. Memory is shared through a sealed file that both ends read and write and
-//! neither maps: what the daemon looks at is its own copy, which a worker cannot change behind its back.
+//! *Refuses*: whatever is not an answer, by ending the worker; and a partition that takes longer than
+//! its limit, by ending the worker and going on with another. Memory is shared through a sealed file
+//! that the daemon does not map: what it looks at is its own copy, which a worker cannot change
+//! behind its back.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -12,29 +14,25 @@ use std::path::PathBuf;
 use std::process::{Child, Command as Program, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vestibule_protocol::digest::{Digest, unhex};
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Plan, Round, Statistic};
-use vestibule_sandbox::{Given, Value};
+use vestibule_sandbox::{Given, Slowest, Value};
 
 use crate::confine::Walls;
-use crate::message::{Bytes, Command, Reply, receive, send};
+use crate::message::{Bytes, Command, Rehearsals, Reply, receive, send};
 use crate::rows::{Reader, contribution_bytes, end_partition, partition_bytes, put_partition, put_row};
+use crate::shared::{self, FILE_BYTES, OUT_OFFSET, REGION};
+use crate::watch::{Eyes, Watch};
 
-/// Bytes for rows, and as many for contributions. Pages that are not touched take no memory.
-pub(crate) const REGION: u64 = 512 << 20;
-/// Where contributions lie.
-pub(crate) const OUT_OFFSET: u64 = REGION;
 /// Most bytes of a batch, either way, where a row takes less than that.
 const BATCH_BYTES: usize = 8 << 20;
 /// Most partitions of a batch: how soon a round that failed elsewhere ends.
 const BATCH_PARTITIONS: usize = 256;
-/// Fuel of a batch, so that its time is bounded: about a minute.
-const BATCH_FUEL: u64 = 60_000_000_000;
-/// A worker that says nothing for this long is gone. Far above what fuel allows a batch, so that no guest can reach it.
-const PATIENCE: Duration = Duration::from_secs(3_600);
-
+/// A public call takes no longer. It is ended, and refused, whatever its fuel.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// A worker that has not put its walls up by then does not.
 const STARTING: Duration = Duration::from_secs(60);
 /// A component that takes longer to compile is not compiled.
@@ -75,11 +73,12 @@ pub struct Refusal {
 }
 
 /// Codes that a worker may give: those of the sandbox.
-const CODES: [&str; 8] = [
+const CODES: [&str; 9] = [
     "component-unreadable",
     "component-imports",
     "component-not-analysis",
     "component-unbakeable",
+    "component-unmetered",
     "component-too-large",
     "analysis-refused",
     "analysis-trapped",
@@ -93,7 +92,7 @@ pub enum WorkerError {
     /// It could not be started.
     #[error("a worker process could not be started: {0}")]
     Start(std::io::Error),
-    /// It died, hung, or said what no worker says.
+    /// It died or hung before any data was near, or said what no worker says.
     #[error("a worker process was lost")]
     Lost,
     /// One partition's rows, or what a guest may contribute for it, are larger than a worker takes.
@@ -116,15 +115,15 @@ impl WorkerError {
 /// Takes one partition's contributions; `None` where the guest failed.
 pub type Each<'a, E> = dyn FnMut(Option<&[Given<'_>]>) -> Result<(), E> + 'a;
 
-/// A worker process. Dropping it ends the process.
+/// A worker process, and the batch that it is to do. Dropping it ends the process.
 pub struct Worker {
-    child: Child,
-    link: UnixStream,
-    memory: File,
+    process: Process,
     engine: Digest,
     walls: Walls,
     lengths: Vec<usize>,
     batch_partitions: usize,
+    /// The most that a partition may take, of the worker's own time.
+    limit: Duration,
     /// Partitions of the batch that is being filled.
     filled: Vec<u8>,
     partitions: usize,
@@ -140,16 +139,24 @@ impl Worker {
     /// # Errors
     /// [`WorkerError::Start`], [`WorkerError::Lost`].
     pub fn start(launch: &Launch) -> Result<Self, WorkerError> {
-        let (child, link, memory) = spawn(launch).map_err(WorkerError::Start)?;
-        let (engine, walls) = (Digest::from_bytes([0; 32]), Walls { landlock: false, seccomp: false, tried: vec![] });
-        let (lengths, filled, found, open) = (vec![], vec![], vec![], None);
-        let mut worker =
-            Self { child, link, memory, engine, walls, lengths, batch_partitions: 1, filled, partitions: 0, open, found };
-        let Reply::Ready(engine, walls) = worker.hear()? else { return Err(WorkerError::Lost) };
-        worker.link.set_read_timeout(Some(PATIENCE)).map_err(WorkerError::Start)?;
-        worker.engine = Digest::from_bytes(unhex(&engine).ok_or(WorkerError::Lost)?);
-        worker.walls = walls;
-        Ok(worker)
+        let mut process = spawn(launch).map_err(WorkerError::Start)?;
+        let Reply::Ready(engine, mut walls) = process.hear()? else { return Err(WorkerError::Lost) };
+        process.link.set_read_timeout(Some(PATIENCE)).map_err(WorkerError::Start)?;
+        if !process.eyes.open() {
+            walls.tried.push(("hide from the daemon what its time goes to".to_owned(), false));
+        }
+        Ok(Self {
+            process,
+            engine: Digest::from_bytes(unhex(&engine).ok_or(WorkerError::Lost)?),
+            walls,
+            lengths: vec![],
+            batch_partitions: 1,
+            limit: PATIENCE,
+            filled: vec![],
+            partitions: 0,
+            open: None,
+            found: vec![],
+        })
     }
 
     /// What decides how it compiles.
@@ -164,13 +171,9 @@ impl Worker {
         &self.walls
     }
 
-    fn hear(&mut self) -> Result<Reply<'static>, WorkerError> {
-        receive(&mut self.link).map_err(|_| WorkerError::Lost)
-    }
-
     fn ask(&mut self, command: &Command<'_>) -> Result<Reply<'static>, WorkerError> {
-        send(&mut self.link, command).map_err(|_| WorkerError::Lost)?;
-        self.hear()
+        self.process.tell(command)?;
+        self.process.hear()
     }
 
     /// Compiles a component. The worker has then seen bytes of a stranger: start another for what comes next.
@@ -178,7 +181,7 @@ impl Worker {
     /// # Errors
     /// [`WorkerError`]. The inner error is the component's.
     pub fn compile(&mut self, component: &[u8]) -> Result<Result<Vec<u8>, Refusal>, WorkerError> {
-        let patience = |worker: &Self, time| worker.link.set_read_timeout(Some(time)).map_err(|_| WorkerError::Lost);
+        let patience = |worker: &Self, time| worker.process.link.set_read_timeout(Some(time)).map_err(|_| WorkerError::Lost);
         patience(self, COMPILING)?;
         let answer = self.ask(&Command::Compile(Bytes(component.into())))?;
         patience(self, PATIENCE)?;
@@ -213,6 +216,17 @@ impl Worker {
         }
     }
 
+    /// Measures how slow this machine is, for guests of so much memory.
+    ///
+    /// # Errors
+    /// [`WorkerError`].
+    pub fn measure(&mut self, memory_mib: u32) -> Result<Slowest, WorkerError> {
+        match self.ask(&Command::Measure(memory_mib))? {
+            Reply::Measured(slowest) => Ok(slowest),
+            _ => Err(WorkerError::Lost),
+        }
+    }
+
     /// Bakes a round's state into the component that was [loaded](Self::load), and compiles that. The worker has then seen bytes of a stranger:
     /// start another for what comes next.
     ///
@@ -226,8 +240,10 @@ impl Worker {
         }
     }
 
-    /// Takes in a round, by the code that [`Worker::bake`] of a worker with the same engine returned for it, whose partitions have up to so many
-    /// individuals, each of so many values and dosages.
+    /// Takes in a round, by the code that [`Worker::bake`] of a worker with the same engine returned
+    /// for it, and rehearses it. `shape`: individuals of a partition at most, values and dosages of
+    /// each. `limit`: the most that a partition may take of the worker's own time; then it counts as
+    /// one whose guest failed.
     ///
     /// # Errors
     /// [`WorkerError`]. The inner error is the code's.
@@ -237,17 +253,25 @@ impl Worker {
         round: &Round,
         limits: Limits,
         (individuals, values, dosages): (usize, usize, usize),
+        rehearsals: &Rehearsals,
+        limit: Duration,
     ) -> Result<Result<(), Refusal>, WorkerError> {
         self.lengths = round.statistics().iter().map(Statistic::given).collect();
+        self.limit = limit;
         let bytes = partition_bytes(individuals, values, dosages).max(contribution_bytes(&self.lengths));
         if bytes as u64 > REGION {
             return Err(WorkerError::TooLarge);
         }
-        let by_fuel = usize::try_from(BATCH_FUEL / limits.fuel_per_partition.max(1)).unwrap_or(BATCH_PARTITIONS);
-        self.batch_partitions = (BATCH_BYTES / bytes.max(1)).min(BATCH_PARTITIONS).min(by_fuel).max(1);
+        self.batch_partitions = (BATCH_BYTES / bytes.max(1)).clamp(1, BATCH_PARTITIONS);
+        let batch_bytes = bytes.saturating_mul(self.batch_partitions);
+        // All that a batch takes is there before the first one.
+        self.filled.reserve(batch_bytes);
+        self.found.reserve(batch_bytes);
         let lengths: Result<_, _> = self.lengths.iter().map(|&length| u32::try_from(length)).collect();
         let lengths = lengths.map_err(|_| WorkerError::TooLarge)?;
-        match self.ask(&Command::Round { code: Bytes(code.into()), lengths, limits })? {
+        let (code, rehearsals) = (Bytes(code.into()), rehearsals.clone());
+        let round = Command::Round { code, lengths, limits, rehearsals, batch_bytes: batch_bytes as u64 };
+        match self.ask(&round)? {
             Reply::Done => Ok(Ok(())),
             other => refused(other).map(Err),
         }
@@ -268,48 +292,118 @@ impl Worker {
         self.partitions >= self.batch_partitions
     }
 
-    /// Runs the batch: `contribute` in a fresh instance for each partition. Hands each one's contributions to `each`, in order;
-    /// `None` where the guest failed.
+    /// Runs the batch: `contribute` in a fresh instance for each partition. Hands each one's
+    /// contributions to `each`, in order; `None` where the guest failed, took longer than the limit,
+    /// or brought its worker down. Then `standby`, a worker that took in the same round, goes on
+    /// with the next.
     ///
     /// # Errors
     /// [`WorkerError`]; what `each` returns.
-    pub fn run<E: From<WorkerError>>(&mut self, each: &mut Each<'_, E>) -> Result<(), E> {
+    pub fn run<E: From<WorkerError>>(
+        &mut self,
+        standby: &mut dyn FnMut() -> Result<Self, WorkerError>,
+        each: &mut Each<'_, E>,
+    ) -> Result<(), E> {
         let partitions = std::mem::take(&mut self.partitions);
-        if partitions == 0 {
-            return Ok(());
+        let mut next = 0;
+        while next < partitions {
+            let done = self.exchange(partitions, next)?;
+            let mut found = Vec::with_capacity(self.lengths.len());
+            let mut reader = Reader(&self.found);
+            for _ in next..done {
+                let some = reader.contributions(&self.lengths, &mut found).ok_or(WorkerError::Lost)?;
+                each(some.then_some(found.as_slice()))?;
+            }
+            next = done;
+            if next < partitions {
+                each(None)?;
+                next = next.saturating_add(1);
+                self.process = standby()?.process;
+            }
         }
-        self.exchange(partitions)?;
-        let mut reader = Reader(&self.found);
-        let mut found = Vec::with_capacity(self.lengths.len());
-        for _ in 0..partitions {
-            let some = reader.contributions(&self.lengths, &mut found).ok_or(WorkerError::Lost)?;
-            each(some.then_some(found.as_slice()))?;
-        }
+        self.filled.clear();
         Ok(())
     }
 
-    /// The batch there, and what it contributed back.
-    fn exchange(&mut self, partitions: usize) -> Result<(), WorkerError> {
-        let wrote = self.memory.write_all_at(&self.filled, 0);
-        let bytes = self.filled.len() as u64;
-        self.filled.clear();
-        wrote.map_err(|_| WorkerError::Lost)?;
-        let sent = u32::try_from(partitions).map_err(|_| WorkerError::Lost)?;
-        let Reply::Batch(bytes) = self.ask(&Command::Batch { partitions: sent, bytes })? else { return Err(WorkerError::Lost) };
-        let most = contribution_bytes(&self.lengths).saturating_mul(partitions) as u64;
-        if bytes > most.min(REGION) {
+    /// The batch there, but for the first ones, and what it contributed back: up to which partition,
+    /// at which the worker was ended if it is not the last.
+    fn exchange(&mut self, partitions: usize, skip: usize) -> Result<usize, WorkerError> {
+        let lost = |_| WorkerError::Lost;
+        self.process.memory.write_all_at(&self.filled, 0).map_err(lost)?;
+        shared::begin(&self.process.memory).map_err(lost)?;
+        let number = |count: usize| u32::try_from(count).map_err(|_| WorkerError::Lost);
+        let (sent, skipped) = (number(partitions)?, number(skip)?);
+        let batch = Command::Batch { partitions: sent, bytes: self.filled.len() as u64, skip: skipped };
+        let most = partitions.saturating_sub(skip);
+        let (done, bytes) = match self.process.tell(&batch).and_then(|()| self.process.watch(self.limit, most)) {
+            Ok(Some(Reply::Batch(bytes))) => (most, bytes),
+            Ok(Some(_)) => return Err(WorkerError::Lost),
+            // Too long, or gone: what was done before counts.
+            Ok(None) | Err(_) => {
+                self.process.end();
+                let (done, bytes) = shared::progress(&self.process.memory).map_err(lost)?;
+                (usize::try_from(done).ok().filter(|done| *done < most).ok_or(WorkerError::Lost)?, bytes)
+            }
+        };
+        // A worker that was ended may have put one more partition's.
+        let room = contribution_bytes(&self.lengths).saturating_mul(done.saturating_add(1)) as u64;
+        if bytes > room.min(REGION) {
             return Err(WorkerError::Lost);
         }
         self.found.resize(usize::try_from(bytes).map_err(|_| WorkerError::Lost)?, 0);
-        self.memory.read_exact_at(&mut self.found, OUT_OFFSET).map_err(|_| WorkerError::Lost)
+        self.process.memory.read_exact_at(&mut self.found, OUT_OFFSET).map_err(lost)?;
+        Ok(skip.saturating_add(done))
     }
 }
 
-fn spawn(launch: &Launch) -> std::io::Result<(Child, UnixStream, File)> {
+/// The process, and what ties it to the daemon.
+struct Process {
+    child: Child,
+    link: UnixStream,
+    memory: File,
+    eyes: Eyes,
+}
+
+impl Process {
+    fn hear(&mut self) -> Result<Reply<'static>, WorkerError> {
+        receive(&mut self.link).map_err(|_| WorkerError::Lost)
+    }
+
+    fn tell(&mut self, command: &Command<'_>) -> Result<(), WorkerError> {
+        send(&mut self.link, command).map_err(|_| WorkerError::Lost)
+    }
+
+    /// Waits for the reply to a batch of so many partitions. `None`: one of them took too long.
+    fn watch(&mut self, limit: Duration, partitions: usize) -> Result<Option<Reply<'static>>, WorkerError> {
+        let (mut watch, pause) = (Watch::new(limit), Watch::pause(limit));
+        let timeout = Timespec::try_from(pause).map_err(|_| WorkerError::Lost)?;
+        loop {
+            let mut ready = [PollFd::new(&self.link, PollFlags::IN)];
+            match rustix::event::poll(&mut ready, Some(&timeout)) {
+                Ok(0) => {}
+                Ok(_) => return self.hear().map(Some),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => return Err(WorkerError::Lost),
+            }
+            let (done, _) = shared::progress(&self.memory).map_err(|_| WorkerError::Lost)?;
+            if done > partitions as u64 || !watch.look(done, self.eyes.look(), pause) {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        // Gone already, or going now.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(launch: &Launch) -> std::io::Result<Process> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_read_timeout(Some(STARTING))?;
     let memory = File::from(memfd_create("vestibule-rows", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-    memory.set_len(REGION.saturating_mul(2))?;
+    memory.set_len(FILE_BYTES)?;
     // Neither end may make it shorter, which would end the other, or longer, which would fill the machine.
     fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     let child = Program::new(&launch.program)
@@ -322,7 +416,8 @@ fn spawn(launch: &Launch) -> std::io::Result<(Child, UnixStream, File)> {
         // A Ctrl-C at the daemon's terminal is for the daemon: a running round runs to its end.
         .process_group(0)
         .spawn()?;
-    Ok((child, ours, memory))
+    let eyes = Eyes::on(child.id());
+    Ok(Process { child, link: ours, memory, eyes })
 }
 
 /// A refusal as the worker words it: one of the sandbox's codes, and text fit for a terminal.
@@ -333,16 +428,14 @@ fn refused(reply: Reply<'_>) -> Result<Refusal, WorkerError> {
     Ok(Refusal { code, message })
 }
 
-impl Drop for Worker {
+impl Drop for Process {
     fn drop(&mut self) {
-        // Gone already, or going now.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Worker({})", self.child.id())
+        write!(f, "Worker({})", self.process.child.id())
     }
 }

@@ -12,7 +12,7 @@ use vestibule_worker::{Launch, Rehearsals, Worker, WorkerError};
 
 use crate::world::{BINARY, root};
 
-const LIMITS: Limits = Limits { fuel_per_partition: 12_000_000, memory_mib: 6 };
+const LIMITS: Limits = Limits { fuel_per_partition: 60_000_000, memory_mib: 6 };
 
 /// A core module as an analysis.
 fn encoded(wat: &str) -> Vec<u8> {
@@ -149,6 +149,52 @@ fn no_instance_in_a_worker_process_finds_a_mark_of_another() {
     let want: Vec<Option<u32>> =
         hows.iter().map(|how| if *how == LOOK_AGAIN { Some(31) } else { (!fails(*how)).then_some(0) }).collect();
     assert_eq!(found, want);
+}
+
+/// A partition that takes longer than its limit, or brings its worker down, is one that contributes nothing; another worker goes on, and
+/// what came before and comes after counts.
+#[test]
+fn a_partition_that_takes_too_long_costs_itself_and_nobody_else() {
+    let guest = encoded(GUEST);
+    // Fuel for a minute: what ends it is the limit.
+    let limits = Limits { fuel_per_partition: 60_000_000_000, memory_mib: 6 };
+    let start = || Worker::start(&Launch::of(BINARY.into(), 64)).unwrap();
+    let code = start().compile(&guest).unwrap().unwrap();
+    let mut baking = start();
+    baking.load(&code, &guest).unwrap().unwrap();
+    let code = baking.bake(&round(0), limits).unwrap().unwrap();
+    let ready = || {
+        let mut worker = start();
+        worker.round(&code, &round(0), limits, (1, 0, 1), &rehearsals(), Duration::from_millis(200)).unwrap().unwrap();
+        worker
+    };
+    let (mut worker, mut started) = (ready(), 0);
+    let hows = [LOOK_AGAIN, RETURN, LOOP, RETURN, LOOP, LOOK_AGAIN, RETURN, LOOP];
+    let mut found = vec![];
+    let mut standby = || {
+        started += 1;
+        Ok(ready())
+    };
+    let mut take = |given: Option<&[Given<'_>]>| {
+        found.push(given.map(|given| match given {
+            [Given::Cell(cell)] => *cell,
+            _ => panic!("a cell"),
+        }));
+        Ok::<_, WorkerError>(())
+    };
+    for how in hows {
+        worker.push(&[], &[how]);
+        assert!(!worker.close(), "one batch");
+    }
+    let began = std::time::Instant::now();
+    worker.run(&mut standby, &mut take).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(30), "none of them was let use its fuel");
+    let want = hows.map(|how| match how {
+        LOOP => None,
+        LOOK_AGAIN => Some(31),
+        _ => Some(0),
+    });
+    assert_eq!((found, started), (want.to_vec(), 3));
 }
 
 /// What `prepare` leaves is in every instance; what it must not do ends the round before any data is near.

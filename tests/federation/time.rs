@@ -78,7 +78,7 @@ fn a_release_leaves_when_its_delay_is_over_whoever_asks() {
 fn what_would_leave_after_its_deadline_is_refused_before_it_is_charged() {
     let mut world = World::new(&["leiden"]);
     world.kill_site("leiden");
-    world.set_site("leiden", &SLOW.replace("10_000.0", "400_000.0"));
+    world.set_site("leiden", &SLOW.replace("4_000.0", "188_235.0"));
     world.start_site("leiden");
     world.all_connected();
     let short = JOB.replace("[params]", "round_deadline_seconds = 60\n[params]");

@@ -177,7 +177,7 @@ fn a_site_that_is_told_to_stop_ends_its_round_first_and_the_release_is_sent_late
 }
 
 #[test]
-fn a_worker_that_dies_costs_its_job_and_nothing_else() {
+fn a_worker_that_dies_costs_the_individual_that_it_was_at_and_nothing_else() {
     let world = World::new(&["leiden"]);
     let (_, site) = world.pids().into_iter().find(|(name, _)| name == "site leiden").unwrap();
     assert_eq!(workers(site), Vec::<u32>::new(), "an idle site has no workers");
@@ -209,10 +209,9 @@ fn a_worker_that_dies_costs_its_job_and_nothing_else() {
     assert_eq!((field("Seccomp:"), field("NoNewPrivs:"), field("Threads:")), ("2".into(), "1".into(), "1".into()));
     std::process::Command::new("kill").args(["-9", &worker.to_string()]).status().unwrap();
     let status = world.ended(&job);
-    assert_eq!((&status["state"], &status["error"]["code"]), (&"failed".into(), &"too-few-sites".into()), "{status}");
-    assert_eq!(status["sites"][0]["reason"]["code"], "no-release", "{status}");
+    assert_eq!(status["state"], "finished", "another went on: {status}");
     wait("the other workers' end", || workers(site).is_empty().then_some(()));
-    // The budget is spent; the site goes on.
+    // The budget is spent once; the site goes on.
     let budget = world.ok(&["site", "budget", "leiden"]);
     assert!((budget[0]["spent_epsilon"].as_f64().unwrap() - 1.0).abs() < 0.01, "{budget}");
     let summary = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";

@@ -1,4 +1,5 @@
-//! What a choice among 2,000,000 sums takes, and whether that follows from the sums: all the same, or everybody's vote on one.
+//! What a choice among 2,000,000 sums takes, and whether that follows from the sums: all the same,
+//! or everybody's vote on one.
 
 use std::time::Instant;
 

@@ -1,13 +1,15 @@
 //! Step 11: noise, by OpenDP, drawn once and before the sums are touched.
 //!
-//! *In*: what was calibrated, then [`Sums`]. *Out*: [`Noised`]. *Trusts*: OpenDP's discrete Gaussian and discrete Laplace
-//! (Canonne, Kamath, Steinke 2020), and the Gumbel noise of choices, all of which [`self_test`] checks at every start. *Refuses*: to
-//! draw where OpenDP's own privacy map says that the scale does not meet the target.
+//! *In*: what was calibrated, then [`Sums`]. *Out*: [`Noised`]. *Trusts*: OpenDP's discrete
+//! Gaussian and discrete Laplace (Canonne, Kamath, Steinke 2020), and the Gumbel noise of choices,
+//! all of which [`self_test`] checks at every start. *Refuses*: to draw where OpenDP's own privacy
+//! map says that the scale does not meet the target.
 //!
-//! The noise is drawn for a vector of zeros, so its drawing time (which follows its size) is independent of the data, and
-//! added afterwards; what is chosen is chosen in a time that is independent of it, too. Its bytes come from ChaCha20, keyed by the
-//! operating system in each thread that draws; such a thread lives for one draw, so that a process that is forked or a machine that
-//! is cloned between two draws does not repeat one.
+//! The noise is drawn for a vector of zeros, so its drawing time (which follows its size) is
+//! independent of the data, and added afterwards; what is chosen is chosen in a time that is
+//! independent of it, too. Its bytes come from ChaCha20, keyed by the operating system in each
+//! thread that draws; such a thread lives for one draw, so that a process that is forked or a
+//! machine that is cloned between two draws does not repeat one.
 
 mod check;
 mod choice;
@@ -75,7 +77,8 @@ fn draw_one(statistic: &Calibrated, threads: usize) -> Result<Draw, NoiseError> 
     }
 }
 
-/// One draw for the moment of a release, by the same samplers: whole microseconds at a scale of `scale_us`.
+/// One draw for the moment of a release, by the same samplers: whole microseconds at a scale of
+/// `scale_us`.
 ///
 /// # Errors
 /// A scale that OpenDP refuses or that is no time.
@@ -108,7 +111,8 @@ impl Drawn {
         Ok(Self { count: floor.map(count).transpose()?, ..self })
     }
 
-    /// Adds the noise to the sums. Takes both by value: noise is used once, and sums are not seen without it.
+    /// Adds the noise to the sums. Takes both by value: noise is used once, and sums are not seen
+    /// without it.
     ///
     /// # Errors
     /// [`NoiseError::Overflow`].

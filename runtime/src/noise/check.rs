@@ -1,8 +1,9 @@
 //! Whether the samplers draw from their distributions: asked at every start of a site.
 //!
-//! *In*: draws of this build. *Out*: nothing. *Trusts*: the formulas of the distributions. *Refuses*: samplers whose draws do not
-//! agree with them by chi-square. A patch release of a transitive crate of OpenDP once biased its noise; a site that starts with such a
-//! build must not serve.
+//! *In*: draws of this build. *Out*: nothing. *Trusts*: the formulas of the distributions.
+//! *Refuses*: samplers whose draws do not agree with them by chi-square. A patch release of a
+//! transitive crate of OpenDP once biased its noise; a site that starts with such a build must not
+//! serve.
 
 use super::choice::{Choice, folded};
 use super::gumbel::{self, UNITS_LOG2};
@@ -11,7 +12,8 @@ use super::{Draw, Drawn, NoiseError};
 
 /// Draws that the self-test makes of each distribution.
 pub(super) const DRAWS: usize = 20_000;
-/// Standard deviations of chi-square beyond which it fails: a false alarm about once in 10^9 starts.
+/// Standard deviations of chi-square beyond which it fails: a false alarm about once in 10^9
+/// starts.
 const LIMIT: f64 = 8.0;
 /// Each choice of the self-test: two of four entries, whose sums are so many halves of a scale.
 const SUMS: [i64; 4] = [0, 3, 1, 2];
@@ -46,8 +48,8 @@ pub(super) fn gumbels(noise: &[i128]) -> Result<(), NoiseError> {
     choices(noise, &sums, 2, |set| peeled(&weights, set))
 }
 
-/// The chance that the exponential mechanism, once for each entry of `set` and then among those that are left, chooses that set. Sets
-/// are bits.
+/// The chance that the exponential mechanism, once for each entry of `set` and then among those
+/// that are left, chooses that set. Sets are bits.
 pub(super) fn peeled(weights: &[f64], set: usize) -> f64 {
     let all = (1 << weights.len()) - 1;
     after(weights, set, all)
@@ -63,7 +65,8 @@ fn after(weights: &[f64], set: usize, left: usize) -> f64 {
     first.map(|(bit, weight)| weight / total * after(weights, set & !bit, left & !bit)).sum()
 }
 
-/// Chooses `k` by the noise of each few entries, as often as it reaches, and compares how often each set was chosen with its `chance`.
+/// Chooses `k` by the noise of each few entries, as often as it reaches, and compares how often
+/// each set was chosen with its `chance`.
 #[expect(clippy::cast_precision_loss, reason = "counts are small")]
 pub(super) fn choices(noise: &[i128], sums: &[i64], k: usize, chance: impl Fn(usize) -> f64) -> Result<(), NoiseError> {
     let mut found = vec![0.0; 1 << sums.len()];
@@ -99,7 +102,8 @@ pub(super) fn chi_square(draws: &[i64], density: impl Fn(f64) -> f64) -> Result<
     agree(&found.into_iter().zip(expected).collect::<Vec<_>>(), (beyond, 0.0))
 }
 
-/// Compares what was found with what was to be expected, cell by cell. Cells that expect fewer than 20 are pooled with the `rest`.
+/// Compares what was found with what was to be expected, cell by cell. Cells that expect fewer than
+/// 20 are pooled with the `rest`.
 #[expect(clippy::cast_precision_loss, reason = "there are few cells")]
 fn agree(cells: &[(f64, f64)], rest: (f64, f64)) -> Result<(), NoiseError> {
     let (large, small): (Vec<_>, Vec<_>) = cells.iter().copied().partition(|(_, expected)| *expected >= 20.0);
@@ -107,7 +111,8 @@ fn agree(cells: &[(f64, f64)], rest: (f64, f64)) -> Result<(), NoiseError> {
     let off = |(found, expected): (f64, f64)| (found - expected).powi(2) / expected;
     let mut sum: f64 = large.iter().copied().map(off).sum();
     let mut degrees = large.len().saturating_sub(1);
-    // What expects next to nothing is not of chi-square's distribution: draws there fail the test where they are many.
+    // What expects next to nothing is not of chi-square's distribution: draws there fail the test
+    // where they are many.
     if rest.1 >= 5.0 || rest.0 >= 50.0 {
         sum += off((rest.0, rest.1.max(f64::MIN_POSITIVE)));
         degrees = large.len();

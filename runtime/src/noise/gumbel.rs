@@ -1,17 +1,20 @@
 //! Gumbel noise in integers, with a bound on its error.
 //!
-//! *In*: random bits of OpenDP's generator, and a scale. *Out*: for each entry scale x G in units of 2^-62 steps, where G
-//! has the Gumbel distribution, P(G <= g) = exp(-e^-g). *Trusts*: the generator. *Refuses*: a generator of nothing but zeros.
+//! *In*: random bits of OpenDP's generator, and a scale. *Out*: for each entry scale x G in units
+//! of 2^-62 steps, where G has the Gumbel distribution, P(G <= g) = exp(-e^-g). *Trusts*: the
+//! generator. *Refuses*: a generator of nothing but zeros.
 //!
-//! G is -ln(s), where s is an exponential: h ln 2 - ln(1 - v), where h counts halvings (P(h >= n) = 2^-n) and v is uniform
-//! below 1/2. Both logarithms are the same series, of numbers in steps of 2^-127. No floating-point number takes part. v has
-//! 128 bits after its leading zeros, however many those are, so small s, which decide choices, are as exact as large ones.
+//! G is -ln(s), where s is an exponential: h ln 2 - ln(1 - v), where h counts halvings (P(h >= n) =
+//! 2^-n) and v is uniform below 1/2. Both logarithms are the same series, of numbers in steps of
+//! 2^-127. No floating-point number takes part. v has 128 bits after its leading zeros, however
+//! many those are, so small s, which decide choices, are as exact as large ones.
 //!
-//! **The error.** For real v, h and the exact G that follows from them, a draw is scale x G within [`error`]. The parts:
-//! v is cut to 2^-127 of itself. [`series`] lacks its terms beyond the 96th, below 2^-101 of it, and 2^-125 by rounding.
-//! Both together are below 2^-100 of s, and so of G as a difference. The second logarithm adds 2^-101; the multiple of ln 2,
-//! of which there are fewer than 2^12 in steps of 2^-110, adds 2^-98. All of these are less than 2^-97 in G. The product with
-//! the scale is cut to a unit, and before that to a quarter of one.
+//! **The error.** For real v, h and the exact G that follows from them, a draw is scale x G within
+//! `error`. The parts: v is cut to 2^-127 of itself. [`series`] lacks its terms beyond the 96th,
+//! below 2^-101 of it, and 2^-125 by rounding. Both together are below 2^-100 of s, and so of G as
+//! a difference. The second logarithm adds 2^-101; the multiple of ln 2, of which there are fewer
+//! than 2^12 in steps of 2^-110, adds 2^-98. All of these are less than 2^-97 in G. The product
+//! with the scale is cut to a unit, and before that to a quarter of one.
 
 use opendp::traits::samplers::fill_bytes;
 
@@ -20,7 +23,8 @@ use super::library::library;
 
 /// A step of the sums has 2^62 units of a choice's noise. A sum of 64 bits then leaves room in 128.
 pub(super) const UNITS_LOG2: u32 = 62;
-/// Scales below which the error of [`error`] would not be proven to be small, and from which on a product would not fit 128 bits.
+/// Scales below which the error of `error` would not be proven to be small, and from which on a
+/// product would not fit 128 bits.
 pub(super) const SCALES: std::ops::Range<u64> = 1 << 12..1 << 49;
 /// Fractional bits of G.
 const GUMBEL_LOG2: u32 = 110;
@@ -30,7 +34,8 @@ const LN_2: u128 = 0xB172_17F7_D1CF_79AB_C9E3_B398_03F2_F6AF;
 const TERMS: usize = 96;
 /// 1/1, 1/2, 1/3 and so on in steps of 2^-127.
 const RECIPROCALS: [u128; TERMS] = reciprocals();
-/// Zeros in a row after which the generator is broken: 2^-2048 is the chance of a good one to give them.
+/// Zeros in a row after which the generator is broken: 2^-2048 is the chance of a good one to give
+/// them.
 const MOST_ZEROS: u32 = 2_048;
 
 /// How far a draw may be from scale x G, in scales: the error of one choice's scores.
@@ -69,8 +74,8 @@ fn zeros() -> Result<u32, NoiseError> {
     Err(NoiseError::OpenDp("the generator gives nothing but zeros".to_owned()))
 }
 
-/// -ln(s) in steps of 2^-110, where s = halvings x ln 2 - ln(1 - v) and v = mantissa x 2^-(129 + zeros). The mantissa's
-/// highest bit is set.
+/// -ln(s) in steps of 2^-110, where s = halvings x ln 2 - ln(1 - v) and v = mantissa x 2^-(129 +
+/// zeros). The mantissa's highest bit is set.
 fn gumbel(halvings: u32, zeros: u32, mantissa: u128) -> i128 {
     let fraction = shifted(mantissa, zeros + 1);
     // -ln(1 - v) = below x 2^-(128 + zeros).
@@ -88,15 +93,16 @@ fn gumbel(halvings: u32, zeros: u32, mantissa: u128) -> i128 {
     i128::from(shift) * (LN_2 >> (128 - GUMBEL_LOG2)).cast_signed() + logarithm.cast_signed()
 }
 
-/// scale x G, in units, from G in steps of 2^-110. The product has up to 172 bits, so it is made of two.
+/// scale x G, in units, from G in steps of 2^-110. The product has up to 172 bits, so it is made of
+/// two.
 const fn times(scale: u64, gumbel: i128) -> i128 {
     const LOW: u32 = GUMBEL_LOG2 - UNITS_LOG2 - 2;
     let scale = scale as i128;
     (scale * (gumbel >> LOW) + ((scale * (gumbel & ((1 << LOW) - 1))) >> LOW)) >> 2
 }
 
-/// -ln(1 - v) / v = 1 + v/2 + v^2/3 + ... in steps of 2^-127, where `v` is in steps of 2^-128 and at most 1/2. Too small by at
-/// most 2^-100 of it.
+/// -ln(1 - v) / v = 1 + v/2 + v^2/3 + ... in steps of 2^-127, where `v` is in steps of 2^-128 and
+/// at most 1/2. Too small by at most 2^-100 of it.
 fn series(v: u128) -> u128 {
     RECIPROCALS.iter().rev().fold(0, |sum, reciprocal| reciprocal + high(v, sum))
 }
@@ -154,8 +160,9 @@ mod tests {
         -s.ln()
     }
 
-    /// Against logarithms of 400 bits: every number of halvings and zeros that the generator may give, mantissas at both ends
-    /// and anywhere. A v that is larger by what its mantissa was cut changes s by 2^-127 of it, which the bound has room for.
+    /// Against logarithms of 400 bits: every number of halvings and zeros that the generator may
+    /// give, mantissas at both ends and anywhere. A v that is larger by what its mantissa was cut
+    /// changes s by 2^-127 of it, which the bound has room for.
     #[test]
     fn draws_are_as_exact_as_the_proof_says() {
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;

@@ -1,10 +1,12 @@
 //! The k largest of many numbers, in a time that does not follow from the numbers.
 //!
-//! *In*: keys. *Out*: 1 for each of the k largest, 0 for the others. *Trusts*: that a comparison of two numbers takes as
-//! long whatever they are. *Refuses*: nothing; of equal keys the first are chosen.
+//! *In*: keys. *Out*: 1 for each of the k largest, 0 for the others. *Trusts*: that a comparison of
+//! two numbers takes as long whatever they are. *Refuses*: nothing; of equal keys the first are
+//! chosen.
 //!
-//! The k-th largest key is found bit by bit: how many keys are at least a limit is counted 128 times, by one pass over all
-//! of them that branches on nothing. A sort, a heap or a partition would move and compare as the keys ask for.
+//! The k-th largest key is found bit by bit: how many keys are at least a limit is counted 128
+//! times, by one pass over all of them that branches on nothing. A sort, a heap or a partition
+//! would move and compare as the keys ask for.
 
 /// Bits of a key, each of which is decided by one pass.
 const PASSES: u32 = i128::BITS;
@@ -22,8 +24,8 @@ pub(super) fn largest(keys: &[i128], k: usize) -> Vec<i64> {
     keys.iter().map(vote).collect()
 }
 
-/// The largest limit that at least `k` keys reach, where `reach` counts those that do: the k-th largest key. Asks as often, whatever
-/// it hears.
+/// The largest limit that at least `k` keys reach, where `reach` counts those that do: the k-th
+/// largest key. Asks as often, whatever it hears.
 fn kth(k: usize, mut reach: impl FnMut(i128) -> usize) -> i128 {
     // Bits of an unsigned number that is in the same order: the highest is turned.
     let signed = |bits: u128| (bits ^ 1 << (PASSES - 1)).cast_signed();
@@ -75,7 +77,8 @@ mod tests {
         }
     }
 
-    /// The counter that stands for a clock: as many passes, over all keys, whatever they are and however many are chosen.
+    /// The counter that stands for a clock: as many passes, over all keys, whatever they are and
+    /// however many are chosen.
     #[test]
     fn the_work_does_not_follow_from_the_keys() {
         for keys in [vec![0; 50], (0..50).collect(), (0..50).rev().collect(), vec![i128::MAX; 50], {

@@ -1,7 +1,7 @@
 //! OpenDP's samplers, in threads that live for a draw.
 //!
-//! *In*: scales, and what noise of them must guarantee. *Out*: noise for zeros. *Trusts*: OpenDP. *Refuses*: what OpenDP's own privacy
-//! map does not confirm.
+//! *In*: scales, and what noise of them must guarantee. *Out*: noise for zeros. *Trusts*: OpenDP.
+//! *Refuses*: what OpenDP's own privacy map does not confirm.
 
 use opendp::core::Measurement;
 use opendp::domains::{AtomDomain, VectorDomain};

@@ -31,8 +31,8 @@ fn the_self_test_passes_and_sees_a_wrong_scale() {
     assert!(chi_square(&shifted, |x| (-x * x / (2.0 * (7.0_f64 / 3.0).powi(2))).exp()).is_err());
 }
 
-/// The variance of n draws lies within 6 standard errors (sd of a variance estimate: sqrt(2/n) for a Gaussian, sqrt(5/n) for
-/// a Laplace): a false alarm about once in 10^8 runs.
+/// The variance of n draws lies within 6 standard errors (sd of a variance estimate: sqrt(2/n) for
+/// a Gaussian, sqrt(5/n) for a Laplace): a false alarm about once in 10^8 runs.
 #[test]
 fn noise_has_the_variance_that_was_calibrated() {
     for (noise, delta, kurtosis) in [(Noise::Gaussian, 1e-6, 2.0), (Noise::Laplace, 0.0, 5.0)] {
@@ -58,7 +58,8 @@ fn noise_is_fresh_and_independent_of_how_it_is_split() {
     assert!(entries(&two)[..3_000] != entries(&two)[3_000..6_000]);
 }
 
-/// The conversion that budgets are reckoned by against OpenDP's (both by Canonne, Kamath and Steinke 2020, proposition 12).
+/// The conversion that budgets are reckoned by against OpenDP's (both by Canonne, Kamath and
+/// Steinke 2020, proposition 12).
 #[test]
 fn epsilon_of_rho_is_what_opendp_says() {
     for (sigma, delta) in [(0.9, 1e-6), (3.0, 1e-6), (10.0, 1e-5), (40.0, 1e-9), (150.0, 1e-6)] {

@@ -6,7 +6,8 @@ use super::super::gumbel::{self, SCALES, UNITS_LOG2};
 use super::*;
 use crate::delay::DELTA_FEMTO;
 
-/// The noise of a choice of `k` as it is calibrated and drawn for a job, on several threads, and its scale.
+/// The noise of a choice of `k` as it is calibrated and drawn for a job, on several threads, and
+/// its scale.
 fn drawn(noise: Noise, k: u32, entries: u32) -> (Vec<i128>, i64) {
     let delta = if noise == Noise::Laplace { 0.0 } else { 1e-6 };
     let calibrated = calibrated(noise, delta, entries, Bound::Top { k, lower: -1.0, upper: 1.0 });
@@ -22,7 +23,8 @@ fn sums_and_weights(halves: &[i64], scale: i64) -> (Vec<i64>, Vec<f64>) {
     (halves.iter().map(|halves| halves * scale / 2).collect(), weights)
 }
 
-/// The exponential mechanism, k times. Each false alarm is beyond 8 standard deviations of a chi-square: about once in 10^9.
+/// The exponential mechanism, k times. Each false alarm is beyond 8 standard deviations of a
+/// chi-square: about once in 10^9.
 #[test]
 fn gumbel_noise_chooses_as_the_exponential_mechanism_does() {
     for (halves, k) in [
@@ -45,7 +47,8 @@ fn gumbel_noise_chooses_as_the_exponential_mechanism_does() {
     }
 }
 
-/// Of 2 of 3, the exact order in which they are peeled by hand: the formula that the others are compared with.
+/// Of 2 of 3, the exact order in which they are peeled by hand: the formula that the others are
+/// compared with.
 #[test]
 fn the_chance_of_a_set_is_that_of_its_orders() {
     let (a, b, c) = (0.5, 0.3, 0.2);
@@ -54,8 +57,9 @@ fn the_chance_of_a_set_is_that_of_its_orders() {
     assert!((peeled(&[5.0, 3.0, 2.0], 0b100) - c).abs() < 1e-12);
 }
 
-/// The chance that permute-and-flip chooses one entry (McKenna and Sheldon 2020): in a random order, each is taken with chance
-/// q = e^-(its distance from the largest) until one is. By inclusion and exclusion over those that come before it.
+/// The chance that permute-and-flip chooses one entry (McKenna and Sheldon 2020): in a random
+/// order, each is taken with chance q = e^-(its distance from the largest) until one is. By
+/// inclusion and exclusion over those that come before it.
 fn flipped(weights: &[f64], set: usize) -> f64 {
     let largest = weights.iter().copied().fold(0.0, f64::max);
     let q: Vec<f64> = weights.iter().map(|weight| weight / largest).collect();
@@ -80,7 +84,8 @@ fn geometric_noise_chooses_one_as_permute_and_flip_does() {
     }
 }
 
-/// The chance of a set under geometric noise with ties to the first, of whole sums: over what the best of the others may reach.
+/// The chance of a set under geometric noise with ties to the first, of whole sums: over what the
+/// best of the others may reach.
 fn one_shot(sums: &[i64], scale: f64, set: usize) -> f64 {
     let reaches = |at: usize, least: i64| (-((least - sums[at]).max(0) as f64) / scale).exp();
     let within = |at: &usize, inside: usize| set >> at & 1 == inside;
@@ -88,7 +93,8 @@ fn one_shot(sums: &[i64], scale: f64, set: usize) -> f64 {
     let mut chance = 0.0;
     for best in (0..sums.len()).filter(|at| within(at, 0)) {
         for at in *lowest..=highest + (60.0 * scale) as i64 {
-            // `best` is exactly there; other losers before it stay below, those behind it do not pass it.
+            // `best` is exactly there; other losers before it stay below, those behind it do not
+            // pass it.
             let exactly = if at < sums[best] { 0.0 } else { reaches(best, at) - reaches(best, at + 1) };
             let others = (0..sums.len()).filter(|other| *other != best);
             let each = others.map(|other| match within(&other, 1) {
@@ -110,8 +116,9 @@ fn several_are_chosen_with_geometric_noise_as_often_as_they_should_be() {
     }
 }
 
-/// The proof that choices of pure jobs are pure, over all sums between 0 and 4 of three entries and all that one individual may add:
-/// no set's chance changes by more than e^(k x width / scale) either way. For k = 1 some set's does by nearly as much.
+/// The proof that choices of pure jobs are pure, over all sums between 0 and 4 of three entries and
+/// all that one individual may add: no set's chance changes by more than e^(k x width / scale)
+/// either way. For k = 1 some set's does by nearly as much.
 #[test]
 fn no_individual_changes_the_chance_of_a_set_by_more_than_is_charged() {
     let (scale, width) = (1.7, 2);
@@ -163,7 +170,8 @@ fn of_equal_sums_the_first_are_chosen() {
     assert_eq!(choose(3, &[i64::MIN, i64::MIN + 1, i64::MIN, 0]), [1, 1, 0, 1]);
 }
 
-/// Sums at both ends of 64 bits, with noise as it is drawn at the largest scale: what is far ahead wins, nothing wraps around.
+/// Sums at both ends of 64 bits, with noise as it is drawn at the largest scale: what is far ahead
+/// wins, nothing wraps around.
 #[test]
 fn sums_at_the_ends_of_64_bits_are_chosen_from() {
     for noise in [gumbel::draw(SCALES.end - 1, 400).unwrap(), geometric(SCALES.end - 1, 400).unwrap()] {
@@ -207,8 +215,9 @@ fn a_scale_beyond_the_proof_is_refused() {
     assert_eq!(at(SCALES.end), Err(NoiseError::TooSmall));
 }
 
-/// The error of a draw, twice for each entry that is chosen, is within what a choice may add to delta; and all entries that a round may
-/// have are within what the moments' cuts (docs/PRIVACY.md, "Time") leave of what is charged.
+/// The error of a draw, twice for each entry that is chosen, is within what a choice may add to
+/// delta; and all entries that a round may have are within what the moments' cuts (docs/PRIVACY.md,
+/// "Time") leave of what is charged.
 #[test]
 fn what_choices_add_to_delta_is_paid_for() {
     for scale in [SCALES.start, 1 << 20, SCALES.end - 1] {

@@ -61,7 +61,7 @@ fn main() {
     for (name, part) in [
         ("baking", baking as fn()),
         ("defences", noise_of_many),
-        ("choice", || choice::choice(|what, value| row(what, value))),
+        ("choice", || choice::choice(row)),
         ("slowest", slowest),
         ("federation", federation),
         ("log", log),

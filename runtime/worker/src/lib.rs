@@ -11,6 +11,7 @@ mod importer;
 mod message;
 mod rows;
 mod serve;
+mod start;
 mod worker;
 
 pub use confine::Walls;

@@ -21,6 +21,7 @@ use vestibule_sandbox::{Given, Value};
 use crate::confine::Walls;
 use crate::message::{Bytes, Command, Reply, receive, send};
 use crate::rows::{Reader, contribution_bytes, end_partition, partition_bytes, put_partition, put_row};
+use crate::start::start;
 
 /// Bytes for rows, and as many for contributions. Pages that are not touched take no memory.
 pub(crate) const REGION: u64 = 512 << 20;
@@ -312,17 +313,17 @@ fn spawn(launch: &Launch) -> std::io::Result<(Child, UnixStream, File)> {
     memory.set_len(REGION.saturating_mul(2))?;
     // Neither end may make it shorter, which would end the other, or longer, which would fill the machine.
     fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    let child = Program::new(&launch.program)
+    let mut program = Program::new(&launch.program);
+    program
         .args(&launch.arguments)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::from(memory.try_clone()?))
         .stderr(Stdio::null())
-        // A Ctrl-C at the daemon's terminal is for the daemon: a running round runs to its end.
-        .process_group(0)
-        .spawn()?;
-    Ok((child, ours, memory))
+        // A Ctrl-C at the daemon's terminal is for the daemon.
+        .process_group(0);
+    Ok((start(program)?, ours, memory))
 }
 
 /// A refusal as the worker words it: one of the sandbox's codes, and text fit for a terminal.

@@ -54,6 +54,12 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
     /// queue would see how long it took.
     fn hides_moments(&self) -> bool;
 
+    /// The daemon is about to end: waits until nothing of its rounds is left elsewhere, but no
+    /// longer than `patience`.
+    fn leave(&self, patience: std::time::Duration) {
+        let _ = patience;
+    }
+
     /// The longest that delays keep a round from ending, all but one of 4,000.
     fn latest(&self, delay: &Delay) -> std::time::Duration;
 }

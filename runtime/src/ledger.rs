@@ -35,6 +35,8 @@ use vestibule_protocol::job::JobId;
 use vestibule_protocol::log::leaf::{Event, Leaf, nothing};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
+use vestibule_protocol::release::most_bytes;
+use vestibule_protocol::salt::{SALT_BYTES, Salt};
 
 pub use self::account::{Account, JobAccount};
 use self::booking::Asked;
@@ -151,7 +153,7 @@ impl Ledger {
         let (signed, index) = (verified.signed(), verified.index());
         let job = signed.manifest().job;
         let rho = signed.budget().round(verified.round().share_ppb()).charge();
-        let asked = Asked::new(&admitted, purse, (rho, self.1.name(verified.researcher())), since);
+        let asked = Asked::new(&admitted, purse, rho, &self.1, since);
         let answer = self.transaction(|tx| {
             let known = find_job(tx, job)?;
             if let Some(known) = &known
@@ -160,7 +162,7 @@ impl Ledger {
                 return Err(LedgerError::OtherManifest);
             }
             if let Some(found) = find_round(tx, job, index)? {
-                if found.digest != verified.round_digest() {
+                if found.digest != self.1.keyed(verified.round_digest()) {
                     return Err(LedgerError::OtherRound { round: index });
                 }
                 if found.retired {
@@ -205,7 +207,7 @@ impl Ledger {
             if let Some(first) = find_round(tx, job, index)?.and_then(|round| round.settled) {
                 return Ok(first);
             }
-            settle(tx, (job, index), settled, (code, evidence))?;
+            settle(tx, (job, index), most_bytes(verified.round().request()), settled, (code, evidence))?;
             Ok(settled.clone())
         })
     }
@@ -260,6 +262,16 @@ impl Ledger {
     }
 }
 
+/// Salt for one release.
+///
+/// # Errors
+/// The operating system has no randomness.
+pub(crate) fn salt() -> Result<Salt, LedgerError> {
+    let mut salt = [0; SALT_BYTES];
+    getrandom::fill(&mut salt).map_err(|error| LedgerError::Database { path: "ledger".into(), why: error.to_string() })?;
+    Ok(Salt::from_bytes(salt))
+}
+
 fn append(tx: &Transaction<'_>, at_ms: i64, event: Event, details: Option<&serde_json::Value>) -> Result<i64, LedgerError> {
     let number = log::append(tx, at_ms, event, details).map_err(database(tx))?;
     Ok(i64::try_from(number).unwrap_or(i64::MAX))
@@ -285,18 +297,21 @@ fn milliseconds(since: Duration) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Stores an answer, whose release no other of its round is longer than `most` bytes.
 fn settle(
     tx: &Transaction<'_>,
     (job, round): (JobId, u32),
+    most: usize,
     settled: &Settled,
     (code, evidence): (&str, Option<&serde_json::Value>),
 ) -> Result<(), LedgerError> {
     let bytes = settled.release.as_deref().unwrap_or_default();
     let sql = "INSERT INTO release(job, round, bytes, sha256, leaves, evidence, hold)
-               VALUES(?1, ?2, seal('release', ?1 || ' ' || ?2, ?3), ?4, ?5, seal('evidence', ?1 || ' ' || ?2, ?6), ?7)";
+               VALUES(?1, ?2, seal('release', ?1 || ' ' || ?2, ?3, ?8), ?4, ?5, seal('evidence', ?1 || ' ' || ?2, ?6), ?7)";
     let evidence = serde_json::json!({ "code": code, "found": evidence }).to_string();
     let sha256 = Digest::of(bytes).to_string();
-    let row = params![job.to_string(), round, bytes, sha256, settled.leaves_ms, evidence.as_bytes(), settled.hold];
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let row = params![job.to_string(), round, bytes, sha256, settled.leaves_ms, evidence.as_bytes(), settled.hold, most];
     tx.execute(sql, row).map_err(database(tx)).map(|_| ())
 }
 

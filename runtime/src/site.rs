@@ -11,6 +11,7 @@ mod purse;
 mod standing;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -56,6 +57,8 @@ use standing::FROZEN;
 /// A site that is running.
 #[derive(Debug)]
 pub struct Site {
+    /// Held for as long as anything of this daemon may still write to the folder.
+    _lock: File,
     pub(crate) home: Home,
     pub(crate) name: Name,
     pub(crate) ledger: Ledger,
@@ -87,16 +90,22 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 /// # Errors
 /// The folder is in use or damaged, the noise sampler fails its self-test, or the engine cannot be set up.
 pub async fn run(mut home: Home, stop: CancellationToken) -> Result<(), SiteError> {
-    let _lock = home.lock()?;
+    let lock = home.lock()?;
     let coordinator = home.coordinator()?;
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     for what in home.adopt(&coordinator.site, since)? {
         tracing::info!(what = what.name(), "a new key is used from now on");
     }
     noise::self_test()?;
-    let site = Arc::new(Site::new(home, &coordinator, stop.clone())?);
-    link::serve(site, coordinator, stop).await.map_err(SiteError::Link)
+    let site = Arc::new(Site::new(home, lock, &coordinator, stop.clone())?);
+    let ended = link::serve(Arc::clone(&site), coordinator, stop).await.map_err(SiteError::Link);
+    // Rounds that run here end with the process. What runs on a cluster is taken back first.
+    let _ = tokio::task::spawn_blocking(move || site.executor.leave(LEAVING)).await;
+    ended
 }
+
+/// How long a daemon that stops waits for a cluster to take its tasks back.
+const LEAVING: Duration = Duration::from_secs(20);
 
 /// An offer that was refused before any data was touched.
 struct Refused {
@@ -122,6 +131,23 @@ pub(crate) struct Ready {
     floor: Option<Floor>,
     load: Load,
     delay: Delay,
+}
+
+/// A round that ran, and of which nothing is written down before its moment: a site that stops or
+/// is killed before then runs it again, whether it had ended or not, and so shows by nothing which.
+pub(crate) struct Ran {
+    charged: Box<Charged>,
+    calibrated: Vec<Calibrated>,
+    /// What is to leave; and why a person must look at it first, if one must.
+    found: Result<(airlock::Cleared, Option<(String, serde_json::Value)>), Nothing>,
+    leaves_ms: i64,
+}
+
+impl Ran {
+    /// Its moment, in milliseconds since 1970.
+    pub(crate) const fn leaves_ms(&self) -> i64 {
+        self.leaves_ms
+    }
 }
 
 /// Why a round that was charged has released nothing.
@@ -151,7 +177,7 @@ pub(crate) enum Outcome {
 }
 
 impl Site {
-    pub(crate) fn new(home: Home, coordinator: &Coordinator, stop: CancellationToken) -> Result<Self, SiteError> {
+    pub(crate) fn new(home: Home, lock: File, coordinator: &Coordinator, stop: CancellationToken) -> Result<Self, SiteError> {
         let settings = home.settings();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if settings.threads == 0 { cores } else { settings.threads };
@@ -179,6 +205,7 @@ impl Site {
         }
         let turns = Mutex::default();
         Ok(Self {
+            _lock: lock,
             home,
             name,
             ledger,
@@ -343,10 +370,10 @@ impl Site {
         }
     }
 
-    /// Steps 9 to 13. Blocks. From here on data is touched: whatever happens, there is a release or there is none, and a moment before
+    /// Steps 9 to 12. Blocks. From here on data is touched: whatever happens, there is a release or
+    /// there is none, and a moment before
     /// which nobody may learn which. `since` reads the time since 1970.
-    pub(crate) fn release(&self, ready: Ready, since: impl Fn() -> Duration) -> Settled {
-        let job = ready.charged.admitted().verified().signed().manifest().job;
+    pub(crate) fn run(&self, ready: Ready, since: impl Fn() -> Duration) -> Ran {
         let Ready { charged, judged, dataset, selection, partitions, guests, calibrated, floor, load, delay } = ready;
         // Before any data: that this fails says nothing. On a cluster every task has waited already.
         let drawn = if self.executor.hides_moments() { Ok(Duration::ZERO) } else { delay.draw() };
@@ -360,22 +387,30 @@ impl Site {
         let leaves = ended.saturating_add(drawn.unwrap_or_default());
         let leaves = leaves.saturating_add(delay::until_tick(leaves, self.home.settings().release_tick_seconds));
         let leaves_ms = i64::try_from(leaves.as_millis()).unwrap_or(i64::MAX);
-        let stored = match &outcome {
-            Ok(cleared) => {
-                let hold = self.outgoing(&judged, dataset.info(), cleared);
-                release::store(&self.ledger, &charged, &calibrated, (cleared, hold), leaves_ms)
-            }
+        let found = outcome.map(|cleared| {
+            let hold = self.outgoing(&judged, dataset.info(), &cleared);
+            (cleared, hold)
+        });
+        Ran { charged, calibrated, found, leaves_ms }
+    }
+
+    /// Step 13, once its moment has come. Blocks. `None`: it is to run again.
+    pub(crate) fn settle(&self, ran: Ran) -> Option<Settled> {
+        let Ran { charged, calibrated, found, leaves_ms } = ran;
+        let job = charged.admitted().verified().signed().manifest().job;
+        let stored = match found {
+            Ok((cleared, hold)) => release::store(&self.ledger, &charged, &calibrated, (&cleared, hold), leaves_ms),
             Err(Nothing::Failed(code, evidence)) => {
                 tracing::warn!(%job, code, "a round released nothing");
-                release::store_nothing(&self.ledger, &charged, (*code, evidence.as_ref()), leaves_ms)
+                release::store_nothing(&self.ledger, &charged, (code, evidence.as_ref()), leaves_ms)
             }
             Err(Nothing::Interrupted) => {
                 tracing::info!(%job, "a round was taken back from the cluster; it runs again, under the same charge, at the next start");
-                return Settled { release: None, leaves_ms, hold: None };
+                return None;
             }
         };
         // Not on disk: the bytes must not leave, and after a failed sync nothing more may be written.
-        stored.unwrap_or(Settled { release: None, leaves_ms, hold: None })
+        Some(stored.unwrap_or(Settled { release: None, leaves_ms, hold: None }))
     }
 
     fn noised(

@@ -138,7 +138,7 @@ fn hostile_bytes_are_refused_by_a_worker_as_by_the_sandbox() {
 }
 
 /// The worker processes of a site.
-fn workers(site: u32) -> Vec<u32> {
+pub(crate) fn workers(site: u32) -> Vec<u32> {
     let parent = |pid: u32| -> Option<u32> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
@@ -147,33 +147,33 @@ fn workers(site: u32) -> Vec<u32> {
     all.filter(|pid| parent(*pid) == Some(site)).collect()
 }
 
+/// A batch of these takes half a minute, in which a worker neither reads nor writes.
 #[test]
-fn a_site_that_is_told_to_stop_ends_its_round_first_and_the_release_is_sent_later() {
+fn workers_end_with_a_daemon_that_is_killed_and_not_with_what_all_of_a_service_are_told() {
     let mut world = World::new(&["leiden"]);
     let (_, site) = world.pids().into_iter().find(|(name, _)| name == "site leiden").unwrap();
-    let slow = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[limits]\nfuel_per_partition = 20_000_000\nmemory_mib = 64\n\
+    let slow = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[limits]\nfuel_per_partition = 100_000_000\nmemory_mib = 64\n\
         [params]\nhow = \"loop\"\n";
     let job = world.submitted("hostile", slow);
     let accepted = |site: &serde_json::Value| site["state"] == "accepted";
     wait("the round to run", || world.job(&["status", &job]).1["sites"].as_array()?.iter().all(accepted).then_some(()));
-    world.stop_site("leiden");
-    // The release is on disk before the daemon is gone.
-    let release = |world: &World| -> Vec<u8> {
-        let ledger = world.ledger("leiden");
-        ledger
-            .query_row(
-                "SELECT unseal('release', job || ' ' || round, bytes) FROM release WHERE job = ?1 AND round = 0",
-                [&job],
-                |row| row.get(0),
-            )
-            .unwrap()
+    // One that computes, for a while already: it uses a processor.
+    let busy = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(11)?.parse().ok().filter(|ticks: &u64| *ticks > 100)
     };
-    let stored = release(&world);
-    assert_eq!(workers(site), Vec::<u32>::new());
-    world.start_site("leiden");
-    let status = world.ended(&job);
-    assert_eq!(status["state"], "finished", "{status}\n{}", world.log());
-    assert_eq!(release(&world), stored);
+    wait("a worker that computes", || workers(site).iter().find_map(busy));
+    let held = workers(site);
+    for signal in ["-TERM", "-INT", "-HUP"] {
+        let pids = held.iter().map(u32::to_string);
+        assert!(std::process::Command::new("kill").arg(signal).args(pids).status().unwrap().success());
+    }
+    let there = |pid: &&u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+    assert_eq!(held.iter().filter(there).count(), held.len(), "a worker heard what was for the daemon");
+    let killed = std::time::Instant::now();
+    world.kill_site("leiden");
+    wait("its workers' end", || (held.iter().filter(there).count() == 0).then_some(()));
+    assert!(killed.elapsed() < std::time::Duration::from_secs(5), "{:?}", killed.elapsed());
 }
 
 #[test]

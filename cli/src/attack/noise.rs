@@ -10,6 +10,7 @@ use vestibule_protocol::log::leaf::{Event, Leaf};
 use vestibule_protocol::message::{Answer, Receipt};
 use vestibule_protocol::release::{NoisedStatistic, Release};
 use vestibule_protocol::round::Partitioning;
+use vestibule_protocol::salt::Salt;
 use vestibule_runtime::costs::Costs;
 use vestibule_runtime::delay::{Delay, Load};
 use vestibule_runtime::partitions::Partitions;
@@ -220,8 +221,8 @@ fn length(lab: &Lab) -> Result<Row> {
             steps: vec![steps; 1_000],
         };
         let job = JobId::from_bytes([0; 16]);
-        let release =
-            Release { job, round: 0, site: "s".parse()?, charged_rho_pico: 1, rounding: None, statistics: vec![statistic] };
+        let (rounding, salt, statistics) = (None, Salt::from_bytes([1; 32]), vec![statistic]);
+        let release = Release { job, round: 0, site: "s".parse()?, charged_rho_pico: 1, rounding, statistics, salt };
         Ok(serde_json::to_vec(&release)?)
     };
     let bytes = |release: Option<&[u8]>| {

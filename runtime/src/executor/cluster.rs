@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use vestibule_protocol::digest::{Digest, hex};
 
 use super::folder::{ROWS, RoundFolder, Shared};
-use super::seal::RoundId;
+use super::seal::{RoundId, TAG_BYTES};
 use super::task::{Found, Tasks, found, part, program};
 use super::tracker::{Step, Tracker};
 use super::{Ask, ClusterSettings, Executor, ExecutorError, Work};
@@ -147,7 +147,11 @@ impl<Q: Queue> Cluster<Q> {
             tasks,
             threads: self.settings.cpus_per_task as usize,
         };
-        folder.tell(postcard::to_stdvec(&told).map_err(std::io::Error::other)?)
+        // In one piece from the start: one that grows leaves the version's key in memory that is
+        // given back.
+        let bytes = postcard::experimental::serialized_size(&told).map_err(std::io::Error::other)?;
+        let room = Vec::with_capacity(bytes.saturating_add(TAG_BYTES));
+        folder.tell(postcard::to_extend(&told, room).map_err(std::io::Error::other)?)
     }
 
     /// Until every task's sums are there.
@@ -262,6 +266,16 @@ impl<Q: Queue> Executor for Cluster<Q> {
 
     fn hides_moments(&self) -> bool {
         true
+    }
+
+    /// Rounds see that the daemon stops, and take their tasks back. How long that takes follows
+    /// from the queue; tasks' ends, which are noised, are all that it could show.
+    fn leave(&self, patience: Duration) {
+        let begun = Instant::now();
+        let left = || !self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        while left() && begun.elapsed() < patience {
+            std::thread::sleep(LOOK);
+        }
     }
 
     fn latest(&self, delay: &Delay) -> Duration {

@@ -3,7 +3,8 @@
 //! *In*: a path. *Out*: an open database whose settings were read back. *Refuses*: a damaged file, settings that did not take.
 //! The rules stand in the database itself: charges and releases are append-only, a release needs a charge, each of them a leaf of the log; what is committed
 //! to jobs is kept by triggers and cannot pass the cap when a job reserves. What was computed from data, and what is about persons, is sealed: `bytes`,
-//! `evidence`, `envelope`, the log's details. A researcher's name in `job` is a keyed hash of it.
+//! `evidence`, `envelope`, the log's details. A researcher's name in `job` is a keyed hash of it,
+//! and so are the digests of what was asked in `charge`.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -15,7 +16,7 @@ use super::{Account, JobAccount, Seal};
 use crate::log;
 
 /// Which tables these are.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS account(

@@ -213,6 +213,7 @@ fn release(job: &Manifest) -> Settled {
         charged_rho_pico: 5,
         rounding: None,
         statistics: vec![],
+        salt: Salt::from_bytes([3; 32]),
     };
     bytes(&serde_json::to_vec(&release).unwrap())
 }
@@ -229,6 +230,7 @@ fn the_same_request_is_answered_with_the_same_draw_and_costs_nothing() {
     let found = settled(charge(&ledger, &same, 0).unwrap());
     let read: Release = serde_json::from_slice(&found.release.clone().unwrap()).unwrap();
     assert_eq!((read.job, read.charged_rho_pico, found.leaves_ms), (same.job, 0, 7_000));
+    assert_ne!(read.salt, Salt::from_bytes([3; 32]), "salt belongs to one document");
     assert_eq!(settled(charge(&ledger, &same, 0).unwrap()), found);
     // The same round asked twice within a job is one question too.
     settled(charge(&ledger, &same, 1).unwrap());

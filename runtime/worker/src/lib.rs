@@ -12,6 +12,7 @@ mod message;
 mod rows;
 mod serve;
 mod shared;
+mod start;
 mod watch;
 mod worker;
 

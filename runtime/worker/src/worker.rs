@@ -25,6 +25,7 @@ use crate::confine::Walls;
 use crate::message::{Bytes, Command, Rehearsals, Reply, receive, send};
 use crate::rows::{Reader, contribution_bytes, end_partition, partition_bytes, put_partition, put_row};
 use crate::shared::{self, FILE_BYTES, OUT_OFFSET, REGION};
+use crate::start::start;
 use crate::watch::{Eyes, Watch};
 
 /// Most bytes of a batch, either way, where a row takes less than that.
@@ -406,16 +407,17 @@ fn spawn(launch: &Launch) -> std::io::Result<Process> {
     memory.set_len(FILE_BYTES)?;
     // Neither end may make it shorter, which would end the other, or longer, which would fill the machine.
     fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    let child = Program::new(&launch.program)
+    let mut program = Program::new(&launch.program);
+    program
         .args(&launch.arguments)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::from(memory.try_clone()?))
         .stderr(Stdio::null())
-        // A Ctrl-C at the daemon's terminal is for the daemon: a running round runs to its end.
-        .process_group(0)
-        .spawn()?;
+        // A Ctrl-C at the daemon's terminal is for the daemon.
+        .process_group(0);
+    let child = start(program)?;
     let eyes = Eyes::on(child.id());
     Ok(Process { child, link: ours, memory, eyes })
 }

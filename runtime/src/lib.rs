@@ -29,6 +29,7 @@ pub mod partitions;
 pub mod policy;
 pub mod reduce;
 pub mod release;
+mod reserve;
 pub mod review;
 pub mod round;
 pub mod site;

@@ -167,7 +167,7 @@ impl Site {
                 "`[slowest]` is below the usual costs: unless this machine was measured, releases may leave too soon"
             );
         }
-        let executor = executor::of(home.executor(), threads, stop)?;
+        let executor = executor::of(home.executor(), (threads, settings.max_round_memory_mib), stop)?;
         let components = Components::new(home.folder("blobs")?);
         started(&home)?;
         let (ledger, running) = (home.ledger()?, Arc::new(Semaphore::new(rounds)));
@@ -310,7 +310,7 @@ impl Site {
         let costs = self.home.settings().slowest;
         let ask = Ask { rows: &dataset, selection: &selection, partitions, calibrated: &calibrated, load, costs, delay };
         self.executor.check(&ask).map_err(|error| match error {
-            ExecutorError::TooLong { .. } => (error.code(), error).into(),
+            ExecutorError::TooLong { .. } | ExecutorError::TooLarge { .. } => (error.code(), error).into(),
             error => own("executor", &error),
         })?;
         let purse = purse(&self.home, dataset.info(), dataset.version()).map_err(|error| own("dataset", &error))?;
@@ -348,13 +348,18 @@ impl Site {
     pub(crate) fn release(&self, ready: Ready, since: impl Fn() -> Duration) -> Settled {
         let job = ready.charged.admitted().verified().signed().manifest().job;
         let Ready { charged, judged, dataset, selection, partitions, guests, calibrated, floor, load, delay } = ready;
-        // Before any data: that this fails says nothing. On a cluster every task has waited already.
-        let drawn = if self.executor.hides_moments() { Ok(Duration::ZERO) } else { delay.draw() };
+        // All of this before any data: that it fails says nothing. One that was lost with its process again and again is not begun any more.
+        let begun = self.ledger.begin(&charged);
+        let runs = begun.as_ref().is_ok_and(|begun| *begun <= self.home.settings().max_round_tries.max(1));
+        // On a cluster every task has waited already.
+        let drawn = if runs && self.executor.hides_moments() { Ok(Duration::ZERO) } else { delay.draw() };
         let costs = self.home.settings().slowest;
         let ask = Ask { rows: &dataset, selection: &selection, partitions, calibrated: &calibrated, load, costs, delay };
-        let outcome = match &drawn {
-            Ok(_) => self.noised(&charged, Work { ask, guests }, (floor, judged.variants)),
-            Err(error) => Err(Nothing::failed(error.code())),
+        let outcome = match (&drawn, begun) {
+            (Ok(_), Ok(_)) if runs => self.noised(&charged, Work { ask, guests }, (floor, judged.variants)),
+            (Ok(_), Ok(_)) => Err(Nothing::failed("round-lost")),
+            (_, Err(error)) => Err(Nothing::failed(error.code())),
+            (Err(error), _) => Err(Nothing::failed(error.code())),
         };
         let ended = since();
         let leaves = ended.saturating_add(drawn.unwrap_or_default());
@@ -371,6 +376,9 @@ impl Site {
             }
             Err(Nothing::Interrupted) => {
                 tracing::info!(%job, "a round was taken back from the cluster; it runs again, under the same charge, at the next start");
+                if let Err(error) = self.ledger.taken_back(&charged) {
+                    tracing::error!(%job, %error, "that it was taken back is not booked: it counts as one that was lost");
+                }
                 return Settled { release: None, leaves_ms, hold: None };
             }
         };

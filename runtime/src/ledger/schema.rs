@@ -15,7 +15,7 @@ use super::{Account, JobAccount, Seal};
 use crate::log;
 
 /// Which tables these are.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS account(
@@ -38,6 +38,9 @@ CREATE INDEX IF NOT EXISTS charge_request ON charge(request);
 CREATE TABLE IF NOT EXISTS release(
   job TEXT NOT NULL, round INTEGER NOT NULL, bytes BLOB NOT NULL, sha256 TEXT NOT NULL, leaves INTEGER NOT NULL, evidence BLOB, hold TEXT,
   PRIMARY KEY(job, round),
+  FOREIGN KEY(job, round) REFERENCES charge(job, round)) STRICT;
+CREATE TABLE IF NOT EXISTS attempt(
+  job TEXT NOT NULL, round INTEGER NOT NULL, begun INTEGER NOT NULL CHECK(begun >= 0), PRIMARY KEY(job, round),
   FOREIGN KEY(job, round) REFERENCES charge(job, round)) STRICT;
 CREATE TABLE IF NOT EXISTS departure(
   job TEXT NOT NULL, round INTEGER NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), PRIMARY KEY(job, round),
@@ -93,6 +96,8 @@ CREATE TRIGGER IF NOT EXISTS job_stays_ended BEFORE UPDATE OF ended ON job WHEN 
 CREATE TRIGGER IF NOT EXISTS job_kept BEFORE DELETE ON job BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS charge_fixed BEFORE UPDATE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS charge_kept BEFORE DELETE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS attempt_fixed BEFORE UPDATE OF job, round ON attempt BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS attempt_kept BEFORE DELETE ON attempt BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS waiting_fixed BEFORE UPDATE ON waiting BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS waiting_kept BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS review_fixed BEFORE UPDATE OF number, subject, approved, leaf ON review BEGIN SELECT RAISE(ABORT, 'append-only'); END;

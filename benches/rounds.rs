@@ -174,8 +174,9 @@ pub(super) fn scan(data: &Data) {
     let native = median(5, || {
         let mut sums = vec![[0_i64; 2]; data.round.statistics()[0].length as usize / 2];
         let (mut values, mut dosages) = (vec![], vec![]);
+        let mut rows = data.dataset.room(&selection).unwrap().unwrap();
         for group in 0..data.dataset.row_groups() {
-            let rows = data.dataset.read(&selection, group).unwrap();
+            data.dataset.read_over(group, &mut rows).unwrap();
             for index in 0..rows.len() {
                 rows.fill(index, &mut values, &mut dosages);
                 for (sum, dosage) in sums.iter_mut().zip(&dosages) {
@@ -236,8 +237,9 @@ pub(super) fn defences(data: &Data) {
     let component = std::fs::read(world::component("hostile")).unwrap();
     let each = |work: &mut dyn FnMut(Vec<u8>)| {
         let (mut values, mut dosages) = (vec![], vec![]);
+        let mut rows = data.dataset.room(&selection).unwrap().unwrap();
         for group in 0..data.dataset.row_groups() {
-            let rows = data.dataset.read(&selection, group).unwrap();
+            data.dataset.read_over(group, &mut rows).unwrap();
             for index in 0..rows.len() {
                 rows.fill(index, &mut values, &mut dosages);
                 work(dosages.clone());

@@ -190,6 +190,33 @@ impl Ledger {
         Ok(answer.map_or_else(|| Admission::Run(Box::new(Charged { admitted, rho })), Admission::Settled))
     }
 
+    /// Counts that a charged round is begun: before any row is touched, and on disk when this returns. Returns how often it was. A round that is
+    /// begun and neither [committed](Self::commit) nor [taken back](Self::taken_back) was lost with its process.
+    ///
+    /// # Errors
+    /// The database. Then the round must not run.
+    pub(crate) fn begin(&self, charged: &Charged) -> Result<u32, LedgerError> {
+        let verified = charged.admitted.verified();
+        let row = params![verified.signed().manifest().job.to_string(), verified.index()];
+        self.transaction(|tx| {
+            let sql = "INSERT INTO attempt(job, round, begun) VALUES(?1, ?2, 1)
+                       ON CONFLICT(job, round) DO UPDATE SET begun = begun + 1 RETURNING begun";
+            tx.query_row(sql, row, |row| row.get(0)).map_err(database(tx))
+        })
+    }
+
+    /// A round that was begun ended in good order without having run to its end: it was not lost.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) fn taken_back(&self, job: JobId, round: u32) -> Result<(), LedgerError> {
+        let row = params![job.to_string(), round];
+        self.transaction(|tx| {
+            let sql = "UPDATE attempt SET begun = begun - 1 WHERE job = ?1 AND round = ?2 AND begun > 0";
+            tx.execute(sql, row).map_err(database(tx)).map(|_| ())
+        })
+    }
+
     /// Stores what a charged round released, or that it released nothing, and when that may be known; returns what counts: what
     /// was stored first.
     ///

@@ -30,6 +30,7 @@ pub mod partitions;
 pub mod policy;
 pub mod reduce;
 pub mod release;
+mod reserve;
 pub mod review;
 pub mod round;
 pub mod site;

@@ -10,11 +10,11 @@ mod judging;
 mod purse;
 mod standing;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
@@ -80,6 +80,8 @@ pub struct Site {
     /// The rules that hold, and which the log said they are.
     rules: Mutex<Option<(Option<Digest>, Arc<Rules>)>>,
     turns: Mutex<HashMap<(JobId, u32), Turn>>,
+    /// Rounds that this process has begun, and whose moment has not come.
+    begun: Mutex<BTreeSet<(JobId, u32)>>,
 }
 
 /// Held by whoever runs a round.
@@ -99,6 +101,7 @@ pub async fn run(mut home: Home, stop: CancellationToken) -> Result<(), SiteErro
     noise::self_test()?;
     let site = Arc::new(Site::new(home, lock, &coordinator, stop.clone())?);
     let ended = link::serve(Arc::clone(&site), coordinator, stop).await.map_err(SiteError::Link);
+    site.stopped();
     // Rounds that run here end with the process. What runs on a cluster is taken back first.
     let _ = tokio::task::spawn_blocking(move || site.executor.leave(LEAVING)).await;
     ended
@@ -192,7 +195,7 @@ impl Site {
             return Err(SiteError::Walls(gaps.join("; ")));
         }
         let costs = home.costs(|| guests.measure(settings.max_memory_mib).map_err(SiteError::from))?;
-        let executor = executor::of(home.executor(), threads, stop)?;
+        let executor = executor::of(home.executor(), (threads, settings.max_round_memory_mib), stop)?;
         let components = Components::new(home.folder("blobs")?);
         started(&home)?;
         let (ledger, running) = (home.ledger()?, Arc::new(Semaphore::new(rounds)));
@@ -223,6 +226,7 @@ impl Site {
             running,
             rules: Mutex::default(),
             turns,
+            begun: Mutex::default(),
         })
     }
 
@@ -337,7 +341,7 @@ impl Site {
         let costs = self.costs;
         let ask = Ask { rows: &dataset, selection: &selection, partitions, calibrated: &calibrated, load, costs, delay };
         self.executor.check(&ask).map_err(|error| match error {
-            ExecutorError::TooLong { .. } => (error.code(), error).into(),
+            ExecutorError::TooLong { .. } | ExecutorError::TooLarge { .. } => (error.code(), error).into(),
             error => own("executor", &error),
         })?;
         let purse = purse(&self.home, dataset.info(), dataset.version()).map_err(|error| own("dataset", &error))?;
@@ -375,13 +379,20 @@ impl Site {
     /// which nobody may learn which. `since` reads the time since 1970.
     pub(crate) fn run(&self, ready: Ready, since: impl Fn() -> Duration) -> Ran {
         let Ready { charged, judged, dataset, selection, partitions, guests, calibrated, floor, load, delay } = ready;
-        // Before any data: that this fails says nothing. On a cluster every task has waited already.
-        let drawn = if self.executor.hides_moments() { Ok(Duration::ZERO) } else { delay.draw() };
+        // All of this before any data: that it fails says nothing. One that was lost with its process again and again is not begun any more.
+        let begun = self.ledger.begin(&charged);
+        let of = (charged.admitted().verified().signed().manifest().job, charged.admitted().verified().index());
+        self.begun().insert(of);
+        let runs = begun.as_ref().is_ok_and(|begun| *begun <= self.home.settings().max_round_tries.max(1));
+        // On a cluster every task has waited already.
+        let drawn = if runs && self.executor.hides_moments() { Ok(Duration::ZERO) } else { delay.draw() };
         let costs = self.costs;
         let ask = Ask { rows: &dataset, selection: &selection, partitions, calibrated: &calibrated, load, costs, delay };
-        let outcome = match &drawn {
-            Ok(_) => self.noised(&charged, Work { ask, guests }, (floor, judged.variants)),
-            Err(error) => Err(Nothing::failed(error.code())),
+        let outcome = match (&drawn, begun) {
+            (Ok(_), Ok(_)) if runs => self.noised(&charged, Work { ask, guests }, (floor, judged.variants)),
+            (Ok(_), Ok(_)) => Err(Nothing::failed("round-lost")),
+            (_, Err(error)) => Err(Nothing::failed(error.code())),
+            (Err(error), _) => Err(Nothing::failed(error.code())),
         };
         let ended = since();
         let leaves = ended.saturating_add(drawn.unwrap_or_default());
@@ -398,6 +409,10 @@ impl Site {
     pub(crate) fn settle(&self, ran: Ran) -> Option<Settled> {
         let Ran { charged, calibrated, found, leaves_ms } = ran;
         let job = charged.admitted().verified().signed().manifest().job;
+        if !self.begun().remove(&(job, charged.admitted().verified().index())) {
+            // The daemon stops, and has taken it back.
+            return None;
+        }
         let stored = match found {
             Ok((cleared, hold)) => release::store(&self.ledger, &charged, &calibrated, (&cleared, hold), leaves_ms),
             Err(Nothing::Failed(code, evidence)) => {
@@ -406,6 +421,9 @@ impl Site {
             }
             Err(Nothing::Interrupted) => {
                 tracing::info!(%job, "a round was taken back from the cluster; it runs again, under the same charge, at the next start");
+                if let Err(error) = self.ledger.taken_back(job, charged.admitted().verified().index()) {
+                    tracing::error!(%job, %error, "that it was taken back is not booked: it counts as one that was lost");
+                }
                 return None;
             }
         };
@@ -429,6 +447,19 @@ impl Site {
         let noised = drawn.hide(sums).map_err(|error| Nothing::failed(error.code()))?;
         let cleared = airlock::inspect(charged, (kind, floor, variants), calibrated, noised);
         cleared.map_err(|error| Nothing::Failed(error.code(), error.evidence()))
+    }
+
+    fn begun(&self) -> MutexGuard<'_, BTreeSet<(JobId, u32)>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The daemon stops: rounds whose moment has not come are not lost, but run again.
+    fn stopped(&self) {
+        for (job, round) in std::mem::take(&mut *self.begun()) {
+            if let Err(error) = self.ledger.taken_back(job, round) {
+                tracing::error!(%job, %error, "that a round was taken back is not booked: it counts as one that was lost");
+            }
+        }
     }
 
     /// A place among the rounds that run.

@@ -23,6 +23,10 @@ pub struct Settings {
     pub max_fuel_per_partition: u64,
     /// Most memory that one instance may be given, in MiB.
     pub max_memory_mib: u32,
+    /// Most memory that the sums of a round, and what is read of its rows at a time, may take, in MiB: of the process that runs it, beside its workers.
+    pub max_round_memory_mib: u64,
+    /// How often a charged round is begun, where each time before it was lost with its process. Then it releases nothing.
+    pub max_round_tries: u32,
     /// Rounds that run at the same time.
     pub max_running_rounds: usize,
     /// Do not start on a kernel that cannot put up every wall around the processes in which guests run.
@@ -56,6 +60,8 @@ impl Default for Settings {
             max_delta_per_job: 1e-5,
             max_fuel_per_partition: 100_000_000,
             max_memory_mib: 256,
+            max_round_memory_mib: 8_192,
+            max_round_tries: 3,
             max_running_rounds: 1,
             require_walls: false,
             release_tick_seconds: 0,
@@ -79,6 +85,8 @@ max_epsilon_per_job = 4.0              # a job that asks for more is refused
 max_delta_per_job = 1e-5
 max_fuel_per_partition = 100_000_000   # wasmtime fuel, about one unit per instruction
 max_memory_mib = 256                   # memory of one instance
+max_round_memory_mib = 8192            # memory of one round's sums and rows, over all threads, beside its instances
+max_round_tries = 3                    # a charged round that was lost with its process so often releases nothing
 max_running_rounds = 1                 # rounds that run at the same time; more of them share processors, and can be told from each other's length
 require_walls = false                  # true: do not start where the kernel lacks Landlock or seccomp
 release_tick_seconds = 0               # e.g. 60: results leave on the minute after their delay

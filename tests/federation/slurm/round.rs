@@ -122,7 +122,7 @@ impl Laid {
     }
 
     pub(crate) fn threads(&self, threads: usize) -> Box<dyn Executor> {
-        executor::of(&Chosen::Threads, threads, CancellationToken::new()).unwrap()
+        executor::of(&Chosen::Threads, (threads, 8_192), CancellationToken::new()).unwrap()
     }
 
     /// Two tasks of one processor each.
@@ -141,7 +141,7 @@ impl Laid {
             "kind = \"slurm\"\nfolder = {folder:?}\nconfiguration = {configuration:?}\nprogram = {BINARY:?}\ntasks = 2\npoll_seconds = 1\n{more}"
         );
         let settings: ExecutorSettings = toml::from_str(&text).unwrap();
-        executor::of(&settings.chosen().unwrap(), 2, CancellationToken::new()).unwrap()
+        executor::of(&settings.chosen().unwrap(), (2, 8_192), CancellationToken::new()).unwrap()
     }
 }
 

@@ -63,6 +63,14 @@ impl Selection {
         Self { columns: (0..columns).collect(), stretches, places: true, shown: true, kinds: vec![Kind::Flag; columns] }
     }
 
+    /// Of the first stretch so many variants, and no other.
+    #[cfg(test)]
+    pub(crate) fn first(mut self, variants: usize) -> Self {
+        self.stretches.truncate(1);
+        self.stretches.iter_mut().for_each(|stretch| stretch.end = variants);
+        self
+    }
+
     /// Where each row lies in the keyed order, and nothing else.
     pub(super) const fn of_places() -> Self {
         Self { columns: vec![], stretches: vec![], places: true, shown: false, kinds: vec![] }
@@ -73,6 +81,13 @@ impl Selection {
     pub const fn with_places(mut self) -> Self {
         self.places = true;
         self
+    }
+
+    /// Blocks of catalogues that are read.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        let blocks = self.stretches.iter().map(|stretch| (stretch.catalogue, stretch.block));
+        blocks.collect::<std::collections::BTreeSet<_>>().len()
     }
 
     /// What one round needs of it.

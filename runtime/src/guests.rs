@@ -15,8 +15,8 @@ use vestibule_protocol::round::{Plan, Round, RoundRequest};
 use vestibule_sandbox::{CodeCache, code_name};
 use vestibule_worker::{Each, Launch, Refusal, Rehearsals, Worker, WorkerError};
 
-use crate::dataset::{RowGroup, Selection};
 use crate::costs::Costs;
+use crate::dataset::{RowGroup, Selection};
 use crate::delay::Load;
 use crate::partitions::Partitions;
 use crate::round::{Crew, RoundFailure, Row};

@@ -32,8 +32,8 @@ use vestibule_worker::Launch;
 
 use crate::admission::{self, Verified};
 use crate::cohort::Floor;
-use crate::costs::Costs;
 use crate::component::{CodeFolder, ComponentError, Components};
+use crate::costs::Costs;
 use crate::dataset::{Dataset, Selection};
 use crate::delay::{self, Delay, Load};
 use crate::executor::{self, Ask, Executor, ExecutorError, Work};

@@ -195,12 +195,7 @@ impl Analysis {
     }
 
     /// Ready to run. `compiled`: of the instrumented component.
-    pub(crate) fn of(
-        sandbox: &Sandbox,
-        compiled: &Component,
-        component: Metered,
-        digest: Digest,
-    ) -> Result<Self, LoadError> {
+    pub(crate) fn of(sandbox: &Sandbox, compiled: &Component, component: Metered, digest: Digest) -> Result<Self, LoadError> {
         let pre = ready(sandbox.engine(), compiled)?;
         Ok(Self { sandbox: sandbox.clone(), pre, digest, component })
     }

@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 use vestibule_protocol::trust::Revoked;
 
-use crate::dataset::StorageSettings;
 use crate::costs::Raised;
+use crate::dataset::StorageSettings;
 use crate::executor::ExecutorSettings;
 
 /// A site's settings, as `site.toml` holds them.

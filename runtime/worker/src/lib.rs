@@ -17,8 +17,8 @@ mod watch;
 mod worker;
 
 pub use confine::Walls;
-pub use message::Rehearsals;
 pub use importer::{Importer, Link, serve_importer};
+pub use message::Rehearsals;
 pub use serve::serve;
 pub use watch::overlooked;
 pub use worker::{Each, Launch, Refusal, Worker, WorkerError};

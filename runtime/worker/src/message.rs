@@ -109,7 +109,9 @@ mod tests {
         let mut bytes = vec![];
         send(&mut bytes, &Command::Batch { partitions: 7, bytes: 300, skip: 2 }).unwrap();
         assert_eq!(bytes, [5, 0, 0, 0, 0, 0, 0, 0, 5, 7, 0xac, 2, 2]);
-        let Command::Batch { partitions, bytes: found, skip: 2 } = receive(&mut bytes.as_slice()).unwrap() else { panic!("a batch") };
+        let Command::Batch { partitions, bytes: found, skip: 2 } = receive(&mut bytes.as_slice()).unwrap() else {
+            panic!("a batch")
+        };
         assert_eq!((partitions, found), (7, 300));
         for length in 0..bytes.len() {
             assert!(receive::<Command<'_>>(&mut &bytes[..length]).is_err());

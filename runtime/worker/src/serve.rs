@@ -41,17 +41,8 @@ fn run() -> Result<()> {
     shared.progress(0, 0);
     let walls = confine::enter(confine::Role::Guests);
     send(&mut link, &Reply::Ready(sandbox.engine_digest().hex(), walls))?;
-    let mut worker = Process {
-        sandbox,
-        memory,
-        shared,
-        ground,
-        analysis: None,
-        guests: None,
-        lengths: vec![],
-        input: vec![],
-        out: vec![],
-    };
+    let mut worker =
+        Process { sandbox, memory, shared, ground, analysis: None, guests: None, lengths: vec![], input: vec![], out: vec![] };
     loop {
         let command: Command<'_> = receive(&mut link)?;
         let reply = worker.answer(command)?;
@@ -127,13 +118,7 @@ impl Process {
         self.analysis.as_ref().ok_or_else(|| Error::other("no analysis was loaded"))
     }
 
-    fn round(
-        &mut self,
-        code: Vec<u8>,
-        lengths: &[u32],
-        limits: Limits,
-        rehearsals: &Rehearsals,
-    ) -> Result<Reply<'static>> {
+    fn round(&mut self, code: Vec<u8>, lengths: &[u32], limits: Limits, rehearsals: &Rehearsals) -> Result<Reply<'static>> {
         self.lengths = lengths.iter().map(|&length| length as usize).collect();
         let entries = self.lengths.iter().fold(0, |sum: usize, length| sum.saturating_add(*length));
         let ground = self.ground.take().ok_or_else(|| Error::other("another round was taken in"))?;

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use vestibule_protocol::catalogue::Variant;
 use vestibule_protocol::dictionary::Column;
 use vestibule_protocol::digest::Digest;
@@ -56,7 +57,7 @@ pub enum Step {
 }
 
 /// The public shape of what a plan asked for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shape {
     /// The variants of the plan's slices, in the order of an individual's dosages.
     pub variants: Vec<Variant>,
@@ -97,6 +98,16 @@ pub enum LoadError {
         /// What stands in the way.
         why: String,
     },
+    /// It has more parts than an analysis has.
+    #[error("the component is more complex than an analysis may be: it has {found} {what}, and {most} are allowed")]
+    TooComplex {
+        /// Of what.
+        what: &'static str,
+        /// How many it has, as far as they were counted.
+        found: u64,
+        /// How many are allowed.
+        most: u64,
+    },
     /// It is too large.
     #[error("the component has {bytes} bytes: at most {MAX_COMPONENT_BYTES} are allowed")]
     TooLarge {
@@ -114,6 +125,7 @@ impl LoadError {
             Self::Import { .. } => "component-imports",
             Self::NotAnalysis { .. } => "component-not-analysis",
             Self::Unbakeable { .. } => "component-unbakeable",
+            Self::TooComplex { .. } => "component-too-complex",
             Self::TooLarge { .. } => "component-too-large",
         }
     }

@@ -9,6 +9,8 @@ use std::io::{Error, ErrorKind, Read, Result, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vestibule_protocol::job::Limits;
+use vestibule_protocol::report::Report;
+use vestibule_protocol::round::RoundRequest;
 
 use crate::confine::Walls;
 
@@ -30,6 +32,10 @@ pub(crate) enum Command<'a> {
     Round { code: Bytes<'a>, lengths: Vec<u32>, limits: Limits },
     /// So many partitions lie at the start of the memory file, in so many bytes.
     Batch { partitions: u32, bytes: u64 },
+    /// Look at this component.
+    Inspect(Bytes<'a>),
+    /// Run `next`, by the shape and all that was released (as JSON).
+    Next(String, Bytes<'a>, Limits),
 }
 
 /// From the worker.
@@ -49,6 +55,17 @@ pub(crate) enum Reply<'a> {
     Refused(String, String),
     /// The worker could not do its part.
     Fault,
+    /// What `next` says: a [`Said`] as JSON.
+    Step(Bytes<'a>),
+}
+
+/// What `next` says.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Said {
+    /// Another round.
+    Round(RoundRequest),
+    /// The end.
+    Report(Report),
 }
 
 /// Many bytes, taken as they are: serde goes through a `Vec<u8>` byte by byte.

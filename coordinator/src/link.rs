@@ -284,6 +284,19 @@ async fn relay(shared: Arc<Shared>, from: Name, mut stream: Framed) -> Result<()
     stream.finish().await
 }
 
+/// Learns again what the connected sites have: something may have changed since they came.
+pub(crate) async fn greet_again(shared: &Arc<Shared>) {
+    let connected: Vec<_> =
+        shared.sessions.connected.borrow().iter().map(|(site, connection)| (site.clone(), connection.clone())).collect();
+    let mut greeting = JoinSet::new();
+    for (site, connection) in connected {
+        let shared = Arc::clone(shared);
+        greeting.spawn(async move { tokio::time::timeout(PATIENCE, greet(&shared, &connection, &site)).await });
+    }
+    // What one of them does not say now, it has said before.
+    while greeting.join_next().await.is_some() {}
+}
+
 /// Learns what the site has, and the public documents that go with it.
 async fn greet(shared: &Arc<Shared>, connection: &Connection, site: &Name) -> Result<(), LinkError> {
     let mut stream = Framed::open(connection).await?;

@@ -8,6 +8,7 @@ use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::dictionary::{Column, Kind};
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::{Partitioning, Round};
+use vestibule_runtime::costs::Costs;
 use vestibule_runtime::component::CodeFolder;
 use vestibule_runtime::dataset::{DataFolder, Dataset, Same, StoreKey, ingest};
 use vestibule_runtime::guests::Guests;
@@ -163,8 +164,8 @@ pub(super) fn scan(data: &Data) {
     let apart = |count: usize| {
         median(5, || {
             let prepared =
-                guests.load(&component).unwrap().prepare(&data.round, Limits::default(), &selection, everybody()).unwrap();
-            round::run(&data.dataset, &selection, everybody(), prepared.crews(count), &calibrated).unwrap();
+                guests.load(&component).unwrap().prepare(&data.round, Limits::default(), &selection, everybody(), Costs::USUAL).unwrap();
+            round::run(&data.dataset, &selection, everybody(), prepared.crews(count).unwrap(), &calibrated).unwrap();
         })
     };
     // Once for the cache.
@@ -173,8 +174,9 @@ pub(super) fn scan(data: &Data) {
     let native = median(5, || {
         let mut sums = vec![[0_i64; 2]; data.round.statistics()[0].length as usize / 2];
         let (mut values, mut dosages) = (vec![], vec![]);
+        let mut rows = data.dataset.room(&selection).unwrap().unwrap();
         for group in 0..data.dataset.row_groups() {
-            let rows = data.dataset.read(&selection, group).unwrap();
+            data.dataset.read_over(group, &mut rows).unwrap();
             for index in 0..rows.len() {
                 rows.fill(index, &mut values, &mut dosages);
                 for (sum, dosage) in sums.iter_mut().zip(&dosages) {
@@ -214,8 +216,8 @@ fn multiplied(data: &Data, guests: &Guests, native: f64) {
     let seconds = |count: usize| {
         median(5, || {
             let loaded = guests.load(&component).unwrap();
-            let prepared = loaded.prepare(&round, Limits::default(), &selection, everybody()).unwrap();
-            round::run(&data.dataset, &selection, everybody(), prepared.crews(count), &calibrated).unwrap();
+            let prepared = loaded.prepare(&round, Limits::default(), &selection, everybody(), Costs::USUAL).unwrap();
+            round::run(&data.dataset, &selection, everybody(), prepared.crews(count).unwrap(), &calibrated).unwrap();
         })
     };
     let (one, two) = (seconds(1), seconds(2));
@@ -235,8 +237,9 @@ pub(super) fn defences(data: &Data) {
     let component = std::fs::read(world::component("hostile")).unwrap();
     let each = |work: &mut dyn FnMut(Vec<u8>)| {
         let (mut values, mut dosages) = (vec![], vec![]);
+        let mut rows = data.dataset.room(&selection).unwrap().unwrap();
         for group in 0..data.dataset.row_groups() {
-            let rows = data.dataset.read(&selection, group).unwrap();
+            data.dataset.read_over(group, &mut rows).unwrap();
             for index in 0..rows.len() {
                 rows.fill(index, &mut values, &mut dosages);
                 work(dosages.clone());

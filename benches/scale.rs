@@ -11,6 +11,7 @@ use serde_json::json;
 use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::release::Released;
+use vestibule_runtime::costs::Costs;
 use vestibule_runtime::component::CodeFolder;
 use vestibule_runtime::dataset::Dataset;
 use vestibule_runtime::guests::Guests;
@@ -193,7 +194,7 @@ fn job(sandbox: &Sandbox, dataset: &Dataset, guests: &Guests, name: &str, params
             let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(round.share_ppb());
             let calibrated = calibrate(&round, plan.partitioning, budget).unwrap();
             let loaded = guests.load(&component).unwrap();
-            let crews = loaded.prepare(&round, limits, &selection, partitions).unwrap().crews(threads);
+            let crews = loaded.prepare(&round, limits, &selection, partitions, Costs::USUAL).unwrap().crews(threads).unwrap();
             let (_, released) = trial::release(dataset, &selection, partitions, crews, &calibrated).unwrap();
             let of = round.statistics().iter().zip(&calibrated).zip(released);
             of.map(|((statistic, calibrated), values)| Released {

@@ -9,6 +9,7 @@
     reason = "a bench stops at the first surprise"
 )]
 
+mod choice;
 mod cluster;
 mod growth;
 mod measured;
@@ -60,6 +61,7 @@ fn main() {
     for (name, part) in [
         ("baking", baking as fn()),
         ("defences", noise_of_many),
+        ("choice", || choice::choice(row)),
         ("slowest", slowest),
         ("federation", federation),
         ("log", log),

@@ -87,6 +87,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it runs guests in its own process: dry runs, and a coordinator's `plan` and `next`.
+    pub(crate) const fn runs_guests(&self) -> bool {
+        matches!(self, Self::Analysis(_) | Self::Attack(_) | Self::Coordinator(_) | Self::Simulate(_))
+    }
+
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Demo(command) => command.run(json),
@@ -109,7 +114,9 @@ impl Command {
     }
 }
 
-/// Runs a daemon until Ctrl-C or SIGTERM.
+/// Runs a daemon until Ctrl-C or SIGTERM. Work that blocks is not waited for: how long it takes is
+/// nobody's business, and whoever does it has written down what must outlast it. It ends with the
+/// process, which is at its end when this returns.
 fn daemon<E>(
     run: impl AsyncFnOnce(tokio_util::sync::CancellationToken) -> Result<(), E>,
     code: impl Fn(&E) -> &'static str,
@@ -118,7 +125,7 @@ where
     E: std::fmt::Display,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let stop = tokio_util::sync::CancellationToken::new();
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let token = stop.clone();
@@ -132,5 +139,7 @@ where
         let ended = run(stop).await;
         signals.abort();
         ended.map_err(|error| crate::failure::coded(code(&error), &error))
-    })
+    });
+    runtime.shutdown_background();
+    ended
 }

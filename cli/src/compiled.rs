@@ -21,7 +21,7 @@ const KEY: &str = "code.key";
 
 /// A sandbox; with `symbols`, panics of guests are heard.
 pub(crate) fn sandbox(symbols: bool) -> Result<Sandbox> {
-    let settings = Settings { symbols, cache: cache(), ..Settings::default() };
+    let settings = Settings { symbols, cache: cache().map(std::sync::Arc::new), ..Settings::default() };
     Sandbox::new(settings).map_err(|error| coded(error.code(), error))
 }
 

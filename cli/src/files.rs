@@ -15,13 +15,13 @@ pub(crate) const PASSPHRASE_VARIABLE: &str = "VESTIBULE_PASSPHRASE";
 
 /// The passphrase in the environment, or the one that systemd hands to a service (`LoadCredential=vestibule-passphrase:...`), if there is one.
 pub(crate) fn passphrase() -> Option<Zeroizing<String>> {
-    let variable = std::env::var(PASSPHRASE_VARIABLE).ok();
+    let variable = std::env::var(PASSPHRASE_VARIABLE).ok().map(Zeroizing::new);
     let credential = || {
         let folder = std::env::var_os("CREDENTIALS_DIRECTORY")?;
         let text = Zeroizing::new(std::fs::read_to_string(Path::new(&folder).join("vestibule-passphrase")).ok()?);
-        Some(text.trim_end_matches(['\r', '\n']).to_owned())
+        Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
     };
-    variable.or_else(credential).filter(|text| !text.is_empty()).map(Zeroizing::new)
+    variable.or_else(credential).filter(|text| !text.is_empty())
 }
 
 /// Runs `open` with the passphrase of the environment and, where one is needed and a person is there, with one they type.

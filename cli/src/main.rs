@@ -8,6 +8,7 @@ mod analysis;
 mod attack;
 mod charter;
 mod client;
+mod closed;
 mod command;
 mod compiled;
 mod consortium;
@@ -41,7 +42,21 @@ fn main() -> ExitCode {
         Some(place) => eprintln!("vestibule: internal error at {}:{}", place.file(), place.line()),
         None => eprintln!("vestibule: internal error"),
     }));
+    if let Err(error) = closed::without_core() {
+        return unclosed(error);
+    }
     let Arguments { json, command } = Arguments::parse();
+    if command.runs_guests() {
+        // Wasmtime opens `/proc/self/pagemap` with its first engine, once: a process that is not
+        // dumpable could not, but as root.
+        let _ = vestibule_sandbox::Sandbox::new(vestibule_sandbox::Settings { threads: 1, ..Default::default() });
+    }
+    // A worker does so itself, when its engine is set up and before it reads anything.
+    if !matches!(command, command::Command::Worker { .. })
+        && let Err(error) = closed::close()
+    {
+        return unclosed(error);
+    }
     match &command {
         // Before anything else is set up in this process.
         command::Command::Worker { memory_mib } => return vestibule_worker::serve(*memory_mib),
@@ -65,4 +80,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error, json),
     }
+}
+
+/// Nothing is read by a process that others could read.
+fn unclosed(error: rustix::io::Errno) -> ExitCode {
+    eprintln!("vestibule: the kernel does not let this process close itself to others: {error}");
+    ExitCode::from(4)
 }

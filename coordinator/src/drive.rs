@@ -309,7 +309,7 @@ async fn rounds(shared: &Arc<Shared>, job: Job) -> Result<Vec<u8>, Failed> {
     };
     let ready = Arc::new(ready.map_err(|error| Failed(error.code().to_owned(), error.to_string()))?);
     let mut history: Vec<Vec<Released>> = Vec::new();
-    let mut share_left = WHOLE_SHARE_PPB;
+    let (mut share_left, mut entries) = (WHOLE_SHARE_PPB, 0);
     loop {
         let index = u32::try_from(history.len()).unwrap_or(u32::MAX);
         let round = match next(shared, &ready, &history, index).await? {
@@ -324,9 +324,24 @@ async fn rounds(shared: &Arc<Shared>, job: Job) -> Result<Vec<u8>, Failed> {
             return Err(failed("round-beyond-plan", "the analysis asks for more rounds than its plan said"));
         }
         let share = share_left.checked_sub(round.share_ppb());
+        entries = kept(entries, &round)?;
         share_left = share.ok_or_else(|| failed("round-over-job-budget", "the rounds' budget shares add up to more than 1"))?;
         history.push(collect(shared, &ready, index, round).await?);
     }
+}
+
+/// Entries of a job's releases that are held for its next round and its report, of all rounds together: 8 bytes each, twice while `next` runs.
+const MAX_JOB_ENTRIES: u64 = 64_000_000;
+
+/// How many there are with another round's: before any site is asked for it.
+fn kept(entries: u64, round: &Round) -> Result<u64, Failed> {
+    let own = round.statistics().iter().map(|statistic| u64::from(statistic.length)).fold(0, u64::saturating_add);
+    let all = entries.saturating_add(own);
+    if all <= MAX_JOB_ENTRIES {
+        return Ok(all);
+    }
+    let why = format!("the releases of its rounds would have {all} entries, and a job may have {MAX_JOB_ENTRIES}");
+    Err(failed("job-too-large", why))
 }
 
 /// The round that comes next: the stored one if it was begun, else what the analysis says.
@@ -579,5 +594,22 @@ impl Ask {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vestibule_protocol::round::{Bound, Statistic};
+    use vestibule_protocol::scores::Source;
+
+    #[test]
+    fn a_job_keeps_as_many_entries_as_it_may_and_no_more() {
+        let source = Source::Given;
+        let statistics = vec![Statistic { name: "s".into(), length: 4_000_000, bound: Bound::OneCell, weight: 1.0, source }];
+        let round = Round::check(RoundRequest { statistics, budget_share: 0.01, state: vec![], dosages: false }).unwrap();
+        let most = (0..16).try_fold(0, |entries, _| kept(entries, &round).ok()).unwrap();
+        assert_eq!(most, MAX_JOB_ENTRIES);
+        assert_eq!(kept(most, &round).err().map(|failed| failed.0), Some("job-too-large".to_owned()));
     }
 }

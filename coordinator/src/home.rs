@@ -194,7 +194,8 @@ impl Home {
         let settings =
             toml::from_str(&read(&file)?).map_err(|error| HomeError::Settings { path: file, why: error.to_string() })?;
         let file = path.join("keys/coordinator.pem");
-        let key = SecretKey::from_pem(&read(&file)?, passphrase).map_err(|source| HomeError::Key { path: file, source })?;
+        let text = Zeroizing::new(read(&file)?);
+        let key = SecretKey::from_pem(&text, passphrase).map_err(|source| HomeError::Key { path: file, source })?;
         Ok(Self { path: path.to_owned(), settings, key })
     }
 
@@ -338,9 +339,9 @@ impl Home {
 }
 
 fn fresh_key() -> Result<SecretKey, KeyError> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|_| KeyError::Algorithm)?;
-    SecretKey::from_seed(seed)
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut_slice()).map_err(|_| KeyError::Algorithm)?;
+    SecretKey::from_seed(*seed)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

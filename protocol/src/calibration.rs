@@ -64,8 +64,9 @@ pub enum NoiseScale {
         /// The scale t: probabilities fall by exp(-1/t) a step.
         scale: u64,
     },
-    /// Nothing is added: the entries with the largest sums are chosen one after the other, each with a probability that falls by
-    /// exp(-1/scale) for every step that its sum is smaller (the exponential mechanism; permute-and-flip where the target is pure).
+    /// No sum leaves: the entries that are largest with noise of this scale are chosen. The noise is Gumbel's, so that they are chosen as
+    /// if one after the other, each with a probability that falls by exp(-1/scale) for every step that its sum is smaller (the
+    /// exponential mechanism); geometric where the target is pure (docs/PRIVACY.md, "Choices").
     Choice {
         /// How many.
         k: u32,
@@ -140,7 +141,8 @@ fn one(statistic: &Statistic, partitioning: Partitioning, part: f64, spend: Spen
     let bound = integer_bound(&statistic.bound, log2_scale);
     let reach = Reach::of(&bound, statistic.length, partitioning);
     let (noise, target) = match spend {
-        // Each choice of width w at scale t costs (w / t)^2 / 8 (Dong, Durfee and Rogers 2020; OpenDP's map), or w / t pure.
+        // Each choice of width w at scale t costs (w / t)^2 / 8 (Dong, Durfee and Rogers 2020; OpenDP's map), or w / t pure
+        // (docs/PRIVACY.md, "Choices").
         Spend::Gaussian(rho) if let Bound::Top { k, .. } = statistic.bound => {
             let rho = (rho.value() * part * (1.0 - 1e-9) * RHO_UNITS).floor() / RHO_UNITS;
             let scale = scale(reach.width * (f64::from(k) / (8.0 * rho)).sqrt()).ok_or_else(|| fail(TOO_LITTLE))?;

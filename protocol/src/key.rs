@@ -21,9 +21,10 @@ const PKCS8_HEAD: [u8; 16] = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x
 /// DER before the 32 key bytes of an Ed25519 SPKI (RFC 8410, section 4).
 const SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// A secret Ed25519 key. Its memory is wiped when it is dropped; its `Debug` shows the public half only.
+/// A secret Ed25519 key. Its memory is wiped when it is dropped, and stays where it is when the key
+/// moves; its `Debug` shows the public half only.
 pub struct SecretKey {
-    seed: Zeroizing<[u8; 32]>,
+    seed: Box<Zeroizing<[u8; 32]>>,
     pair: Ed25519KeyPair,
 }
 
@@ -69,7 +70,8 @@ impl SecretKey {
     /// Never for 32 bytes; the crypto library's own refusal is passed on.
     pub fn from_seed(mut seed: [u8; 32]) -> Result<Self, KeyError> {
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| KeyError::Algorithm);
-        let kept = Zeroizing::new(seed);
+        let mut kept = Box::new(Zeroizing::new([0; 32]));
+        kept.copy_from_slice(&seed);
         seed.zeroize();
         Ok(Self { seed: kept, pair: pair? })
     }
@@ -94,8 +96,8 @@ impl SecretKey {
 
     fn from_der(der: &[u8]) -> Result<Self, KeyError> {
         let (head, seed) = der.split_at_checked(PKCS8_HEAD.len()).ok_or(KeyError::Algorithm)?;
-        let seed: [u8; 32] = seed.try_into().map_err(|_| KeyError::Algorithm)?;
-        if head == PKCS8_HEAD { Self::from_seed(seed) } else { Err(KeyError::Algorithm) }
+        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(seed.try_into().map_err(|_| KeyError::Algorithm)?);
+        if head == PKCS8_HEAD { Self::from_seed(*seed) } else { Err(KeyError::Algorithm) }
     }
 
     /// The key as PKCS#8 DER, for the TLS library.

@@ -2,7 +2,9 @@
 //! releases of several sites add up.
 //!
 //! *In*: integers on the public grid, with the noise they carry. *Out*: the JSON bytes that the site stores and sends (the same
-//! bytes on every retry), and [`Released`], what `next` reads. *Refuses*: a release whose shape is not the round's.
+//! bytes on every retry), and [`Released`], what `next` reads. *Refuses*: a release whose shape is
+//! not the round's. A release brings its own salt: its digest, which stands in the site's log, is a
+//! commitment, and tells nothing to whoever was not given the release.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +12,7 @@ use crate::calibration::{Calibrated, NoiseScale, to_real};
 use crate::job::JobId;
 use crate::name::Name;
 use crate::round::{Bound, Round, RoundRequest};
+use crate::salt::Salt;
 
 /// One statistic of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,9 @@ pub struct Release {
     pub rounding: Option<Rounding>,
     /// One per statistic of the round, in its order.
     pub statistics: Vec<NoisedStatistic>,
+    /// Drawn for this document alone. Its digest stands in the site's log also where a person said
+    /// that the release does not leave.
+    pub salt: Salt,
 }
 
 /// What a site makes of noised counts before it lets them go. It follows from the noised numbers alone, so it costs no privacy; it makes what is left
@@ -246,6 +252,7 @@ mod tests {
             charged_rho_pico: 1,
             rounding: None,
             statistics,
+            salt: Salt::from_bytes([2; 32]),
         };
         (round, calibrated, release)
     }
@@ -265,7 +272,8 @@ mod tests {
         let (.., release) = setting();
         let golden = concat!(
             r#"{"job":"01010101010101010101010101010101","round":0,"site":"a","charged_rho_pico":1,"statistics":[{"name":"n","#,
-            r#""log2_scale":20,"noise":{"gaussian":{"sigma":4874393}},"steps":[3145728,-524288]}]}"#
+            r#""log2_scale":20,"noise":{"gaussian":{"sigma":4874393}},"steps":[3145728,-524288]}],"salt":""#,
+            r#"0202020202020202020202020202020202020202020202020202020202020202"}"#
         );
         assert_eq!(serde_json::to_string(&release).unwrap(), golden);
         assert_eq!(serde_json::from_str::<Release>(golden).unwrap(), release);
@@ -273,6 +281,8 @@ mod tests {
             ("\"round\":0", "\"round\":0,\"more\":1"),
             ("\"round\":0,", ""),
             ("-524288", "-0.5"),
+            (r#","salt":""#, r#","pepper":""#),
+            ("0202\"", "02\""),
             ("3145728", "9223372036854775808"),
         ] {
             assert!(serde_json::from_str::<Release>(&golden.replace(from, to)).is_err(), "{to}");
@@ -323,8 +333,9 @@ mod tests {
         let (job, site) = (JobId::from_bytes([1; 16]), "a".parse::<Name>().unwrap());
         let parsed = |steps: &[i64]| {
             let noised = NoisedStatistic { name: "n".into(), log2_scale: 0, noise: calibrated[0].noise, steps: steps.to_vec() };
-            let release =
-                Release { job, round: 0, site: site.clone(), charged_rho_pico: 1, rounding: None, statistics: vec![noised] };
+            let (rounding, salt) = (None, Salt::from_bytes([2; 32]));
+            let statistics = vec![noised];
+            let release = Release { job, round: 0, site: site.clone(), charged_rho_pico: 1, rounding, statistics, salt };
             Release::parse(&serde_json::to_vec(&release).unwrap(), job, 0, &site, &round, &calibrated)
         };
         for wrong in [[1, 0, 0, 0], [1, 1, 1, 0], [2, 0, 0, 0], [1, 1, 1, -1]] {

@@ -55,7 +55,7 @@ pub enum Subject {
         job: JobId,
         /// The round.
         round: u32,
-        /// SHA-256 of the release.
+        /// SHA-256 of the release, which brings its salt.
         release: Digest,
     },
 }

@@ -9,8 +9,9 @@ use std::sync::{Arc, RwLock};
 
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs::sign::any_eddsa_type;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
 use rustls::sign::CertifiedKey;
@@ -145,9 +146,10 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-fn certified(provider: &CryptoProvider, key: &SecretKey) -> Result<Arc<CertifiedKey>, Error> {
-    let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.to_der().to_vec()));
-    let signer = provider.key_provider.load_private_key(der)?;
+fn certified(key: &SecretKey) -> Result<Arc<CertifiedKey>, Error> {
+    // By reference: what is given away is dropped as it is, and this is wiped.
+    let der = key.to_der();
+    let signer = any_eddsa_type(&PrivatePkcs8KeyDer::from(der.as_slice()))?;
     Ok(Arc::new(CertifiedKey::new(vec![CertificateDer::from(key.public().to_spki())], signer)))
 }
 
@@ -162,7 +164,7 @@ fn provider() -> Arc<CryptoProvider> {
 pub fn server(key: &SecretKey, sites: Pins) -> Result<rustls::ServerConfig, Error> {
     let provider = provider();
     let verifier = Verifier { pins: sites, algorithms: provider.signature_verification_algorithms };
-    let resolver = AlwaysResolvesServerRawPublicKeys::new(certified(&provider, key)?);
+    let resolver = AlwaysResolvesServerRawPublicKeys::new(certified(key)?);
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -181,7 +183,7 @@ pub fn server(key: &SecretKey, sites: Pins) -> Result<rustls::ServerConfig, Erro
 pub fn client(key: &SecretKey, coordinator: Pins) -> Result<rustls::ClientConfig, Error> {
     let provider = provider();
     let verifier = Verifier { pins: coordinator, algorithms: provider.signature_verification_algorithms };
-    let resolver = AlwaysResolvesClientRawPublicKeys::new(certified(&provider, key)?);
+    let resolver = AlwaysResolvesClientRawPublicKeys::new(certified(key)?);
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()

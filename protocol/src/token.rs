@@ -7,7 +7,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::digest::Digest;
 use crate::key::{KeyError, PublicKey, SecretKey};
@@ -58,6 +58,12 @@ struct Text {
     seed: String,
 }
 
+impl Drop for Text {
+    fn drop(&mut self) {
+        self.seed.zeroize();
+    }
+}
+
 /// The text is not a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an invitation: copy the whole token, which begins with `vestibule-invitation-1.`")]
@@ -79,11 +85,11 @@ impl Invitation {
     pub fn from_token(token: &str) -> Result<(Self, SecretKey), TokenError> {
         let encoded = token.trim().strip_prefix(PREFIX).ok_or(TokenError)?;
         let json = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).map_err(|_| TokenError)?);
-        let Text { invitation, seed } = serde_json::from_slice(&json).map_err(|_| TokenError)?;
-        let seed = Zeroizing::new(URL_SAFE_NO_PAD.decode(seed).map_err(|_| TokenError)?);
-        let seed: [u8; 32] = seed.as_slice().try_into().map_err(|_| TokenError)?;
-        let key = SecretKey::from_seed(seed).map_err(|_: KeyError| TokenError)?;
-        Ok((invitation, key))
+        let text: Text = serde_json::from_slice(&json).map_err(|_| TokenError)?;
+        let seed = Zeroizing::new(URL_SAFE_NO_PAD.decode(&text.seed).map_err(|_| TokenError)?);
+        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(seed.as_slice().try_into().map_err(|_| TokenError)?);
+        let key = SecretKey::from_seed(*seed).map_err(|_: KeyError| TokenError)?;
+        Ok((text.invitation.clone(), key))
     }
 }
 

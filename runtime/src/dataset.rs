@@ -41,6 +41,7 @@ pub use bucket::{Bucket, StorageError, StorageSettings};
 pub use import::{Importers, import};
 pub(crate) use ingest::MEAN_ROWS;
 pub use ingest::{IngestError, Progress, Same, ingest};
+pub(crate) use pack::{BLOCK_BYTES, BLOCK_VARIANTS};
 pub use rows::Rows;
 pub(crate) use rows::RowsKey;
 pub use seal::StoreKey;
@@ -391,6 +392,23 @@ impl DatasetInfo {
             budget: LifetimeBudget { epsilon: 8.0, delta: 1e-6, researcher_epsilon: None },
         }
     }
+}
+
+/// Row groups of so many people, of whom nothing is known but as many blocks of genotypes; and all of it selected.
+#[cfg(test)]
+pub(crate) fn of_people(groups: &[usize], blocks: usize) -> (Rows, Selection) {
+    let dictionary = Dictionary::parse("name = \"d\"\n[[column]]\nname = \"x\"\ntype = \"flag\"\n").unwrap();
+    let key = [7; 32];
+    let mut writer =
+        store::RowWriter::new(tempfile::tempfile().unwrap(), &key, &dictionary, &[blocks * BLOCK_VARIANTS]).unwrap();
+    for &people in groups {
+        let rows: Vec<_> = (0..people).map(|_| (0, vec![Value::Flag(true)])).collect();
+        let block = |block: usize| (0..people * BLOCK_BYTES).map(|at| ((at * 7) ^ (at / 1_000) ^ block) as u8).collect();
+        writer.group(&rows, (blocks, &|at| Ok(block(at)))).unwrap();
+    }
+    let source = store::Source::of_file(writer.finish().unwrap()).unwrap();
+    let rows = Rows::open(&"people".parse().unwrap(), source, key.to_vec().into(), withdrawal::Withdrawn::default()).unwrap();
+    (rows, Selection::of_everything(1, &[(0, blocks)]))
 }
 
 #[cfg(test)]

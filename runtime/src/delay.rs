@@ -1,12 +1,12 @@
 //! Step 13, when: the moment at which a release leaves is noised too.
 //!
 //! *In*: what the round may spend on its moment, and the longest that one individual can have kept the site busy. *Out*: how long after
-//! the end of the round its answer leaves. *Trusts*: [`Costs`], measured by `cargo speed` where guests do what is slowest on purpose.
+//! the end of the round its answer leaves. *Trusts*: [`Costs`], measured on this machine where guests do what is slowest on purpose.
 //! *Refuses*: terms under which answers would leave after the round's deadline.
 //!
-//! How long a round takes is something an analysis can make depend on one individual, up to its fuel. Rows are taken by threads as
-//! they come free, in groups that another individual's presence does not change; so one individual moves the end of a round by no
-//! more than [`Load::longest_us`] (docs/PRIVACY.md, "Time"). The delay is a shift plus discrete noise of that sensitivity, cut off at zero, which
+//! How long a round takes is something an analysis can make depend on one individual, up to [`Load::limit`], after which its worker is
+//! ended. Rows are taken by threads as they come free, in groups that another individual's presence does not change; so one individual
+//! moves the end of a round by no more than [`Load::longest_us`] (docs/PRIVACY.md, "Time"). The delay is a shift plus discrete noise of that sensitivity, cut off at zero, which
 //! happens with a probability below [`DELTA_FEMTO`] (Haeberlen, Pierce, Narayan 2011; Ratliff and Vadhan 2024).
 
 use std::time::Duration;
@@ -14,10 +14,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use vestibule_protocol::job::{Limits, Spend};
 use vestibule_protocol::round::Round;
+use vestibule_worker::overlooked;
 
-use crate::partitions::Partitions;
-
+use crate::costs::Costs;
 use crate::noise::{self, NoiseError};
+use crate::partitions::Partitions;
 
 /// What one release's moment adds to delta, in 10^-15: more than the chance that the delay is cut off at zero, in both of two
 /// neighbouring datasets (2 x 1.3e-12 for a Gaussian at 7 standard deviations, 2 x 0.94e-12 for a Laplace at 27 scales).
@@ -28,43 +29,6 @@ const LAPLACE_SHIFT: f64 = 27.0;
 /// 8 standard deviations, 31 scales.
 const TASK_SHIFT: f64 = 31.0 / 27.0;
 
-/// The slowest that this machine does what is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Costs {
-    /// Nanoseconds of a unit of fuel.
-    pub fuel_ns: f64,
-    /// Microseconds of a MiB of memory that is touched for the first time, and cleared afterwards, also where a round's state lies in it.
-    pub mib_us: f64,
-    /// Microseconds for an individual's row: reading, handing over, a fresh instance.
-    pub row_us: f64,
-    /// Nanoseconds for each of its values and dosages, and for each entry of the sums.
-    pub entry_ns: f64,
-}
-
-impl Default for Costs {
-    fn default() -> Self {
-        Self { fuel_ns: 30.0, mib_us: 1_000.0, row_us: 1_000.0, entry_ns: 50.0 }
-    }
-}
-
-impl Costs {
-    fn each(&self) -> [f64; 4] {
-        [self.fuel_ns, self.mib_us, self.row_us, self.entry_ns]
-    }
-
-    /// Refuses what is no time.
-    pub(crate) fn check(&self) -> Result<(), &'static str> {
-        let time = |cost: f64| cost.is_finite() && cost >= 0.0;
-        if self.each().into_iter().all(time) { Ok(()) } else { Err("`[slowest]`: costs are numbers that are not negative") }
-    }
-
-    /// Whether any is below the usual: then the moments of releases may tell more than is paid for.
-    pub(crate) fn below_usual(&self) -> bool {
-        self.each().iter().zip(Self::default().each()).any(|(own, usual)| *own < usual)
-    }
-}
-
 /// What an individual of a round can take, besides what the round itself says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
@@ -74,6 +38,8 @@ pub struct Load {
     inputs: usize,
     /// How often a row is read.
     reads: u32,
+    /// Of the baked code, with the state that is in it.
+    code_bytes: usize,
 }
 
 /// The noise of a moment: its scale and its shift, in microseconds.
@@ -85,10 +51,11 @@ pub struct Delay {
 }
 
 impl Load {
-    /// `inputs`: values and dosages of a row.
+    /// `inputs`: values and dosages of a row. `code_bytes`: of what the round's state was baked into.
     #[must_use]
-    pub const fn new(limits: Limits, inputs: usize, partitions: Partitions) -> Self {
-        Self { limits, inputs: inputs.saturating_mul(partitions.most()), reads: partitions.reads() }
+    pub const fn new(limits: Limits, inputs: usize, partitions: Partitions, code_bytes: usize) -> Self {
+        let inputs = inputs.saturating_mul(partitions.most());
+        Self { limits, inputs, reads: partitions.reads(), code_bytes }
     }
 
     /// The job's limits.
@@ -96,32 +63,56 @@ impl Load {
         self.limits
     }
 
-    /// The longest that one individual can keep a thread busy, in microseconds: an instance spends all its fuel, touches all its memory (what the
-    /// round's state takes of it was laid down before any data), the row is read, and what goes in and the sums' `entries` go through the host. In a block an individual
-    /// can decide about the whole block's instance.
+    /// The most that one partition may take of its worker's own time: an instance spends all its fuel and touches all its memory, its
+    /// inputs and the sums' `entries` go through the host, and the engine is built anew behind it. A worker that takes longer is ended.
     #[must_use]
+    pub fn limit(&self, entries: usize, costs: Costs) -> Duration {
+        Duration::from_secs_f64((self.limit_us(entries, costs) / 1e6).clamp(0.0, 3.2e8))
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "an estimate with margins")]
-    pub fn longest_us(&self, entries: usize, costs: Costs) -> f64 {
+    fn limit_us(&self, entries: usize, costs: Costs) -> f64 {
         let fuel = self.limits.fuel_per_partition as f64 * costs.fuel_ns;
         let through = costs.entry_ns * self.inputs.saturating_add(entries) as f64;
-        (fuel + through) / 1e3 + f64::from(self.limits.memory_mib) * costs.mib_us + f64::from(self.reads) * costs.row_us
+        let code_mib = self.code_bytes as f64 / f64::from(1 << 20);
+        (fuel + through) / 1e3
+            + f64::from(self.limits.memory_mib) * costs.mib_us
+            + costs.row_us
+            + costs.settle_us
+            + code_mib * costs.code_mib_us
+    }
+
+    /// The longest that one individual can keep a thread busy, in microseconds: its partition takes up to [`Load::limit`], which is
+    /// looked at now and then, another worker takes over, and its row is read as often as it is in a piece. In a block an individual can decide about
+    /// the whole block's instance.
+    #[must_use]
+    pub fn longest_us(&self, entries: usize, costs: Costs) -> f64 {
+        let limit_us = self.limit_us(entries, costs);
+        // Without costs there is nothing to wait for: `--defect` and tests.
+        let overlooked = if limit_us > 0.0 { overlooked(self.limit(entries, costs)).as_secs_f64() * 1e6 } else { 0.0 };
+        limit_us + overlooked + costs.takeover_us + f64::from(self.reads) * costs.row_us
     }
 }
 
 impl Delay {
     /// Of a round that may spend `spend` on its moment.
+    ///
+    /// `costs`: those of the site's own machine; where they are not known, the usual ones.
     #[must_use]
     pub fn of(round: &Round, spend: Spend, load: Load, costs: Costs) -> Self {
         let entries = round.statistics().iter().map(|statistic| statistic.length as usize).fold(0, usize::saturating_add);
         Self::new(spend, load.longest_us(entries, costs))
     }
 
-    /// For a sensitivity of `longest_us`.
+    /// For a sensitivity of `longest_us`, rounded up to the whole microseconds that the noise is drawn in, and one more: the end of a
+    /// round is a whole number of them too, by which two of them can be further apart.
     fn new(spend: Spend, longest_us: f64) -> Self {
+        let longest_us = longest_us.ceil() + 1.0;
         let (scale_us, shifts) = match spend {
             Spend::Gaussian(rho) => (longest_us / (2.0 * rho.value()).sqrt(), GAUSSIAN_SHIFT),
             Spend::Laplace(epsilon) => (longest_us / epsilon, LAPLACE_SHIFT),
         };
+        // On the grid that the noise is drawn on.
         let scale_us = scale_us.ceil().max(1.0);
         Self { spend, scale_us, shift_us: (scale_us * shifts).ceil() }
     }
@@ -187,14 +178,27 @@ mod tests {
 
     #[test]
     fn all_that_one_individual_can_do_counts() {
-        let costs = Costs { fuel_ns: 10.0, mib_us: 500.0, row_us: 2_000.0, entry_ns: 100.0 };
-        let us = |fuel_per_partition, memory_mib, inputs| {
-            let limits = Limits { fuel_per_partition, memory_mib };
-            Load::new(limits, inputs, Partitions::of(Partitioning::Each, 1)).longest_us(5_000, costs) - 500.0
+        let costs = Costs {
+            fuel_ns: 10.0,
+            mib_us: 500.0,
+            row_us: 2_000.0,
+            entry_ns: 100.0,
+            settle_us: 300.0,
+            code_mib_us: 1_000.0,
+            takeover_us: 5_000.0,
         };
-        assert_eq!(us(1_000_000, 0, 0), 2_000.0 + 10_000.0);
-        assert_eq!(us(0, 64, 0), 2_000.0 + 32_000.0);
-        assert_eq!(us(0, 0, 10_000), 3_000.0);
+        let us = |fuel_per_partition, memory_mib, inputs, code_mib: usize| {
+            let limits = Limits { fuel_per_partition, memory_mib };
+            let load = Load::new(limits, inputs, Partitions::of(Partitioning::Each, 1), code_mib << 20);
+            let limit_us = load.limit(5_000, costs).as_secs_f64() * 1e6;
+            let rest = overlooked(load.limit(5_000, costs)).as_secs_f64() * 1e6 + 5_000.0 + 2_000.0;
+            assert!((load.longest_us(5_000, costs) - limit_us - rest).abs() < 0.01);
+            (limit_us - 500.0 - 2_000.0 - 300.0).round()
+        };
+        assert_eq!(us(1_000_000, 0, 0, 0), 10_000.0);
+        assert_eq!(us(0, 64, 0, 0), 32_000.0);
+        assert_eq!(us(0, 0, 10_000, 0), 1_000.0);
+        assert_eq!(us(0, 0, 0, 3), 3_000.0);
     }
 
     /// Variance within 6 standard errors of what was asked for (sd of a variance estimate: sqrt(2/n), sqrt(5/n)): a false alarm about
@@ -207,7 +211,7 @@ mod tests {
             (Spend::Laplace(0.05), longest / 0.05, 2.0, 5.0),
         ] {
             let delay = Delay::new(spend, longest);
-            assert!((delay.scale_us / scale - 1.0).abs() < 1e-4, "{delay:?}");
+            assert!((delay.scale_us / scale - 1.0).abs() < 1e-3, "{delay:?}");
             let n = 2_000;
             let draws: Vec<f64> = (0..n).map(|_| delay.draw().unwrap().as_secs_f64() * 1e6).collect();
             assert!(draws.iter().all(|draw| *draw > 0.0));

@@ -2,12 +2,13 @@
 //!
 //! *In*: [`Work`]: rows, what is selected of them, guests that have taken in the round. *Out*: [`Sums`], merged here, by the daemon, which alone
 //! draws noise. *Trusts*: what opens with the round's own key. *Refuses*, before anything is charged: a round that the cluster could not
-//! run ([`Executor::check`], public terms alone).
+//! run, or that takes more memory than the site gives one ([`Executor::check`], public terms alone).
 //!
 //! A task is some of the round's pieces, in the order in which threads take them; which, follows from public terms. It gets the version's data
 //! key, the selection, the component; no ledger, no key of the site. Integer sums do not depend on who added what, so that it makes no
 //! difference how often, where, or in which order tasks ran: each counts once.
 
+mod afterwards;
 mod cluster;
 mod folder;
 mod kubernetes;
@@ -23,10 +24,12 @@ use vestibule_protocol::calibration::Calibrated;
 use vestibule_protocol::round::Partitioning;
 
 use crate::dataset::{Rows, Selection};
-use crate::delay::{Costs, Delay, Load};
+use crate::costs::Costs;
+use crate::delay::{Delay, Load};
 use crate::guests::Prepared;
 use crate::partitions::Partitions;
 use crate::reduce::Sums;
+use crate::round::memory::{Memory, mib};
 use crate::round::{self, RoundFailure};
 use cluster::Cluster;
 use kubernetes::Kubernetes;
@@ -49,9 +52,15 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
     /// See [`RoundFailure`].
     fn run(&self, work: Work<'_>) -> Result<Sums, RoundFailure>;
 
-    /// Whether the moment at which it ends is noised already: every task of a cluster waits for a delay of its own, since whoever watches the
-    /// queue would see how long it took.
+    /// Whether the moment at which it ends is noised already: every task of a cluster works and waits on for delays of its own, since whoever watches
+    /// the queue would see how long it took.
     fn hides_moments(&self) -> bool;
+
+    /// The daemon is about to end: waits until nothing of its rounds is left elsewhere, but no
+    /// longer than `patience`.
+    fn leave(&self, patience: std::time::Duration) {
+        let _ = patience;
+    }
 
     /// The longest that delays keep a round from ending, all but one of 4,000.
     fn latest(&self, delay: &Delay) -> std::time::Duration;
@@ -97,9 +106,8 @@ impl Ask<'_> {
 
     /// Bytes of a task's sums.
     fn partial_bytes(&self) -> usize {
-        let mut bytes = vec![0];
-        Sums::zeros(self.calibrated, self.summed_variants()).put(&mut bytes);
-        bytes.len().max(2)
+        // That it has sums, who moved them, and those.
+        Sums::bytes(self.calibrated, self.summed_variants()).0.saturating_add(9)
     }
 
     fn entries(&self) -> usize {
@@ -115,16 +123,16 @@ impl Ask<'_> {
         (pieces.count, guests + rows * self.costs.row_us)
     }
 
-    /// The most memory that a task of so many threads needs, in MiB.
-    fn memory_mib(&self, threads: usize) -> u64 {
-        // A row group as it is read and as it is decoded; sums of products are four for each variant and factor, here and merged.
-        let group = self.selection.variants().div_ceil(4).saturating_mul(crate::dataset::GROUP_ROWS).saturating_mul(3);
-        let sums = self.entries().saturating_mul(8 * 4 * 3);
-        let bytes = (group.saturating_add(sums) as u64) >> 20;
-        // An instance, the one before it, a batch both ways in both processes, the engine and the code.
-        let each = bytes.saturating_add(u64::from(self.load.limits().memory_mib).saturating_mul(2)).saturating_add(256);
-        each.saturating_mul(threads as u64).saturating_add(512)
+    /// How much it takes, whoever runs it.
+    fn memory(&self) -> Memory {
+        Memory::of(self.calibrated, self.selection, self.partitions, self.load.limits())
     }
+}
+
+/// Whether a round that takes so many bytes is within what the site gives one, in MiB.
+fn fits(bytes: usize, most: u64) -> Result<(), ExecutorError> {
+    let asked = mib(bytes);
+    if asked > most { Err(ExecutorError::TooLarge { asked, most }) } else { Ok(()) }
 }
 
 /// A round, or a daemon, that an executor cannot serve.
@@ -138,6 +146,17 @@ pub enum ExecutorError {
     )]
     TooLong {
         /// What it could take.
+        asked: u64,
+        /// What it may.
+        most: u64,
+    },
+    /// The round's buffers would be larger than the site lets them.
+    #[error(
+        "the sums of this round, and what is read at a time, would take {asked} MiB of this site's memory, and a round may take {most}: ask for \
+         fewer entries, factors or variants at a time, in several rounds or jobs"
+    )]
+    TooLarge {
+        /// What it would take, in MiB.
         asked: u64,
         /// What it may.
         most: u64,
@@ -169,6 +188,7 @@ impl ExecutorError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::TooLong { .. } => "round-too-long",
+            Self::TooLarge { .. } => "round-too-large",
             Self::Refused(_) => "cluster-refused",
             Self::Folder { .. } => "executor-folder",
             Self::Program { .. } => "executor-program",
@@ -176,16 +196,20 @@ impl ExecutorError {
     }
 }
 
-/// The executor that a site has chosen. `stop`: that the daemon is to stop.
+/// The executor that a site has chosen. A round may take `most_mib` of memory. `stop`: that the daemon is to stop.
 ///
 /// # Errors
 /// The folder that is shared with a cluster cannot be used.
-pub fn of(chosen: &Chosen, threads: usize, stop: CancellationToken) -> Result<Box<dyn Executor>, ExecutorError> {
+pub fn of(
+    chosen: &Chosen,
+    (threads, most_mib): (usize, u64),
+    stop: CancellationToken,
+) -> Result<Box<dyn Executor>, ExecutorError> {
     Ok(match chosen {
-        Chosen::Threads => Box::new(Threads(threads)),
+        Chosen::Threads => Box::new(Threads { threads, most_mib }),
         Chosen::Kubernetes(cluster, kubernetes) => {
-            Box::new(Cluster::new(cluster.clone(), Kubernetes::new(cluster, kubernetes)?, stop)?)
+            Box::new(Cluster::new(cluster.clone(), Kubernetes::new(cluster, kubernetes)?, (most_mib, stop))?)
         }
-        Chosen::Slurm(cluster, slurm) => Box::new(Cluster::new(cluster.clone(), Slurm::new(cluster, slurm), stop)?),
+        Chosen::Slurm(cluster, slurm) => Box::new(Cluster::new(cluster.clone(), Slurm::new(cluster, slurm), (most_mib, stop))?),
     })
 }

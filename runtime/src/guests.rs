@@ -5,17 +5,19 @@
 //!
 //! Hostile bytes are parsed and compiled in a worker too, and one that did is not used again: what it compiled is run by others.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Plan, Round, RoundRequest};
 use vestibule_sandbox::{CodeCache, code_name};
-use vestibule_worker::{Each, Launch, PUBLIC_PATIENCE, Refusal, Worker, WorkerError};
+use vestibule_worker::{Each, Launch, PUBLIC_PATIENCE, Refusal, Rehearsals, Worker, WorkerError};
 
+use crate::costs::Costs;
 use crate::dataset::{RowGroup, Selection};
+use crate::delay::Load;
 use crate::partitions::Partitions;
 use crate::round::{Crew, RoundFailure, Row};
 
@@ -53,10 +55,15 @@ pub struct Guests {
     public: Duration,
 }
 
+/// How many workers are started to measure how long that takes.
+const STARTS: usize = 3;
+
 /// A loaded analysis, in a worker that has seen public input only.
 #[derive(Debug)]
 pub struct Loaded {
     worker: Worker,
+    /// How long a call that sees nobody's data may take.
+    public: Duration,
     launch: Launch,
     component: Arc<[u8]>,
 }
@@ -65,6 +72,7 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Prepared {
     first: Worker,
+    load: Load,
     terms: Arc<Terms>,
 }
 
@@ -79,6 +87,9 @@ struct Terms {
     limits: Limits,
     /// Individuals of a partition, at most; values and dosages of each.
     shape: (usize, usize, usize),
+    rehearsals: Rehearsals,
+    /// The most that a partition may take of a worker's own time.
+    limit: Duration,
 }
 
 impl Guests {
@@ -102,6 +113,21 @@ impl Guests {
         Ok(Worker::start(&self.launch)?.walls().gaps())
     }
 
+    /// How slow this machine is, for guests of so much memory: measured in a worker. Takes some seconds.
+    ///
+    /// # Errors
+    /// A worker cannot be started, or cannot measure.
+    pub fn measure(&self, memory_mib: u32) -> Result<Costs, WorkerError> {
+        let mut start = Duration::ZERO;
+        for _ in 0..STARTS {
+            let began = Instant::now();
+            drop(Worker::start(&self.launch)?);
+            start = start.max(began.elapsed());
+        }
+        let slowest = Worker::start(&self.launch)?.measure(memory_mib)?;
+        Ok(Costs::measured(slowest, start))
+    }
+
     /// Loads a component into a fresh worker; compiles it before, in another, if this site never did.
     ///
     /// # Errors
@@ -119,7 +145,7 @@ impl Guests {
             }
         };
         worker.load(&code, component)?.map_err(GuestsError::Refused)?;
-        Ok(Loaded { worker, launch: self.launch.clone(), component: component.into() })
+        Ok(Loaded { worker, public: self.public, launch: self.launch.clone(), component: component.into() })
     }
 
     /// A worker for what sees nobody's data: it has a limit, and lets rounds go first.
@@ -141,6 +167,7 @@ impl Loaded {
     }
 
     /// Bakes a round's state into the component, in the worker that has seen public input only, and starts another for what comes next.
+    /// `costs`: those of the machine that it runs on, from which the most that a partition may take follows.
     ///
     /// # Errors
     /// See [`GuestsError`].
@@ -150,6 +177,7 @@ impl Loaded {
         limits: Limits,
         selection: &Selection,
         partitions: Partitions,
+        costs: Costs,
     ) -> Result<Prepared, GuestsError> {
         let shape = (partitions.most(), selection.values(), selection.dosages());
         let (started, code) = std::thread::scope(|scope| {
@@ -158,20 +186,86 @@ impl Loaded {
             (started.join(), code)
         });
         let code = code?.map_err(GuestsError::Refused)?;
-        let terms = Terms { launch: self.launch, component: self.component, code, round: round.clone(), limits, shape };
-        let first = terms.take_in(started.unwrap_or(Err(WorkerError::Lost))?)?;
-        Ok(Prepared { first, terms: Arc::new(terms) })
+        let rehearsals = selection.rehearsals(partitions);
+        let inputs = selection.values().saturating_add(selection.dosages());
+        let load = Load::new(limits, inputs, partitions, code.len());
+        let entries = round.statistics().iter().fold(0, |sum: usize, each| sum.saturating_add(each.length as usize));
+        let limit = load.limit(entries, costs);
+        let terms = Terms {
+            launch: self.launch,
+            component: self.component,
+            code,
+            round: round.clone(),
+            limits,
+            shape,
+            rehearsals,
+            limit,
+        };
+        let mut first = started.unwrap_or(Err(WorkerError::Lost))?;
+        first.allow(self.public);
+        let first = terms.take_in(first)?;
+        Ok(Prepared { first, load, terms: Arc::new(terms) })
     }
 }
 
 impl Prepared {
-    /// That many crews, at least one. All but the first start their worker when they are first given rows.
+    /// What one individual can take.
     #[must_use]
-    pub fn crews(self, count: usize) -> Vec<Box<dyn Crew>> {
-        let rest = (1..count).map(|_| Box::new(Apart { worker: None, terms: Arc::clone(&self.terms), row: Row::default() }));
-        let rest: Vec<_> = rest.collect();
-        let first = Box::new(Apart { worker: Some(self.first), terms: self.terms, row: Row::default() });
-        std::iter::once(first).chain(rest).map(|crew| crew as Box<dyn Crew>).collect()
+    pub const fn load(&self) -> Load {
+        self.load
+    }
+
+    /// That many crews, at least one, each with its worker, and one worker more that waits to take
+    /// the place of one that is ended: all before the first row, so that no row's time is in it.
+    ///
+    /// # Errors
+    /// A worker cannot be started, or cannot take in what the first one did.
+    pub fn crews(self, count: usize) -> Result<Vec<Box<dyn Crew>>, RoundFailure> {
+        crews(self.first, self.terms, count)
+    }
+}
+
+fn crews(first: Worker, terms: Arc<Terms>, count: usize) -> Result<Vec<Box<dyn Crew>>, RoundFailure> {
+    let start = || terms.start().map_err(|_| RoundFailure::Worker);
+    let further: Result<Vec<Worker>, RoundFailure> = std::thread::scope(|scope| {
+        let started: Vec<_> = (0..count.max(1)).map(|_| scope.spawn(start)).collect();
+        started.into_iter().map(|worker| worker.join().unwrap_or(Err(RoundFailure::Worker))).collect()
+    });
+    let mut workers = further?;
+    let standbys = Arc::new(Standbys { terms, waiting: Mutex::new(workers.pop()) });
+    let crew = |worker| {
+        let standbys = Arc::clone(&standbys);
+        Box::new(Apart { worker, standbys, row: Row::default() }) as Box<dyn Crew>
+    };
+    Ok(std::iter::once(first).chain(workers).map(crew).collect())
+}
+
+/// Workers that took in the round and wait, one at a time.
+struct Standbys {
+    terms: Arc<Terms>,
+    waiting: Mutex<Option<Worker>>,
+}
+
+impl Standbys {
+    /// The one that waits, or one that is started now. Another is started meanwhile.
+    fn take(self: &Arc<Self>) -> Result<Worker, WorkerError> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let worker = waiting.map_or_else(|| self.start(), Ok)?;
+        let standbys = Arc::clone(self);
+        // It ends with the round, or soon after: what it starts is dropped then.
+        std::thread::spawn(move || {
+            let next = standbys.start().ok();
+            *standbys.waiting.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        });
+        Ok(worker)
+    }
+
+    fn start(&self) -> Result<Worker, WorkerError> {
+        // The first worker took in the same round: that another cannot is the host's fault.
+        self.terms.start().map_err(|error| match error {
+            GuestsError::Worker(error) => error,
+            GuestsError::Refused(_) => WorkerError::Lost,
+        })
     }
 }
 
@@ -185,13 +279,15 @@ pub(crate) struct Portable {
     request: RoundRequest,
     limits: Limits,
     shape: (usize, usize, usize),
+    rehearsals: Rehearsals,
+    limit: Duration,
     arguments: Vec<String>,
 }
 
 impl Prepared {
     /// What another machine needs to make crews of the same guests.
     pub(crate) fn portable(&self) -> Portable {
-        let Terms { launch, component, code, round, limits, shape } = &*self.terms;
+        let Terms { launch, component, code, round, limits, shape, rehearsals, limit } = &*self.terms;
         Portable {
             engine: *self.first.engine().as_bytes(),
             component: component.to_vec(),
@@ -199,6 +295,8 @@ impl Prepared {
             request: round.request().clone(),
             limits: *limits,
             shape: *shape,
+            rehearsals: rehearsals.clone(),
+            limit: *limit,
             arguments: launch.arguments.clone(),
         }
     }
@@ -222,9 +320,18 @@ impl Portable {
             worker = Worker::start(&launch)?;
             code
         };
-        let terms = Terms { launch, component: self.component.into(), code, round, limits: self.limits, shape: self.shape };
+        let terms = Terms {
+            launch,
+            component: self.component.into(),
+            code,
+            round,
+            limits: self.limits,
+            shape: self.shape,
+            rehearsals: self.rehearsals,
+            limit: self.limit,
+        };
         let first = terms.take_in(worker).map_err(|_| RoundFailure::Worker)?;
-        Ok(Prepared { first, terms: Arc::new(terms) }.crews(count))
+        crews(first, Arc::new(terms), count)
     }
 }
 
@@ -234,15 +341,16 @@ impl Terms {
     }
 
     fn take_in(&self, mut worker: Worker) -> Result<Worker, GuestsError> {
-        worker.round(&self.code, &self.round, self.limits, self.shape)?.map_err(GuestsError::Refused)?;
+        let Self { code, round, limits, shape, rehearsals, limit, .. } = self;
+        worker.round(code, round, *limits, *shape, rehearsals, *limit)?.map_err(GuestsError::Refused)?;
         Ok(worker)
     }
 }
 
 /// A crew that is another process.
 struct Apart {
-    worker: Option<Worker>,
-    terms: Arc<Terms>,
+    worker: Worker,
+    standbys: Arc<Standbys>,
     row: Row,
 }
 
@@ -253,30 +361,24 @@ impl From<WorkerError> for RoundFailure {
 }
 
 impl Apart {
-    fn worker(&mut self) -> Result<&mut Worker, RoundFailure> {
-        match &mut self.worker {
-            Some(worker) => Ok(worker),
-            // The first worker took in the same round: that another cannot is the host's fault.
-            none => Ok(none.insert(self.terms.start().map_err(|_| RoundFailure::Worker)?)),
-        }
+    fn run(&mut self, each: &mut Each<'_, RoundFailure>) -> Result<(), RoundFailure> {
+        let Self { worker, standbys, .. } = self;
+        worker.run(&mut || standbys.take(), each)
     }
 }
 
 impl Crew for Apart {
     fn row(&mut self, rows: &RowGroup, index: usize) -> Result<(), RoundFailure> {
-        let mut row = std::mem::take(&mut self.row);
-        row.fill(rows, index);
-        self.worker()?.push(row.values(), row.dosages());
-        self.row = row;
+        self.row.fill(rows, index);
+        self.worker.push(self.row.values(), self.row.dosages());
         Ok(())
     }
 
     fn close(&mut self, _partition: usize, each: &mut Each<'_, RoundFailure>) -> Result<(), RoundFailure> {
-        let worker = self.worker()?;
-        if worker.close() { worker.run(each) } else { Ok(()) }
+        if self.worker.close() { self.run(each) } else { Ok(()) }
     }
 
     fn finish(&mut self, each: &mut Each<'_, RoundFailure>) -> Result<(), RoundFailure> {
-        self.worker()?.run(each)
+        self.run(each)
     }
 }

@@ -55,7 +55,7 @@ pub struct Home {
     settings: Settings,
     executor: Chosen,
     link_key: SecretKey,
-    data_key: Zeroizing<[u8; 32]>,
+    data_key: Box<Zeroizing<[u8; 32]>>,
     log_key: SecretKey,
     witness_key: SecretKey,
     /// Keys that are to take the place of these.
@@ -95,16 +95,16 @@ impl Home {
         for name in ["link", "store", "log", "witness"] {
             let file = format!("keys/{name}.pem");
             let key_error = |source| HomeError::Key { path: path.join(&file), source };
-            let mut seed = [0; 32];
-            getrandom::fill(&mut seed).map_err(|error| io(std::io::Error::other(error.to_string())))?;
-            let key = SecretKey::from_seed(seed).map_err(key_error)?;
+            let mut seed = Zeroizing::new([0; 32]);
+            getrandom::fill(seed.as_mut_slice()).map_err(|error| io(std::io::Error::other(error.to_string())))?;
+            let key = SecretKey::from_seed(*seed).map_err(key_error)?;
             let pem = key.to_pem(passphrase).map_err(key_error)?;
             write_private(&dir, &file, pem.as_bytes()).map_err(|source| HomeError::Io { path: path.join(&file), source })?;
             if name == "log" {
                 replace(&dir, LOG_KEY, key.public().to_pem().as_bytes()).map_err(io)?;
             }
         }
-        let store_key = SecretKey::from_pem(&dir.read_to_string(STORE_KEY).map_err(io)?, passphrase)
+        let store_key = SecretKey::from_pem(&Zeroizing::new(dir.read_to_string(STORE_KEY).map_err(io)?), passphrase)
             .map_err(|source| HomeError::Key { path: path.join(STORE_KEY), source })?;
         let mut data_key = Zeroizing::new([0; 32]);
         getrandom::fill(data_key.as_mut_slice()).map_err(|error| io(std::io::Error::other(error.to_string())))?;
@@ -211,7 +211,7 @@ impl Home {
     /// What its datasets are encrypted with.
     #[must_use]
     pub fn store_key(&self) -> StoreKey {
-        StoreKey::from_bytes(*self.data_key)
+        StoreKey::from_bytes(**self.data_key)
     }
 
     /// A secret of this site that seals compiled code and is used for nothing else.

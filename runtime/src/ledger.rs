@@ -36,6 +36,8 @@ use vestibule_protocol::job::JobId;
 use vestibule_protocol::log::leaf::{Event, Leaf, nothing};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
+use vestibule_protocol::release::most_bytes;
+use vestibule_protocol::salt::{SALT_BYTES, Salt};
 
 pub use self::account::{Account, JobAccount};
 use self::booking::Asked;
@@ -152,7 +154,7 @@ impl Ledger {
         let (signed, index) = (verified.signed(), verified.index());
         let job = signed.manifest().job;
         let rho = signed.budget().round(verified.round().share_ppb()).charge();
-        let asked = Asked::new(&admitted, purse, (rho, self.1.name(verified.researcher())), since);
+        let asked = Asked::new(&admitted, purse, rho, &self.1, since);
         let answer = self.transaction(|tx| {
             let known = find_job(tx, job)?;
             if let Some(known) = &known
@@ -161,7 +163,7 @@ impl Ledger {
                 return Err(LedgerError::OtherManifest);
             }
             if let Some(found) = find_round(tx, job, index)? {
-                if found.digest != verified.round_digest() {
+                if found.digest != self.1.keyed(verified.round_digest()) {
                     return Err(LedgerError::OtherRound { round: index });
                 }
                 if found.retired {
@@ -189,6 +191,33 @@ impl Ledger {
         Ok(answer.map_or_else(|| Admission::Run(Box::new(Charged { admitted, rho })), Admission::Settled))
     }
 
+    /// Counts that a charged round is begun: before any row is touched, and on disk when this returns. Returns how often it was. A round that is
+    /// begun and neither [committed](Self::commit) nor [taken back](Self::taken_back) was lost with its process.
+    ///
+    /// # Errors
+    /// The database. Then the round must not run.
+    pub(crate) fn begin(&self, charged: &Charged) -> Result<u32, LedgerError> {
+        let verified = charged.admitted.verified();
+        let row = params![verified.signed().manifest().job.to_string(), verified.index()];
+        self.transaction(|tx| {
+            let sql = "INSERT INTO attempt(job, round, begun) VALUES(?1, ?2, 1)
+                       ON CONFLICT(job, round) DO UPDATE SET begun = begun + 1 RETURNING begun";
+            tx.query_row(sql, row, |row| row.get(0)).map_err(database(tx))
+        })
+    }
+
+    /// A round that was begun ended in good order without having run to its end: it was not lost.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) fn taken_back(&self, job: JobId, round: u32) -> Result<(), LedgerError> {
+        let row = params![job.to_string(), round];
+        self.transaction(|tx| {
+            let sql = "UPDATE attempt SET begun = begun - 1 WHERE job = ?1 AND round = ?2 AND begun > 0";
+            tx.execute(sql, row).map_err(database(tx)).map(|_| ())
+        })
+    }
+
     /// Stores what a charged round released, or that it released nothing, and when that may be known; returns what counts: what
     /// was stored first.
     ///
@@ -206,7 +235,7 @@ impl Ledger {
             if let Some(first) = find_round(tx, job, index)?.and_then(|round| round.settled) {
                 return Ok(first);
             }
-            settle(tx, (job, index), settled, (code, evidence))?;
+            settle(tx, (job, index), most_bytes(verified.round().request()), settled, (code, evidence))?;
             Ok(settled.clone())
         })
     }
@@ -261,6 +290,16 @@ impl Ledger {
     }
 }
 
+/// Salt for one release.
+///
+/// # Errors
+/// The operating system has no randomness.
+pub(crate) fn salt() -> Result<Salt, LedgerError> {
+    let mut salt = [0; SALT_BYTES];
+    getrandom::fill(&mut salt).map_err(|error| LedgerError::Database { path: "ledger".into(), why: error.to_string() })?;
+    Ok(Salt::from_bytes(salt))
+}
+
 fn append(tx: &Transaction<'_>, at_ms: i64, event: Event, details: Option<&serde_json::Value>) -> Result<i64, LedgerError> {
     let number = log::append(tx, at_ms, event, details).map_err(database(tx))?;
     Ok(i64::try_from(number).unwrap_or(i64::MAX))
@@ -286,18 +325,21 @@ fn milliseconds(since: Duration) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Stores an answer, whose release no other of its round is longer than `most` bytes.
 fn settle(
     tx: &Transaction<'_>,
     (job, round): (JobId, u32),
+    most: usize,
     settled: &Settled,
     (code, evidence): (&str, Option<&serde_json::Value>),
 ) -> Result<(), LedgerError> {
     let bytes = settled.release.as_deref().unwrap_or_default();
     let sql = "INSERT INTO release(job, round, bytes, sha256, leaves, evidence, hold)
-               VALUES(?1, ?2, seal('release', ?1 || ' ' || ?2, ?3), ?4, ?5, seal('evidence', ?1 || ' ' || ?2, ?6), ?7)";
+               VALUES(?1, ?2, seal('release', ?1 || ' ' || ?2, ?3, ?8), ?4, ?5, seal('evidence', ?1 || ' ' || ?2, ?6), ?7)";
     let evidence = serde_json::json!({ "code": code, "found": evidence }).to_string();
     let sha256 = Digest::of(bytes).to_string();
-    let row = params![job.to_string(), round, bytes, sha256, settled.leaves_ms, evidence.as_bytes(), settled.hold];
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let row = params![job.to_string(), round, bytes, sha256, settled.leaves_ms, evidence.as_bytes(), settled.hold, most];
     tx.execute(sql, row).map_err(database(tx)).map(|_| ())
 }
 

@@ -16,9 +16,10 @@ use serde_json::Value;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::SecretKey;
 use vestibule_protocol::log::checkpoint::Checkpoint;
-use vestibule_protocol::log::leaf::{Event, Leaf, SALT_BYTES, commitment};
+use vestibule_protocol::log::leaf::{Event, Leaf, commitment};
 use vestibule_protocol::log::note::{self, Kind, Verifier};
 use vestibule_protocol::log::tree::{self, Nodes};
+use vestibule_protocol::salt::SALT_BYTES;
 
 pub use export::{Exported, export};
 pub(crate) use read::details;

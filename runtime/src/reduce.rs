@@ -18,6 +18,7 @@ use vestibule_sandbox::Given;
 use self::clamp::{Grid, enforce, quantise};
 use self::genotypes::Products;
 use crate::dataset::RowGroup;
+use crate::reserve::{NoRoom, laid, room};
 
 /// Exact sums over partitions, in steps. Shows its size only, and cannot be serialised: it is not private yet.
 pub struct Sums {
@@ -41,14 +42,41 @@ enum Part {
 pub struct SumOverflow;
 
 impl Sums {
-    /// Zeros, one vector for each statistic, where a row has so many variants.
-    #[must_use]
-    pub fn zeros(calibrated: &[Calibrated], variants: usize) -> Self {
+    /// Zeros, one vector for each statistic, where a row has so many variants; and all the memory that adding to them takes.
+    ///
+    /// # Errors
+    /// The machine has not so much.
+    pub fn zeros(calibrated: &[Calibrated], variants: usize) -> Result<Self, NoRoom> {
+        let longest = calibrated.iter().map(given).max().unwrap_or(0);
+        let scratch = room(longest, 0)?;
         let part = |statistic: &Calibrated| match &statistic.source {
-            Source::Given => Part::Given(vec![0; statistic.length as usize]),
-            Source::Genotypes(scores) => Part::Genotypes(Products::new(scores, statistic.bound, variants)),
+            Source::Given => laid(statistic.length as usize, 0).map(Part::Given),
+            Source::Genotypes(scores) => Products::working(scores, statistic.bound, variants).map(Part::Genotypes),
         };
-        Self { statistics: calibrated.iter().map(part).collect(), moving: 0, scratch: vec![] }
+        let statistics = calibrated.iter().map(part).collect::<Result<_, _>>()?;
+        Ok(Self { statistics, moving: 0, scratch })
+    }
+
+    /// Zeros for others' sums to be [merged](Self::merge) into, and nothing to be added to.
+    pub(crate) fn total(calibrated: &[Calibrated], variants: usize) -> Result<Self, NoRoom> {
+        let part = |statistic: &Calibrated| match &statistic.source {
+            Source::Given => laid(statistic.length as usize, 0).map(Part::Given),
+            Source::Genotypes(scores) => Products::new(scores, variants).map(Part::Genotypes),
+        };
+        let statistics = calibrated.iter().map(part).collect::<Result<_, _>>()?;
+        Ok(Self { statistics, moving: 0, scratch: vec![] })
+    }
+
+    /// Bytes of the sums alone, as in [`Self::total`]; and of what adding takes besides.
+    pub(crate) fn bytes(calibrated: &[Calibrated], variants: usize) -> (usize, usize) {
+        let longest = calibrated.iter().map(given).max().unwrap_or(0);
+        let each = calibrated.iter().map(|statistic| match &statistic.source {
+            Source::Given => ((statistic.length as usize).saturating_mul(8), 0),
+            Source::Genotypes(scores) => Products::bytes(scores, statistic.bound, variants),
+        });
+        each.fold((0, longest.saturating_mul(8)), |(sums, work), (own, besides)| {
+            (sums.saturating_add(own), work.saturating_add(besides))
+        })
     }
 
     /// Adds one partition. `None`, and any list of another length than there are statistics, counts as no contribution.
@@ -69,7 +97,7 @@ impl Sums {
                         self.scratch.clear();
                     }
                     moves |= self.scratch.iter().any(|factor| *factor != 0);
-                    products.push(&self.scratch);
+                    products.push(&self.scratch)?;
                 }
             }
         }
@@ -77,14 +105,34 @@ impl Sums {
         Ok(())
     }
 
-    /// Multiplies with their genotypes what was added since for these rows, all of them and no others, in their order.
+    /// Whether what was added since must be [multiplied](Self::multiply) before anything else is added: follows from the number of rows and from
+    /// public terms.
+    pub(crate) fn is_full(&self) -> bool {
+        self.statistics.iter().any(|part| matches!(part, Part::Genotypes(products) if products.is_full()))
+    }
+
+    /// Multiplies with their genotypes what was added since for these rows, those that follow on the ones that were multiplied, in their order.
     ///
     /// # Errors
     /// [`SumOverflow`].
-    pub fn multiply(&mut self, rows: &RowGroup) -> Result<(), SumOverflow> {
+    pub(crate) fn multiply(&mut self, rows: &RowGroup) -> Result<(), SumOverflow> {
         for part in &mut self.statistics {
             if let Part::Genotypes(products) = part {
                 products.multiply(rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Multiplies what is left of these rows. What is added then is of other rows.
+    ///
+    /// # Errors
+    /// [`SumOverflow`].
+    pub fn finish(&mut self, rows: &RowGroup) -> Result<(), SumOverflow> {
+        self.multiply(rows)?;
+        for part in &mut self.statistics {
+            if let Part::Genotypes(products) = part {
+                products.next_group();
             }
         }
         Ok(())
@@ -126,7 +174,7 @@ impl Sums {
 
     /// What [`Self::put`] wrote of a round with these statistics; `None` where the bytes are not as many as that.
     pub(crate) fn of(calibrated: &[Calibrated], variants: usize, bytes: &[u8]) -> Option<Self> {
-        let mut sums = Self::zeros(calibrated, variants);
+        let mut sums = Self::total(calibrated, variants).ok()?;
         let (words, []) = bytes.as_chunks::<8>() else { return None };
         let (moving, mut rest) = words.split_first()?;
         sums.moving = i64::from_le_bytes(*moving);
@@ -152,6 +200,14 @@ impl Sums {
             Part::Genotypes(products) => products.into_steps(),
         };
         self.statistics.into_iter().map(steps).collect()
+    }
+}
+
+/// Entries that a guest gives.
+fn given(statistic: &Calibrated) -> usize {
+    match &statistic.source {
+        Source::Given => statistic.length as usize,
+        Source::Genotypes(scores) => scores.factors as usize,
     }
 }
 

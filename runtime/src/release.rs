@@ -41,6 +41,7 @@ pub fn store(
         charged_rho_pico: charged.rho().pico(),
         rounding,
         statistics: verified.round().statistics().iter().zip(calibrated).zip(cleared.steps()).map(statistic).collect(),
+        salt: crate::ledger::salt()?,
     };
     let bytes = serde_json::to_vec(&release).expect("names and numbers are always JSON");
     let mut evidence = cleared.evidence().clone();

@@ -4,7 +4,10 @@
 //! runs of blocks, as they come free, which moves no result, since integer sums do not depend on order. *Refuses*: to go on after a fault of the host, or
 //! when told to stop. A fault of a guest is a contribution of nothing and is not counted anywhere.
 
+pub(crate) mod memory;
+
 use std::ops::Range;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use vestibule_protocol::calibration::Calibrated;
@@ -14,7 +17,8 @@ use vestibule_worker::Each;
 
 use crate::dataset::{DatasetError, GROUP_ROWS, RowGroup, Rows, Selection, Value};
 use crate::partitions::{Blocks, Partitions};
-use crate::reduce::Sums;
+use crate::reduce::{SumOverflow, Sums};
+use crate::reserve::NoRoom;
 
 /// Why there are no sums. None of it may leave the site other than as the one fixed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -152,6 +156,8 @@ impl Crew for Here<'_> {
 trait Work: Sync {
     /// How many pieces there are. Public.
     fn pieces(&self) -> usize;
+    /// Memory for what is read at a time.
+    fn room(&self) -> Result<RowGroup, RoundFailure>;
     /// Does one.
     fn piece(
         &self,
@@ -162,19 +168,22 @@ trait Work: Sync {
     ) -> Result<(), RoundFailure>;
 }
 
-/// A thread's sums so far.
+/// What a thread adds to, and what it reads into: all there before its first row.
 struct Adding<'a> {
     sums: Sums,
+    rows: RowGroup,
     calibrated: &'a [Calibrated],
 }
 
-impl Adding<'_> {
-    fn add(&mut self, found: Option<&[Given<'_>]>) -> Result<(), RoundFailure> {
-        self.sums.add(self.calibrated, found).map_err(|_| RoundFailure::Host)
+impl From<SumOverflow> for RoundFailure {
+    fn from(_: SumOverflow) -> Self {
+        Self::Host
     }
+}
 
-    fn multiply(&mut self, rows: &RowGroup) -> Result<(), RoundFailure> {
-        self.sums.multiply(rows).map_err(|_| RoundFailure::Host)
+impl From<NoRoom> for RoundFailure {
+    fn from(_: NoRoom) -> Self {
+        Self::Host
     }
 }
 
@@ -189,6 +198,10 @@ impl Work for Everybody<'_> {
         self.rows.row_groups()
     }
 
+    fn room(&self) -> Result<RowGroup, RoundFailure> {
+        Ok(self.rows.room(self.selection).map_err(unread)??)
+    }
+
     fn piece(
         &self,
         piece: usize,
@@ -196,17 +209,26 @@ impl Work for Everybody<'_> {
         stopped: &dyn Fn() -> bool,
         adding: &mut Adding<'_>,
     ) -> Result<(), RoundFailure> {
-        let rows = self.rows.read(self.selection, piece).map_err(unread)?;
+        let Adding { sums, rows, calibrated } = adding;
+        self.rows.read_over(piece, rows).map_err(unread)?;
+        let rows = &*rows;
+        let mut add = |found: Option<&[Given<'_>]>| -> Result<(), RoundFailure> {
+            sums.add(calibrated, found)?;
+            if sums.is_full() {
+                sums.multiply(rows)?;
+            }
+            Ok(())
+        };
         let first = self.rows.rows_before(piece);
         for index in 0..rows.len() {
             if stopped() {
                 return Err(RoundFailure::Stopped);
             }
-            crew.row(&rows, index)?;
-            crew.close(first.saturating_add(index), &mut |found| adding.add(found))?;
+            crew.row(rows, index)?;
+            crew.close(first.saturating_add(index), &mut add)?;
         }
-        crew.finish(&mut |found| adding.add(found))?;
-        adding.multiply(&rows)
+        crew.finish(&mut add)?;
+        Ok(sums.finish(rows)?)
     }
 }
 
@@ -215,14 +237,16 @@ struct InBlocks<'a> {
     rows: &'a Rows,
     selection: Selection,
     blocks: Blocks,
-    /// Of the row groups.
-    parts: Vec<u64>,
     most: usize,
 }
 
 impl Work for InBlocks<'_> {
     fn pieces(&self) -> usize {
         self.blocks.runs() as usize
+    }
+
+    fn room(&self) -> Result<RowGroup, RoundFailure> {
+        Ok(self.rows.room(&self.selection).map_err(unread)??)
     }
 
     fn piece(
@@ -233,9 +257,11 @@ impl Work for InBlocks<'_> {
         adding: &mut Adding<'_>,
     ) -> Result<(), RoundFailure> {
         let run = self.blocks.run(u32::try_from(piece).map_err(|_| RoundFailure::Host)?);
+        let Adding { sums, rows, calibrated } = adding;
+        let mut add = |found: Option<&[Given<'_>]>| Ok(sums.add(calibrated, found)?);
         let (mut open, mut individuals) = (run.start, 0);
-        for (group, _) in self.parts.iter().enumerate().filter(|(_, part)| self.blocks.touch(&run, **part)) {
-            let rows = self.rows.read(&self.selection, group).map_err(unread)?;
+        for group in (0..self.rows.row_groups()).filter(|group| self.blocks.touch(&run, *group as u64)) {
+            self.rows.read_over(group, rows).map_err(unread)?;
             for index in 0..rows.len() {
                 let block = self.blocks.at(rows.place(index));
                 if !run.contains(&block) {
@@ -245,19 +271,19 @@ impl Work for InBlocks<'_> {
                     return Err(RoundFailure::Stopped);
                 }
                 while open < block {
-                    crew.close(open as usize, &mut |found| adding.add(found))?;
+                    crew.close(open as usize, &mut add)?;
                     (open, individuals) = (open.saturating_add(1), 0);
                 }
                 if individuals < self.most {
-                    crew.row(&rows, index)?;
+                    crew.row(rows, index)?;
                 }
                 individuals = individuals.saturating_add(1);
             }
         }
         for block in open..run.end {
-            crew.close(block as usize, &mut |found| adding.add(found))?;
+            crew.close(block as usize, &mut add)?;
         }
-        crew.finish(&mut |found| adding.add(found))
+        crew.finish(&mut add)
     }
 }
 
@@ -310,10 +336,9 @@ pub(crate) fn run_pieces(
     match partitions.kind() {
         Partitioning::Each => over(&Everybody { rows, selection }, pieces, crews, calibrated, selection.variants()),
         Partitioning::Blocks(count) => {
-            let (parts, of) = rows.parts();
             let selection = read(selection, partitions);
-            let blocks = Blocks::new(count, of);
-            let work = InBlocks { rows, selection, blocks, parts, most: partitions.most() };
+            let blocks = Blocks::new(count, rows.row_groups() as u64);
+            let work = InBlocks { rows, selection, blocks, most: partitions.most() };
             over(&work, pieces, crews, calibrated, 0)
         }
     }
@@ -335,9 +360,9 @@ pub(crate) fn pieces(rows: &Rows, partitions: Partitions) -> Pieces {
     match partitions.kind() {
         Partitioning::Each => Pieces { count: rows.row_groups(), partitions: GROUP_ROWS as u64, row_groups: 1 },
         Partitioning::Blocks(count) => {
-            let (parts, of) = rows.parts();
-            let blocks = Blocks::new(count, of);
-            let read = |run| parts.iter().filter(|part| blocks.touch(&blocks.run(run), **part)).count() as u64;
+            let parts = rows.row_groups() as u64;
+            let blocks = Blocks::new(count, parts);
+            let read = |run| (0..parts).filter(|part| blocks.touch(&blocks.run(run), *part)).count() as u64;
             let runs = 0..blocks.runs();
             let partitions = runs.clone().map(|run| blocks.run(run).len() as u64).max().unwrap_or(0);
             Pieces { count: runs.len(), partitions, row_groups: runs.map(read).max().unwrap_or(0) }
@@ -355,8 +380,19 @@ fn over(
     let (next, end) = (AtomicUsize::new(pieces.start), pieces.end.min(work.pieces()));
     let failed = AtomicBool::new(false);
     let stopped = || failed.load(Ordering::Relaxed);
+    // No row is read before every thread has all memory that it will ever need: where it does not suffice, that says nothing of any row.
+    let laid = Barrier::new(crews.len());
+    let lay = || -> Result<_, RoundFailure> {
+        Ok(Adding { sums: Sums::zeros(calibrated, variants)?, rows: work.room()?, calibrated })
+    };
+    let mut total = Sums::total(calibrated, variants)?;
     let all = |mut crew: Box<dyn Crew + '_>| {
-        let mut adding = Adding { sums: Sums::zeros(calibrated, variants), calibrated };
+        let adding = lay().inspect_err(|_| failed.store(true, Ordering::Relaxed));
+        laid.wait();
+        let mut adding = adding?;
+        if stopped() {
+            return Err(RoundFailure::Stopped);
+        }
         loop {
             let piece = next.fetch_add(1, Ordering::Relaxed);
             if piece >= end {
@@ -368,7 +404,6 @@ fn over(
     let guarded = |crew| all(crew).inspect_err(|_| failed.store(true, Ordering::Relaxed));
     std::thread::scope(|scope| {
         let workers: Vec<_> = crews.into_iter().map(|crew| scope.spawn(|| guarded(crew))).collect();
-        let mut total = Sums::zeros(calibrated, variants);
         let mut failure = None;
         for worker in workers {
             match worker.join().unwrap_or(Err(RoundFailure::Host)) {

@@ -11,10 +11,11 @@ mod preparing;
 mod purse;
 mod standing;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ use vestibule_worker::{Launch, Places};
 use crate::admission::{self, Verified};
 use crate::cohort::Floor;
 use crate::component::{CodeFolder, ComponentError, Components};
+use crate::costs::Costs;
 use crate::dataset::{Dataset, Selection};
 use crate::delay::{self, Delay, Load};
 use crate::executor::{self, Ask, Executor, Work};
@@ -57,6 +59,8 @@ use standing::FROZEN;
 /// A site that is running.
 #[derive(Debug)]
 pub struct Site {
+    /// Held for as long as anything of this daemon may still write to the folder.
+    _lock: File,
     pub(crate) home: Home,
     pub(crate) name: Name,
     pub(crate) ledger: Ledger,
@@ -69,6 +73,8 @@ pub struct Site {
     trust: RwLock<Option<Arc<Trust>>>,
     frozen: AtomicBool,
     guests: Guests,
+    /// How slow this machine is.
+    costs: Costs,
     components: Components,
     threads: usize,
     executor: Box<dyn Executor>,
@@ -79,6 +85,8 @@ pub struct Site {
     /// The rules that hold, and which the log said they are.
     rules: Mutex<Option<(Option<Digest>, Arc<Rules>)>>,
     turns: Mutex<HashMap<(JobId, u32), Turn>>,
+    /// Rounds that this process has begun, and whose moment has not come.
+    begun: Mutex<BTreeSet<(JobId, u32)>>,
 }
 
 /// Held by whoever runs a round.
@@ -89,16 +97,23 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 /// # Errors
 /// The folder is in use or damaged, the noise sampler fails its self-test, or the engine cannot be set up.
 pub async fn run(mut home: Home, stop: CancellationToken) -> Result<(), SiteError> {
-    let _lock = home.lock()?;
+    let lock = home.lock()?;
     let coordinator = home.coordinator()?;
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     for what in home.adopt(&coordinator.site, since)? {
         tracing::info!(what = what.name(), "a new key is used from now on");
     }
     noise::self_test()?;
-    let site = Arc::new(Site::new(home, &coordinator, stop.clone())?);
-    link::serve(site, coordinator, stop).await.map_err(SiteError::Link)
+    let site = Arc::new(Site::new(home, lock, &coordinator, stop.clone())?);
+    let ended = link::serve(Arc::clone(&site), coordinator, stop).await.map_err(SiteError::Link);
+    site.stopped();
+    // Rounds that run here end with the process. What runs on a cluster is taken back first.
+    let _ = tokio::task::spawn_blocking(move || site.executor.leave(LEAVING)).await;
+    ended
 }
+
+/// How long a daemon that stops waits for a cluster to take its tasks back.
+const LEAVING: Duration = Duration::from_secs(20);
 
 /// An offer that was refused before any data was touched.
 struct Refused {
@@ -124,6 +139,23 @@ pub(crate) struct Ready {
     floor: Option<Floor>,
     load: Load,
     delay: Delay,
+}
+
+/// A round that ran, and of which nothing is written down before its moment: a site that stops or
+/// is killed before then runs it again, whether it had ended or not, and so shows by nothing which.
+pub(crate) struct Ran {
+    charged: Box<Charged>,
+    calibrated: Vec<Calibrated>,
+    /// What is to leave; and why a person must look at it first, if one must.
+    found: Result<(airlock::Cleared, Option<(String, serde_json::Value)>), Nothing>,
+    leaves_ms: i64,
+}
+
+impl Ran {
+    /// Its moment, in milliseconds since 1970.
+    pub(crate) const fn leaves_ms(&self) -> i64 {
+        self.leaves_ms
+    }
 }
 
 /// Why a round that was charged has released nothing.
@@ -155,7 +187,7 @@ pub(crate) enum Outcome {
 }
 
 impl Site {
-    pub(crate) fn new(home: Home, coordinator: &Coordinator, stop: CancellationToken) -> Result<Self, SiteError> {
+    pub(crate) fn new(home: Home, lock: File, coordinator: &Coordinator, stop: CancellationToken) -> Result<Self, SiteError> {
         let settings = home.settings();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if settings.threads == 0 { cores } else { settings.threads };
@@ -173,12 +205,8 @@ impl Site {
         if settings.require_walls && !gaps.is_empty() {
             return Err(SiteError::Walls(gaps.join("; ")));
         }
-        if settings.slowest.below_usual() {
-            tracing::warn!(
-                "`[slowest]` is below the usual costs: unless this machine was measured, releases may leave too soon"
-            );
-        }
-        let executor = executor::of(home.executor(), threads, stop)?;
+        let costs = home.costs(|| guests.measure(settings.max_memory_mib).map_err(SiteError::from))?;
+        let executor = executor::of(home.executor(), (threads, settings.max_round_memory_mib), stop)?;
         let components = Components::new(home.folder("blobs")?);
         started(&home)?;
         let (ledger, running) = (home.ledger()?, Places::new(rounds, rounds));
@@ -191,6 +219,7 @@ impl Site {
         }
         let turns = Mutex::default();
         Ok(Self {
+            _lock: lock,
             home,
             name,
             ledger,
@@ -201,6 +230,7 @@ impl Site {
             trust,
             frozen,
             guests,
+            costs,
             components,
             threads,
             executor,
@@ -209,6 +239,7 @@ impl Site {
             running,
             rules: Mutex::default(),
             turns,
+            begun: Mutex::default(),
         })
     }
 
@@ -284,8 +315,8 @@ impl Site {
     }
 
     fn charged(&self, admitted: Admitted, prepared: Prepared, since: Duration) -> Result<Outcome, Refused> {
-        let Prepared { guests, asked } = prepared;
-        let Asked { plan, dataset, selection, variants, partitions, calibrated, floor, load, delay } = asked;
+        let Prepared { guests, asked, load, delay } = prepared;
+        let Asked { plan, dataset, selection, variants, partitions, calibrated, floor, .. } = asked;
         admitted.verified().charter().reads(&plan.columns).map_err(|error| Refused::from((error.code(), error)))?;
         let (judged, held) = self.judge(admitted.verified(), (&plan, variants), dataset.info(), since)?;
         if let Some(held) = held {
@@ -327,39 +358,61 @@ impl Site {
         }
     }
 
-    /// Steps 9 to 13. Blocks. From here on data is touched: whatever happens, there is a release or there is none, and a moment before
+    /// Steps 9 to 12. Blocks. From here on data is touched: whatever happens, there is a release or
+    /// there is none, and a moment before
     /// which nobody may learn which. `since` reads the time since 1970.
-    pub(crate) fn release(&self, ready: Ready, since: impl Fn() -> Duration) -> Settled {
-        let job = ready.charged.admitted().verified().signed().manifest().job;
+    pub(crate) fn run(&self, ready: Ready, since: impl Fn() -> Duration) -> Ran {
         let Ready { charged, judged, dataset, selection, partitions, guests, calibrated, floor, load, delay } = ready;
-        // Before any data: that this fails says nothing. On a cluster every task has waited already.
-        let drawn = if self.executor.hides_moments() { Ok(Duration::ZERO) } else { delay.draw() };
-        let costs = self.home.settings().slowest;
+        // All of this before any data: that it fails says nothing. One that was lost with its process again and again is not begun any more.
+        let begun = self.ledger.begin(&charged);
+        let of = (charged.admitted().verified().signed().manifest().job, charged.admitted().verified().index());
+        self.begun().insert(of);
+        let runs = begun.as_ref().is_ok_and(|begun| *begun <= self.home.settings().max_round_tries.max(1));
+        // On a cluster every task has waited already.
+        let drawn = if runs && self.executor.hides_moments() { Ok(Duration::ZERO) } else { delay.draw() };
+        let costs = self.costs;
         let ask = Ask { rows: &dataset, selection: &selection, partitions, calibrated: &calibrated, load, costs, delay };
-        let outcome = match &drawn {
-            Ok(_) => self.noised(&charged, Work { ask, guests }, (floor, judged.variants)),
-            Err(error) => Err(Nothing::failed(error.code())),
+        let outcome = match (&drawn, begun) {
+            (Ok(_), Ok(_)) if runs => self.noised(&charged, Work { ask, guests }, (floor, judged.variants)),
+            (Ok(_), Ok(_)) => Err(Nothing::failed("round-lost")),
+            (_, Err(error)) => Err(Nothing::failed(error.code())),
+            (Err(error), _) => Err(Nothing::failed(error.code())),
         };
         let ended = since();
         let leaves = ended.saturating_add(drawn.unwrap_or_default());
         let leaves = leaves.saturating_add(delay::until_tick(leaves, self.home.settings().release_tick_seconds));
         let leaves_ms = i64::try_from(leaves.as_millis()).unwrap_or(i64::MAX);
-        let stored = match &outcome {
-            Ok(cleared) => {
-                let hold = self.outgoing(&judged, dataset.info(), cleared);
-                release::store(&self.ledger, &charged, &calibrated, (cleared, hold), leaves_ms)
-            }
+        let found = outcome.map(|cleared| {
+            let hold = self.outgoing(&judged, dataset.info(), &cleared);
+            (cleared, hold)
+        });
+        Ran { charged, calibrated, found, leaves_ms }
+    }
+
+    /// Step 13, once its moment has come. Blocks. `None`: it is to run again.
+    pub(crate) fn settle(&self, ran: Ran) -> Option<Settled> {
+        let Ran { charged, calibrated, found, leaves_ms } = ran;
+        let job = charged.admitted().verified().signed().manifest().job;
+        if !self.begun().remove(&(job, charged.admitted().verified().index())) {
+            // The daemon stops, and has taken it back.
+            return None;
+        }
+        let stored = match found {
+            Ok((cleared, hold)) => release::store(&self.ledger, &charged, &calibrated, (&cleared, hold), leaves_ms),
             Err(Nothing::Failed(code, evidence)) => {
                 tracing::warn!(%job, code, "a round released nothing");
-                release::store_nothing(&self.ledger, &charged, (*code, evidence.as_ref()), leaves_ms)
+                release::store_nothing(&self.ledger, &charged, (code, evidence.as_ref()), leaves_ms)
             }
             Err(Nothing::Interrupted) => {
                 tracing::info!(%job, "a round was taken back from the cluster; it runs again, under the same charge, at the next start");
-                return Settled { release: None, leaves_ms, hold: None };
+                if let Err(error) = self.ledger.taken_back(job, charged.admitted().verified().index()) {
+                    tracing::error!(%job, %error, "that it was taken back is not booked: it counts as one that was lost");
+                }
+                return None;
             }
         };
         // Not on disk: the bytes must not leave, and after a failed sync nothing more may be written.
-        stored.unwrap_or(Settled { release: None, leaves_ms, hold: None })
+        Some(stored.unwrap_or(Settled { release: None, leaves_ms, hold: None }))
     }
 
     fn noised(
@@ -421,6 +474,19 @@ impl Site {
         let booked = self.ledger.time(clock).and_then(|since| self.ledger.unpaid(researcher, spent, since));
         if let Err(error) = booked {
             tracing::error!(%error, "what a refused job took could not be booked");
+        }
+    }
+
+    fn begun(&self) -> MutexGuard<'_, BTreeSet<(JobId, u32)>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The daemon stops: rounds whose moment has not come are not lost, but run again.
+    fn stopped(&self) {
+        for (job, round) in std::mem::take(&mut *self.begun()) {
+            if let Err(error) = self.ledger.taken_back(job, round) {
+                tracing::error!(%job, %error, "that a round was taken back is not booked: it counts as one that was lost");
+            }
         }
     }
 

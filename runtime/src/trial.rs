@@ -16,7 +16,8 @@ use vestibule_protocol::round::{Round, WHOLE_SHARE_PPB};
 use vestibule_sandbox::{Analysis, Shape, Step};
 
 use crate::dataset::{Dataset, Selection};
-use crate::delay::{Costs, Delay, Load};
+use crate::costs::Costs;
+use crate::delay::{Delay, Load};
 use crate::executor::{Executor, Work};
 use crate::partitions::Partitions;
 use crate::reduce::Sums;
@@ -207,6 +208,7 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
         let selection = selection.of(&asked);
         let calibrated = calibrate(&asked, plan.partitioning, budget.round(asked.share_ppb()))?;
         let runner = analysis.runner(&asked, limits)?;
+        let code_bytes = runner.code_bytes();
         let most_fuel = AtomicU64::new(0);
         let ears = Ears {
             fault: &listen,
@@ -224,8 +226,8 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
             sites: 1,
         });
         let inputs = selection.values().saturating_add(selection.dosages());
-        let load = Load::new(limits, inputs, partitions);
-        let delay = Delay::of(&asked, budget.round(asked.share_ppb()).time(), load, Costs::default()).expected();
+        let load = Load::new(limits, inputs, partitions, code_bytes);
+        let delay = Delay::of(&asked, budget.round(asked.share_ppb()).time(), load, Costs::USUAL).expected();
         rounds.push(TrialRound { exact, released: released.collect(), round: asked, most_fuel: most_fuel.into_inner(), delay });
     };
     let (faults, fault_count) = faults.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -62,7 +62,7 @@ fn compiled_code_is_used_again_only_if_this_host_sealed_it() {
     let wasm = std::fs::read(component("cohort-summary")).unwrap();
     let shelf = Shelf::default();
     let load = |key: u8| {
-        let cache = Some(CodeCache::new(Box::new(shelf.clone()), &[key; 32]));
+        let cache = Some(CodeCache::new(Box::new(shelf.clone()), &[key; 32]).into());
         let sandbox = Sandbox::new(Settings { cache, ..Settings::default() }).unwrap();
         let plan = sandbox.load(&wasm).unwrap().plan(r#"{"columns":["age"]}"#, Limits::default()).unwrap();
         assert_eq!(plan.columns, ["age"]);

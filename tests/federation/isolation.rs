@@ -2,16 +2,17 @@
 //! ended, in every slot of memory, in threads and in worker processes. And `prepare`, which all of them begin with, is held to its limits.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
 use vestibule_protocol::scores::Source;
 use vestibule_sandbox::{Contribution, Given, GuestError, Individual, LoadError, Runner, Sandbox, Settings};
-use vestibule_worker::{Launch, Worker, WorkerError};
+use vestibule_worker::{Launch, Rehearsals, Worker, WorkerError};
 
 use crate::world::{BINARY, root};
 
-const LIMITS: Limits = Limits { fuel_per_partition: 12_000_000, memory_mib: 6 };
+const LIMITS: Limits = Limits { fuel_per_partition: 60_000_000, memory_mib: 6 };
 
 /// A core module as an analysis.
 fn encoded(wat: &str) -> Vec<u8> {
@@ -98,6 +99,21 @@ fn no_instance_finds_a_mark_of_another() {
     assert_eq!(ran.into_inner(), THREADS * EACH);
 }
 
+/// What worker processes rehearse with: somebody who returns.
+fn rehearsals() -> Rehearsals {
+    let mut rehearsals = Rehearsals::default();
+    rehearsals.push(&[(vec![], vec![RETURN])]);
+    rehearsals
+}
+
+/// Longer than any of these guests takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// No worker is ended here.
+fn none() -> Result<Worker, WorkerError> {
+    panic!("a worker was ended")
+}
+
 /// A worker that took in a round of the guest.
 fn worker(guest: &[u8], state: u8) -> Result<Worker, String> {
     let start = || Worker::start(&Launch::of(BINARY.into(), 64)).unwrap();
@@ -106,7 +122,7 @@ fn worker(guest: &[u8], state: u8) -> Result<Worker, String> {
     baking.load(&code, guest).unwrap().unwrap();
     let code = baking.bake(&round(state), LIMITS).map_err(|error| error.code().to_owned())?;
     let mut worker = start();
-    worker.round(&code.map_err(|refusal| refusal.code.to_owned())?, &round(state), LIMITS, (1, 0, 1)).unwrap().unwrap();
+    worker.round(&code.map_err(|refusal| refusal.code.to_owned())?, &round(state), LIMITS, (1, 0, 1), &rehearsals(), LIMIT).unwrap().unwrap();
     Ok(worker)
 }
 
@@ -126,13 +142,59 @@ fn no_instance_in_a_worker_process_finds_a_mark_of_another() {
     for how in &hows {
         worker.push(&[], &[*how]);
         if worker.close() {
-            worker.run(&mut take).unwrap();
+            worker.run(&mut none, &mut take).unwrap();
         }
     }
-    worker.run(&mut take).unwrap();
+    worker.run(&mut none, &mut take).unwrap();
     let want: Vec<Option<u32>> =
         hows.iter().map(|how| if *how == LOOK_AGAIN { Some(31) } else { (!fails(*how)).then_some(0) }).collect();
     assert_eq!(found, want);
+}
+
+/// A partition that takes longer than its limit, or brings its worker down, is one that contributes nothing; another worker goes on, and
+/// what came before and comes after counts.
+#[test]
+fn a_partition_that_takes_too_long_costs_itself_and_nobody_else() {
+    let guest = encoded(GUEST);
+    // Fuel for a minute: what ends it is the limit.
+    let limits = Limits { fuel_per_partition: 60_000_000_000, memory_mib: 6 };
+    let start = || Worker::start(&Launch::of(BINARY.into(), 64)).unwrap();
+    let code = start().compile(&guest).unwrap().unwrap();
+    let mut baking = start();
+    baking.load(&code, &guest).unwrap().unwrap();
+    let code = baking.bake(&round(0), limits).unwrap().unwrap();
+    let ready = || {
+        let mut worker = start();
+        worker.round(&code, &round(0), limits, (1, 0, 1), &rehearsals(), Duration::from_millis(200)).unwrap().unwrap();
+        worker
+    };
+    let (mut worker, mut started) = (ready(), 0);
+    let hows = [LOOK_AGAIN, RETURN, LOOP, RETURN, LOOP, LOOK_AGAIN, RETURN, LOOP];
+    let mut found = vec![];
+    let mut standby = || {
+        started += 1;
+        Ok(ready())
+    };
+    let mut take = |given: Option<&[Given<'_>]>| {
+        found.push(given.map(|given| match given {
+            [Given::Cell(cell)] => *cell,
+            _ => panic!("a cell"),
+        }));
+        Ok::<_, WorkerError>(())
+    };
+    for how in hows {
+        worker.push(&[], &[how]);
+        assert!(!worker.close(), "one batch");
+    }
+    let began = std::time::Instant::now();
+    worker.run(&mut standby, &mut take).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(30), "none of them was let use its fuel");
+    let want = hows.map(|how| match how {
+        LOOP => None,
+        LOOK_AGAIN => Some(31),
+        _ => Some(0),
+    });
+    assert_eq!((found, started), (want.to_vec(), 3));
 }
 
 /// What `prepare` leaves is in every instance; what it must not do ends the round before any data is near.

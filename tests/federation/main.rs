@@ -23,6 +23,7 @@
 //! | `liar` | a coordinator that lies |
 //! | `commands` | exit codes, JSON, and what errors say |
 //! | `canary` | nothing of a person is in a log, an error or a file name |
+//! | `closed` | processes that hold keys leave no core, and nobody of their user reads their memory |
 //! | `walls` | each wall around a process that reads what others wrote |
 //! | `https` | a proxy with a certificate, for tests |
 //! | `world` | the fixture |
@@ -39,6 +40,7 @@ mod attack;
 mod backup;
 mod bucket;
 mod canary;
+mod closed;
 mod commands;
 mod components;
 mod crashes;

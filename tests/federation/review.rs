@@ -182,6 +182,65 @@ fn releases_wait_where_the_site_took_part_on_that_term() {
     );
 }
 
+/// What an adversary has who has all but the keys and the answer: the public log, with its lines,
+/// and a copy of the folder. Of the answer they know everything but one small number: they try all
+/// that it can be.
+#[test]
+fn what_a_person_denied_cannot_be_tried_out() {
+    use vestibule_protocol::digest::Digest;
+    let world = World::new(&["leiden"]);
+    world.approver("eva", "test");
+    world.issue();
+    world.ok(&["site", "charter", "accept", "leiden", "project.json", "--review"]);
+    let job = asking(&world, "0.5");
+    let number = held(&world, &job);
+    let entry = world.ok(&["site", "queue", "leiden", &number])[0].clone();
+    assert_eq!(decide(&world, "deny", &number, "eva.pem").0, 0);
+    assert_eq!(world.ended(&job)["sites"][0]["reason"]["code"], "no-release");
+    world.ok(&["log", "export", "leiden", "exported"]);
+    world.ok(&["site", "backup", "leiden", "copied"]);
+    let shown = world.ok(&["log", "show", "copied"]).to_string();
+    let mut seen = shown.into_bytes();
+    let mut folders = vec![world.dir().join("exported"), world.dir().join("copied")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+            match entry.file_type().unwrap().is_dir() {
+                true => folders.push(entry.path()),
+                false => seen.extend(std::fs::read(entry.path()).unwrap()),
+            }
+        }
+    }
+    let is_there = |digest: &Digest| {
+        memchr::memmem::find(&seen, digest.hex().as_bytes()).is_some()
+            || memchr::memmem::find(&seen, digest.as_bytes()).is_some()
+    };
+    // The very document, with its salt: this is how it is checked, and that the search finds it.
+    let mut release: vestibule_protocol::release::Release = serde_json::from_value(entry["release"].clone()).unwrap();
+    let digest = |release: &_| Digest::of(&serde_json::to_vec(release).unwrap());
+    assert!(is_there(&digest(&release)), "the log says which release was denied");
+    let right = release.statistics[0].steps[0];
+    release.statistics[0].steps[0] = right ^ 1;
+    assert!(!is_there(&digest(&release)), "another value is not the one that was denied");
+    // Without it, none of the values that the number could have, as the form was before there was
+    // salt, and with other salt.
+    release.salt = vestibule_protocol::salt::Salt::from_bytes([0; 32]);
+    for guess in right.saturating_sub(2_000)..right.saturating_add(2_000) {
+        release.statistics[0].steps[0] = guess;
+        let whole = serde_json::to_string(&release).unwrap();
+        let plain = whole.replace(&format!(",\"salt\":\"{}\"", "00".repeat(32)), "");
+        assert_ne!(plain, whole);
+        let numbers = serde_json::to_vec(&release.statistics).unwrap();
+        let forms = [whole.as_bytes(), plain.as_bytes(), &numbers].map(Digest::of);
+        assert!(!forms.iter().any(is_there), "{guess} is told from others");
+    }
+    // Nor do lengths tell how many digits it has: a sealed record is as long as its round's longest
+    // answer.
+    let sql = "SELECT length(bytes) FROM release WHERE job = ?1";
+    let length: u32 = world.ledger("copied").query_row(sql, [&job], |row| row.get(0)).unwrap();
+    let shortest = serde_json::to_vec(&release).unwrap().len();
+    assert!(length as usize > shortest && length % 1_024 == 12 + 16, "{length}");
+}
+
 #[test]
 fn two_officers_set_rules_that_hold_at_once() {
     let mut world = World::new(&["leiden"]);

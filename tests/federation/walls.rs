@@ -7,7 +7,7 @@ use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
 use vestibule_protocol::scores::Source;
 use vestibule_sandbox::{Shape, Value};
-use vestibule_worker::{Importer, Launch, Worker, WorkerError};
+use vestibule_worker::{Importer, Launch, Rehearsals, Worker, WorkerError};
 
 use crate::world::{BINARY, World, component, root, wait};
 
@@ -104,11 +104,13 @@ fn a_worker_that_lies_is_lost_and_moves_nothing() {
     let ran = |last: &[u8]| {
         let mut worker = started(&[done, done, last]);
         worker.load(b"code", b"component").unwrap().unwrap();
-        worker.round(b"code", &round(), Limits::default(), (1, 1, 0)).unwrap().unwrap();
+        let (none, limit) = (Rehearsals::default(), Duration::from_secs(60));
+        worker.round(b"code", &round(), Limits::default(), (1, 1, 0), &none, limit).unwrap().unwrap();
         worker.push(&[Value::Number(1.0)], &[]);
         worker.close();
         let mut seen = vec![];
-        let ran = worker.run(&mut |found| {
+        let mut standby = || Ok(started(&[]));
+        let ran = worker.run(&mut standby, &mut |found| {
             seen.push(found.is_some());
             Ok::<_, WorkerError>(())
         });
@@ -136,7 +138,7 @@ fn hostile_bytes_are_refused_by_a_worker_as_by_the_sandbox() {
 }
 
 /// The worker processes of a site.
-fn workers(site: u32) -> Vec<u32> {
+pub(crate) fn workers(site: u32) -> Vec<u32> {
     let parent = |pid: u32| -> Option<u32> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
@@ -145,37 +147,37 @@ fn workers(site: u32) -> Vec<u32> {
     all.filter(|pid| parent(*pid) == Some(site)).collect()
 }
 
+/// A batch of these takes half a minute, in which a worker neither reads nor writes.
 #[test]
-fn a_site_that_is_told_to_stop_ends_its_round_first_and_the_release_is_sent_later() {
+fn workers_end_with_a_daemon_that_is_killed_and_not_with_what_all_of_a_service_are_told() {
     let mut world = World::new(&["leiden"]);
     let (_, site) = world.pids().into_iter().find(|(name, _)| name == "site leiden").unwrap();
-    let slow = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[limits]\nfuel_per_partition = 20_000_000\nmemory_mib = 64\n\
+    let slow = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[limits]\nfuel_per_partition = 100_000_000\nmemory_mib = 64\n\
         [params]\nhow = \"loop\"\n";
     let job = world.submitted("hostile", slow);
     let accepted = |site: &serde_json::Value| site["state"] == "accepted";
     wait("the round to run", || world.job(&["status", &job]).1["sites"].as_array()?.iter().all(accepted).then_some(()));
-    world.stop_site("leiden");
-    // The release is on disk before the daemon is gone.
-    let release = |world: &World| -> Vec<u8> {
-        let ledger = world.ledger("leiden");
-        ledger
-            .query_row(
-                "SELECT unseal('release', job || ' ' || round, bytes) FROM release WHERE job = ?1 AND round = 0",
-                [&job],
-                |row| row.get(0),
-            )
-            .unwrap()
+    // One that computes, for a while already: it uses a processor.
+    let busy = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(11)?.parse().ok().filter(|ticks: &u64| *ticks > 100)
     };
-    let stored = release(&world);
-    assert_eq!(workers(site), Vec::<u32>::new());
-    world.start_site("leiden");
-    let status = world.ended(&job);
-    assert_eq!(status["state"], "finished", "{status}\n{}", world.log());
-    assert_eq!(release(&world), stored);
+    wait("a worker that computes", || workers(site).iter().find_map(busy));
+    let held = workers(site);
+    for signal in ["-TERM", "-INT", "-HUP"] {
+        let pids = held.iter().map(u32::to_string);
+        assert!(std::process::Command::new("kill").arg(signal).args(pids).status().unwrap().success());
+    }
+    let there = |pid: &&u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+    assert_eq!(held.iter().filter(there).count(), held.len(), "a worker heard what was for the daemon");
+    let killed = std::time::Instant::now();
+    world.kill_site("leiden");
+    wait("its workers' end", || (held.iter().filter(there).count() == 0).then_some(()));
+    assert!(killed.elapsed() < std::time::Duration::from_secs(5), "{:?}", killed.elapsed());
 }
 
 #[test]
-fn a_worker_that_dies_costs_its_job_and_nothing_else() {
+fn a_worker_that_dies_costs_the_individual_that_it_was_at_and_nothing_else() {
     let world = World::new(&["leiden"]);
     let (_, site) = world.pids().into_iter().find(|(name, _)| name == "site leiden").unwrap();
     assert_eq!(workers(site), Vec::<u32>::new(), "an idle site has no workers");
@@ -196,7 +198,9 @@ fn a_worker_that_dies_costs_its_job_and_nothing_else() {
         .map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap().to_string_lossy().into_owned())
         .collect();
     let allowed = |name: &String| {
-        ["socket:", "/memfd:", "/dev/null"].iter().any(|known| name.starts_with(known)) || name.ends_with("/pagemap")
+        ["socket:", "/memfd:", "/dev/null"].iter().any(|known| name.starts_with(known))
+            || name.ends_with("/pagemap")
+            || name.ends_with("/maps")
     };
     assert!(held.iter().all(allowed) && held.iter().filter(|name| name.starts_with("socket:")).count() <= 2, "{held:?}");
     assert!(std::fs::read(format!("/proc/{worker}/environ")).unwrap().is_empty());
@@ -205,10 +209,9 @@ fn a_worker_that_dies_costs_its_job_and_nothing_else() {
     assert_eq!((field("Seccomp:"), field("NoNewPrivs:"), field("Threads:")), ("2".into(), "1".into(), "1".into()));
     std::process::Command::new("kill").args(["-9", &worker.to_string()]).status().unwrap();
     let status = world.ended(&job);
-    assert_eq!((&status["state"], &status["error"]["code"]), (&"failed".into(), &"too-few-sites".into()), "{status}");
-    assert_eq!(status["sites"][0]["reason"]["code"], "no-release", "{status}");
+    assert_eq!(status["state"], "finished", "another went on: {status}");
     wait("the other workers' end", || workers(site).is_empty().then_some(()));
-    // The budget is spent; the site goes on.
+    // The budget is spent once; the site goes on.
     let budget = world.ok(&["site", "budget", "leiden"]);
     assert!((budget[0]["spent_epsilon"].as_f64().unwrap() - 1.0).abs() < 0.01, "{budget}");
     let summary = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";
@@ -242,7 +245,7 @@ fn a_worker_that_is_silent_before_any_data_is_ended_when_its_time_is_over() {
     // A step that no guest may say: a report of more than there may be, a round without statistics.
     let said = |json: &str| {
         let length = u8::try_from(json.len()).unwrap();
-        let message = [&[7, length][..], json.as_bytes()].concat();
+        let message = [&[8, length][..], json.as_bytes()].concat();
         silent(&[&message]).next("{}", (&shape, &[]), limits)
     };
     assert!(said(r#"{"Report":{"summary":"s","tables":[],"charts":[]}}"#).unwrap().is_ok());

@@ -12,6 +12,7 @@ use cap_std::fs::Dir;
 use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::{Partitioning, Round};
+use vestibule_runtime::costs::Costs;
 use vestibule_runtime::component::CodeFolder;
 use vestibule_runtime::dataset::{DataFolder, Dataset, Importers, Same, StoreKey, ingest};
 use vestibule_runtime::guests::Guests;
@@ -177,7 +178,7 @@ impl Lab {
         let reach = if self.defect == Some(Defect::BlockReach) { Partitioning::Each } else { plan.partitioning };
         let calibrated = calibrate(&round, reach, budget)?;
         let selection = cohort.dataset.select(&plan.columns, &plan.variants)?.of(&round);
-        let crews = loaded.prepare(&round, ask.limits, &selection, partitions)?.crews(1);
+        let crews = loaded.prepare(&round, ask.limits, &selection, partitions, Costs::USUAL)?.crews(1)?;
         let (exact, released) = trial::release(&cohort.dataset, &selection, partitions, crews, &calibrated)?;
         let first = |found: Vec<Vec<f64>>| found.into_iter().next().context("a round without a statistic");
         let (exact, released) = (first(exact)?, first(released)?);

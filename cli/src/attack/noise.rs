@@ -10,7 +10,9 @@ use vestibule_protocol::log::leaf::{Event, Leaf};
 use vestibule_protocol::message::{Answer, Receipt};
 use vestibule_protocol::release::{NoisedStatistic, Release};
 use vestibule_protocol::round::Partitioning;
-use vestibule_runtime::delay::{Costs, Delay, Load};
+use vestibule_protocol::salt::Salt;
+use vestibule_runtime::costs::Costs;
+use vestibule_runtime::delay::{Delay, Load};
 use vestibule_runtime::partitions::Partitions;
 use vestibule_sandbox::Individual;
 
@@ -158,7 +160,7 @@ fn low_bits(lab: &Lab) -> Result<Row> {
 fn moment(lab: &Lab) -> Result<Row> {
     let people = lab.cohort(Lab::people(2), 1)?;
     let round = lab.round(&Ask::how("loop"), &people.dataset)?;
-    let (costs, load) = (Costs::default(), Load::new(Limits::default(), 3, Partitions::of(Partitioning::Each, 1)));
+    let (costs, load) = (Costs::USUAL, Load::new(Limits::default(), 3, Partitions::of(Partitioning::Each, 1), 1 << 20));
     let spend = Budget::new(Noise::Laplace, 1.0, 0.0)?.round(round.share_ppb()).time();
     let longest_us = load.longest_us(1, costs);
     let delay = Delay::of(&round, spend, load, costs);
@@ -197,7 +199,7 @@ fn slowest(lab: &Lab) -> Result<Row> {
         let ns = seconds * 1e9 / FUEL as f64;
         slowest = if ns > slowest.0 { (ns, how) } else { slowest };
     }
-    let limit = Costs::default().fuel_ns;
+    let limit = Costs::USUAL.fuel_ns;
     let found = (
         slowest.0 <= limit,
         format!("`{}` takes {:.1} ns a unit of fuel; delays reckon with {limit:.0}", slowest.1, slowest.0),
@@ -219,8 +221,8 @@ fn length(lab: &Lab) -> Result<Row> {
             steps: vec![steps; 1_000],
         };
         let job = JobId::from_bytes([0; 16]);
-        let release =
-            Release { job, round: 0, site: "s".parse()?, charged_rho_pico: 1, rounding: None, statistics: vec![statistic] };
+        let (rounding, salt, statistics) = (None, Salt::from_bytes([1; 32]), vec![statistic]);
+        let release = Release { job, round: 0, site: "s".parse()?, charged_rho_pico: 1, rounding, statistics, salt };
         Ok(serde_json::to_vec(&release)?)
     };
     let bytes = |release: Option<&[u8]>| {

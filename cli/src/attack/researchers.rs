@@ -11,6 +11,7 @@ use cap_std::fs::Dir;
 use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::Plan;
+use vestibule_runtime::costs::Costs;
 use vestibule_runtime::dataset::{DataFolder, Dataset, Importers, Same, StoreKey, ingest};
 use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::trial;
@@ -167,7 +168,7 @@ fn membership(lab: &Lab, root: &Path) -> Result<Row> {
     let selection = study.inside.select(&plan.columns, &plan.variants)?.of(&round);
     let mut loaded = lab.guests()?.load(&component)?;
     loaded.plan(&params, limits)?;
-    let crews = loaded.prepare(&round, limits, &selection, partitions)?.crews(1);
+    let crews = loaded.prepare(&round, limits, &selection, partitions, Costs::USUAL)?.crews(1)?;
     let (exact, released) = trial::release(&study.inside, &selection, partitions, crews, &calibrated)?;
     let (inside, outside) = (genotypes(&study.inside, &plan)?, genotypes(&study.outside, &plan)?);
     let everybody: Vec<&Vec<u8>> = inside.iter().chain(&outside).collect();

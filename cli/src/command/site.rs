@@ -301,7 +301,7 @@ impl Site {
 fn recorded(dir: &Path, command: &str, details: serde_json::Value) -> Result<Home> {
     let site = open(dir)?;
     let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
-    let id = std::fs::metadata("/proc/self").map_or(0, |process| std::os::unix::fs::MetadataExt::uid(&process));
+    let id = rustix::process::getuid().as_raw();
     let details = json!({ "user": user, "uid": id, "on": details });
     let event = Event::Operator { command: command.to_owned() };
     let ledger = site.ledger().map_err(home)?;

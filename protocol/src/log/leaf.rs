@@ -1,9 +1,11 @@
 //! The leaves of a site's log: what happened, in public terms.
 //!
 //! *In*: an [`Event`], its moment, and details that only the site keeps. *Out*: the leaf's bytes, a line of JSON; or the leaf, read back from
-//! them. *Refuses*: unknown kinds and fields. Nothing in a leaf follows from an individual's data except by way of a release. Details
-//! (names, titles, reasons) are not in it: the leaf holds SHA-256 of a salt and them, so that they can be shown with proof, and erased
-//! without a change of the tree.
+//! them. *Refuses*: unknown kinds and fields. Nothing in a leaf can be tried out that follows from
+//! data: a release's digest is salted by the release itself ([`crate::release::Release::salt`]),
+//! and what a round asks, which follows from the releases before it, is among the details. Details
+//! (names, titles, reasons) are not in it: the leaf holds SHA-256 of a salt and them, so that they
+//! can be shown with proof, and erased without a change of the tree.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,11 +14,10 @@ use crate::job::JobId;
 use crate::key::PublicKey;
 use crate::name::Name;
 use crate::review::Subject;
+use crate::salt::SALT_BYTES;
 
 /// Most bytes of a leaf: what a C2SP entry bundle can hold.
 pub const MAX_LEAF_BYTES: usize = 65_535;
-/// Bytes of the salt of details.
-pub const SALT_BYTES: usize = 16;
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,13 +144,12 @@ pub enum Event {
         rho_pico: u64,
     },
     /// A round was charged, before it ran; at no cost where it is answered with an earlier release.
+    /// Details: what is asked in it.
     Charged {
         /// The job.
         job: JobId,
         /// The round.
         round: u32,
-        /// What is asked in it.
-        round_digest: Digest,
         /// What it costs.
         rho_pico: u64,
         /// What the moment of its release adds to delta.
@@ -161,7 +161,8 @@ pub enum Event {
         job: JobId,
         /// The round.
         round: u32,
-        /// SHA-256 of the release; of no bytes where there is none, so that a leaf is as long then.
+        /// SHA-256 of the release, which brings its salt; of no bytes where there is none, so that
+        /// a leaf is as long then.
         release: Digest,
     },
     /// A job ended: what no round was charged for is free again.

@@ -99,8 +99,6 @@ pub struct Round {
     pub leaf: u64,
     /// When that was, in milliseconds since 1970.
     pub charged_ms: i64,
-    /// What it asks.
-    pub digest: Digest,
     /// What it cost.
     pub rho_pico: u64,
     /// What its moment cost.
@@ -169,7 +167,7 @@ impl Replay {
                 }
                 account.committed_rho_pico = committed;
             }
-            Event::Charged { job, round, round_digest, rho_pico, moment_femto } => {
+            Event::Charged { job, round, rho_pico, moment_femto } => {
                 let (job, account) = self.open(*job)?;
                 if usize::try_from(*round) != Ok(job.rounds.len()) {
                     return Err("another round is next");
@@ -186,8 +184,8 @@ impl Replay {
                 job.spent_rho_pico = spent;
                 account.spent_rho_pico = account.spent_rho_pico.saturating_add(*rho_pico);
                 account.moments_femto = moments;
-                let (rho_pico, moment_femto, digest) = (*rho_pico, *moment_femto, *round_digest);
-                let round = Round { leaf: number, charged_ms: leaf.at_ms, digest, rho_pico, moment_femto, settled: None };
+                let (rho_pico, moment_femto) = (*rho_pico, *moment_femto);
+                let round = Round { leaf: number, charged_ms: leaf.at_ms, rho_pico, moment_femto, settled: None };
                 job.rounds.push(round);
             }
             Event::Settled { job, round, release } => {

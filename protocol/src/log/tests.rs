@@ -217,11 +217,11 @@ fn what_is_asked_of_a_witness_is_read_back() {
 fn leaves_have_one_form() {
     let job = crate::job::JobId::from_bytes([3; 16]);
     let event = Event::Settled { job, round: 1, release: Digest::of(b"release") };
-    let leaf = Leaf { at_ms: 1_795_000_000_123, event, details: Some(super::leaf::commitment(&[1; 16], "{}")) };
+    let leaf = Leaf { at_ms: 1_795_000_000_123, event, details: Some(super::leaf::commitment(&[1; 32], "{}")) };
     let golden = format!(
         "{{\"at_ms\":1795000000123,\"event\":{{\"kind\":\"settled\",\"job\":\"{job}\",\"round\":1,\"release\":\"{}\"}},\"details\":\"{}\"}}",
         Digest::of(b"release"),
-        Digest::of(&[[1; 16].as_slice(), b"{}"].concat())
+        Digest::of(&[[1; 32].as_slice(), b"{}"].concat())
     );
     assert_eq!(String::from_utf8(leaf.to_bytes()).unwrap(), golden);
     assert_eq!(Leaf::parse(golden.as_bytes()).unwrap(), leaf);

@@ -139,6 +139,7 @@ fn the_last_answer_has_one_length_whatever_is_in_it() {
             charged_rho_pico: charged,
             rounding,
             statistics,
+            salt: crate::salt::Salt::from_bytes([255; 32]),
         };
         serde_json::to_vec(&release).unwrap()
     };

@@ -5,8 +5,6 @@
 //! *Refuses*: components that are not analyses, with the reason; whatever the component itself refuses, with its own words
 //! (it has seen public input only, so its words are public too); results outside the limits of the protocol.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 use vestibule_protocol::catalogue::Variant;
 use vestibule_protocol::dictionary::Column;
@@ -26,7 +24,7 @@ use crate::convert;
 use crate::engine::Sandbox;
 use crate::guard::Guard;
 use crate::inspect::look;
-use crate::prune::prune;
+use crate::meter::{Metered, metered};
 use crate::runner::Runner;
 
 /// Public calls run once a round and see nobody's data: how long they work tells nothing, and is bounded for all jobs alike.
@@ -44,7 +42,7 @@ pub struct Analysis {
     sandbox: Sandbox,
     pre: AnalysisPre<Guard>,
     digest: Digest,
-    component: Arc<[u8]>,
+    component: Metered,
 }
 
 /// What an analysis asks for next.
@@ -108,6 +106,14 @@ pub enum LoadError {
         /// How many are allowed.
         most: u64,
     },
+    /// Its work cannot be counted.
+    #[error(
+        "the component's work cannot be counted: {why}. Build it with `vestibule analysis build`, as one module, optimised"
+    )]
+    Unmetered {
+        /// What stands in the way.
+        why: String,
+    },
     /// It is too large.
     #[error("the component has {bytes} bytes: at most {MAX_COMPONENT_BYTES} are allowed")]
     TooLarge {
@@ -126,6 +132,7 @@ impl LoadError {
             Self::NotAnalysis { .. } => "component-not-analysis",
             Self::Unbakeable { .. } => "component-unbakeable",
             Self::TooComplex { .. } => "component-too-complex",
+            Self::Unmetered { .. } => "component-unmetered",
             Self::TooLarge { .. } => "component-too-large",
         }
     }
@@ -176,9 +183,9 @@ impl GuestError {
 impl Analysis {
     /// Checks and compiles a component, or takes its code from the cache.
     pub(crate) fn load(sandbox: &Sandbox, component: &[u8], digest: Digest) -> Result<Self, LoadError> {
-        let instrumented = checked(component)?;
+        let (metered, instrumented) = checked(component)?;
         let engine = sandbox.engine();
-        let cache = sandbox.settings().cache.as_ref();
+        let cache = sandbox.settings().cache.as_deref();
         let name = code_name(sandbox.engine_digest(), digest);
         let known = cache.and_then(|cache| cache.open(&name)).and_then(|code| {
             // SAFETY: the seal was verified over these very bytes with a key that only this host holds and uses for nothing else,
@@ -196,13 +203,13 @@ impl Analysis {
             }
             compiled
         };
-        Self::of(sandbox, &compiled, component, digest)
+        Self::of(sandbox, &compiled, metered, digest)
     }
 
     /// Ready to run. `compiled`: of the instrumented component.
-    pub(crate) fn of(sandbox: &Sandbox, compiled: &Component, component: &[u8], digest: Digest) -> Result<Self, LoadError> {
+    pub(crate) fn of(sandbox: &Sandbox, compiled: &Component, component: Metered, digest: Digest) -> Result<Self, LoadError> {
         let pre = ready(sandbox.engine(), compiled)?;
-        Ok(Self { sandbox: sandbox.clone(), pre, digest, component: component.into() })
+        Ok(Self { sandbox: sandbox.clone(), pre, digest, component })
     }
 
     /// SHA-256 of the component.
@@ -267,7 +274,7 @@ impl Analysis {
         answered("prepare", answer, &store)?;
         store.data_mut().leave_room();
         let component = bake::snapshot(&self.component, store, instance).map_err(|why| unusable(&why))?;
-        compile(self.sandbox.engine(), &prune(component)).map_err(|error| unusable(&error))
+        compile(self.sandbox.engine(), &component).map_err(|error| unusable(&error))
     }
 
     fn public(&self, function: &'static str, limits: Limits) -> Result<(Store<Guard>, Instance), GuestError> {
@@ -297,19 +304,25 @@ fn unusable(why: &dyn std::fmt::Display) -> GuestError {
     GuestError::Unusable { function: "prepare", message: printable(&why.to_string()) }
 }
 
-/// Compiles nothing of a component that is too large, imports a function, or cannot be baked. Returns it instrumented.
-pub(crate) fn checked(component: &[u8]) -> Result<Vec<u8>, LoadError> {
+/// Compiles nothing of a component that is too large, imports a function, cannot be metered, or
+/// cannot be baked. Returns it metered, and that instrumented.
+pub(crate) fn checked(component: &[u8]) -> Result<(Metered, Metered), LoadError> {
     if component.len() as u64 > MAX_COMPONENT_BYTES {
         return Err(LoadError::TooLarge { bytes: component.len() });
     }
     match look(component)?.imports.into_iter().next() {
         Some(import) => Err(LoadError::Import { import }),
-        None => bake::instrument(component),
+        None => {
+            let metered = metered(component)?;
+            let instrumented = bake::instrument(&metered)?;
+            Ok((metered, instrumented))
+        }
     }
 }
 
-pub(crate) fn compile(engine: &Engine, component: &[u8]) -> Result<Component, LoadError> {
-    Component::new(engine, component).map_err(|error| LoadError::NotComponent { why: format!("{error:#}") })
+/// The only way to compiled code: all of it has its fuel checked.
+pub(crate) fn compile(engine: &Engine, component: &Metered) -> Result<Component, LoadError> {
+    Component::new(engine, component.bytes()).map_err(|error| LoadError::NotComponent { why: format!("{error:#}") })
 }
 
 fn answered<T>(

@@ -19,14 +19,16 @@ use wasmtime_wizer::{ComponentInstanceState, Wizer};
 
 use crate::analysis::LoadError;
 use crate::guard::Guard;
+use crate::meter::Metered;
+use crate::prune::prune;
 
 /// Most stretches of memory between zeros that a snapshot may have: what lists them takes memory of its own.
 const MAX_STRETCHES: usize = 16 << 20;
 
 /// The same component with its memory and globals to be read from outside.
-pub(crate) fn instrument(component: &[u8]) -> std::result::Result<Vec<u8>, LoadError> {
+pub(crate) fn instrument(component: &Metered) -> std::result::Result<Metered, LoadError> {
     let refused = |why: String| LoadError::Unbakeable { why };
-    for payload in Parser::new(0).parse_all(component) {
+    for payload in Parser::new(0).parse_all(component.bytes()) {
         let Ok(Payload::ComponentCanonicalSection(functions)) = payload else { continue };
         if functions.into_iter().any(|function| !matches!(function, Ok(CanonicalFunction::Lift { .. }))) {
             return Err(refused(
@@ -34,17 +36,23 @@ pub(crate) fn instrument(component: &[u8]) -> std::result::Result<Vec<u8>, LoadE
             ));
         }
     }
-    let made = caught(|| wizer().instrument_component(component).map(|(_, made)| made));
+    let made = caught(|| component.with(|bytes| wizer().instrument_component(bytes).map(|(_, made)| made)));
     made.map_err(refused)?.map_err(|error| refused(format!("{error:#}")))
 }
 
 /// The component, with the memory and globals of an instance of [`instrument`]'s result.
-pub(crate) fn snapshot(component: &[u8], store: Store<Guard>, instance: Instance) -> std::result::Result<Vec<u8>, String> {
+pub(crate) fn snapshot(
+    component: &Metered,
+    store: Store<Guard>,
+    instance: Instance,
+) -> std::result::Result<Metered, String> {
     let mut live = Live { store, instance, fault: None };
     let made = caught(|| {
-        let wizer = wizer();
-        let (context, _) = wizer.instrument_component(component)?;
-        at_once(pin!(wizer.snapshot_component(&context, &mut live)))
+        component.with(|bytes| {
+            let wizer = wizer();
+            let (context, _) = wizer.instrument_component(bytes)?;
+            at_once(pin!(wizer.snapshot_component(&context, &mut live))).map(prune)
+        })
     });
     // What was made of a memory that could not be read is no snapshot, whatever else it is.
     if let Some(fault) = live.fault {

@@ -60,7 +60,7 @@ pub fn code_name(engine: Digest, component: Digest) -> String {
 }
 
 /// What is done to a component before it is compiled. Another word here, and nothing that was compiled before is loaded again.
-const MADE_OF: &[u8] = b"instrumented by wasmtime-wizer 48";
+const MADE_OF: &[u8] = b"instrumented by wasmtime-wizer 48; fuel checked every 2,048 units, by table 1";
 
 /// Everything that decides how a component is compiled: what is made of it first, wasmtime's version, the settings, the processor's features.
 pub(crate) fn engine_digest(engine: &Engine) -> Digest {

@@ -12,7 +12,9 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, Po
 
 use crate::analysis::{self, Analysis, LoadError};
 use crate::cache::{self, CodeCache};
+use crate::fuel::COSTS;
 use crate::guard::ROOM_BYTES;
+use crate::meter::metered;
 use crate::runner::Runner;
 
 /// Analyses that stay compiled in memory.
@@ -28,24 +30,26 @@ pub(crate) const TABLE_ENTRIES: usize = 65_536;
 const CORE_INSTANCES: u32 = 8;
 
 /// How a sandbox is set up.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Threads that will run guests at the same time.
     pub threads: usize,
     /// Most linear memory that any call may be given, in MiB.
     pub max_memory_mib: u32,
     /// Where compiled code is kept between runs, if anywhere.
-    pub cache: Option<CodeCache>,
+    pub cache: Option<Arc<CodeCache>>,
     /// Keep what a backtrace needs, and listen to guest panics. For dry runs on a researcher's own machine, never at a site.
     pub symbols: bool,
     /// Compile on all cores. A process that may start no threads compiles on its own.
     pub parallel_compilation: bool,
+    /// One instance at a time, always in the same place: for [`crate::Alone`].
+    pub alone: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, max_memory_mib: 1_024, cache: None, symbols: false, parallel_compilation: true }
+        Self { threads, max_memory_mib: 1_024, cache: None, symbols: false, parallel_compilation: true, alone: false }
     }
 }
 
@@ -111,7 +115,8 @@ impl Sandbox {
     /// # Errors
     /// As [`Sandbox::load`].
     pub fn compile(&self, component: &[u8]) -> Result<Vec<u8>, LoadError> {
-        let compiled = analysis::compile(self.engine(), &analysis::checked(component)?)?;
+        let (_, instrumented) = analysis::checked(component)?;
+        let compiled = analysis::compile(self.engine(), &instrumented)?;
         // It is an analysis, too: this is the moment to say that it is not.
         analysis::ready(self.engine(), &compiled)?;
         compiled.serialize().map_err(|error| LoadError::NotComponent { why: format!("{error:#}") })
@@ -129,7 +134,7 @@ impl Sandbox {
         // SAFETY: the caller's promise.
         let compiled = unsafe { cache::deserialize(self.engine(), code) };
         let compiled = compiled.map_err(|error| LoadError::NotComponent { why: format!("{error:#}") })?;
-        Analysis::of(self, &compiled, component, Digest::of(component))
+        Analysis::of(self, &compiled, metered(component)?, Digest::of(component))
     }
 
     /// Loads what [`Analysis::bake`] returned for a round whose guests give `entries` numbers.
@@ -164,6 +169,7 @@ fn may_swap(listed: Option<&str>) -> bool {
 fn config(settings: &Settings) -> Config {
     // One slot for each running thread, and as many again for public calls and for slots being cleared.
     let slots = u32::try_from(settings.threads.saturating_mul(2).saturating_add(4)).unwrap_or(u32::MAX);
+    let slots = if settings.alone { 1 } else { slots };
     // The scan finds the pages that a guest wrote among those that are present: one that was written out to swap since would keep what
     // it held for the next instance. Where there is swap, all pages are given back to the kernel instead, which takes four times as long.
     let swap = may_swap(std::fs::read_to_string("/proc/swaps").ok().as_deref());
@@ -190,6 +196,7 @@ fn config(settings: &Settings) -> Config {
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .cranelift_opt_level(OptLevel::Speed)
         .consume_fuel(true)
+        .operator_cost(COSTS.clone())
         .parallel_compilation(settings.parallel_compilation)
         .concurrency_support(false)
         .max_wasm_stack(STACK_BYTES)

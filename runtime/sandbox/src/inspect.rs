@@ -16,6 +16,7 @@ use wasmparser::{
 };
 
 use crate::analysis::LoadError;
+use crate::meter::metered;
 use crate::{bake, bounds, contract};
 
 /// What a component is, from its own type.
@@ -48,12 +49,12 @@ const FEATURES: WasmFeatures = WasmFeatures::WASM1
 /// Looks at a component.
 ///
 /// # Errors
-/// [`LoadError::TooComplex`], [`LoadError::NotComponent`]; [`LoadError::NotAnalysis`] and [`LoadError::Unbakeable`] where it imports no
-/// function, which would be worse.
+/// [`LoadError::TooComplex`], [`LoadError::NotComponent`]; [`LoadError::NotAnalysis`], [`LoadError::Unmetered`]
+/// or [`LoadError::Unbakeable`] where it imports no function, which would be worse.
 pub fn inspect(component: &[u8]) -> Result<Inspection, LoadError> {
     let found = look(component)?;
     if found.imports.is_empty() {
-        bake::instrument(component)?;
+        bake::instrument(&metered(component)?)?;
     }
     Ok(found)
 }

@@ -7,6 +7,7 @@
 //! A component sees no file, clock, random number, network, environment or log: there is no function to ask for one. Every
 //! call has fuel and memory limits. `contribute` runs in a fresh instance for every partition ([`Runner`]).
 
+mod alone;
 mod analysis;
 mod bake;
 #[allow(
@@ -27,12 +28,18 @@ mod cache;
 mod contract;
 mod convert;
 mod engine;
+mod fuel;
 mod given;
 mod guard;
 mod inspect;
+mod meter;
+mod module;
+mod pages;
 mod prune;
 mod runner;
+mod slowest;
 
+pub use alone::{Alone, Ground};
 pub use analysis::{Analysis, GuestError, LoadError, Shape, Step};
 pub use bindings::vestibule::analysis::types::{Contribution, Individual, Value};
 pub use cache::{CodeCache, CodeStore, code_name};
@@ -40,3 +47,4 @@ pub use engine::{Sandbox, SandboxError, Settings};
 pub use given::Given;
 pub use inspect::{Inspection, inspect};
 pub use runner::{Contributions, Detail, Failure, Runner};
+pub use slowest::{Slowest, measure};

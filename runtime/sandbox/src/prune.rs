@@ -7,48 +7,18 @@
 
 use std::collections::BTreeSet;
 
-use wasm_encoder::{CodeSection, Component, ComponentSectionId, Function, Module, RawSection, SectionId};
+use wasm_encoder::{CodeSection, Function, Module, RawSection, SectionId};
 use wasmparser::{
     BinaryReaderError, ConstExpr, ElementItems, ExternalKind, FunctionBody, Operator, Parser, Payload, Result, TypeRef,
 };
+
+use crate::module::rewritten;
 
 /// Exports of the core module that no instance of a baked component is called by.
 const UNUSED: [&str; 6] = ["plan", "next", "prepare", "cabi_post_plan", "cabi_post_next", "cabi_post_prepare"];
 
 pub(crate) fn prune(component: Vec<u8>) -> Vec<u8> {
-    pruned(&component).ok().flatten().unwrap_or(component)
-}
-
-fn pruned(component: &[u8]) -> Result<Option<Vec<u8>>> {
-    let mut out = Component::new();
-    let (mut modules, mut depth) = (0_usize, 0_usize);
-    let mut payloads = Parser::new(0).parse_all(component);
-    while let Some(payload) = payloads.next() {
-        let payload = payload?;
-        match &payload {
-            Payload::ModuleSection { unchecked_range, .. } if depth == 0 => {
-                modules = modules.saturating_add(1);
-                let bytes = component.get(unchecked_range.clone()).unwrap_or_default();
-                let module = module(bytes)?;
-                out.section(&RawSection { id: ComponentSectionId::CoreModule as u8, data: &module });
-                // Its own payloads follow.
-                payloads.by_ref().take_while(|inner| !matches!(inner, Ok(Payload::End(_)) | Err(_))).for_each(drop);
-            }
-            Payload::ComponentSection { unchecked_range, .. } if depth == 0 => {
-                let data = component.get(unchecked_range.clone()).unwrap_or_default();
-                out.section(&RawSection { id: ComponentSectionId::Component as u8, data });
-                depth = 1;
-            }
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth = depth.saturating_add(1),
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            other => {
-                if let Some((id, range)) = other.as_section().filter(|_| depth == 0) {
-                    out.section(&RawSection { id, data: component.get(range).unwrap_or_default() });
-                }
-            }
-        }
-    }
-    Ok((modules == 1).then(|| out.finish()))
+    rewritten(&component, module).ok().flatten().unwrap_or(component)
 }
 
 /// The module, with nothing in the bodies that cannot be reached.

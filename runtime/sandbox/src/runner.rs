@@ -23,7 +23,7 @@ use crate::given::Given;
 use crate::guard::Guard;
 
 /// Most bytes that one call may hand to the host, beyond twice the sums' own size.
-const LIFTED_BYTES: usize = 1 << 20;
+pub(crate) const LIFTED_BYTES: usize = 16 << 10;
 
 /// Runs `contribute` for one round. Shared by all threads.
 #[derive(Clone)]
@@ -32,6 +32,7 @@ pub struct Runner {
     pre: AnalysisPre<Guard>,
     limits: Limits,
     lifted: usize,
+    code_bytes: usize,
 }
 
 /// What one partition contributed: for the reducer, which clamps it. Shows its size only.
@@ -89,7 +90,9 @@ impl Runner {
     /// `compiled`: of a baked component. `entries`: numbers that its guests give, of all statistics together.
     pub(crate) fn new(sandbox: &Sandbox, compiled: &Component, entries: usize, limits: Limits) -> Result<Self, LoadError> {
         let lifted = entries.saturating_mul(16).saturating_add(LIFTED_BYTES).min(MAX_STATE_BYTES.saturating_mul(8));
-        Ok(Self { sandbox: sandbox.clone(), pre: ready(sandbox.engine(), compiled)?, limits, lifted })
+        let image = compiled.image_range();
+        let code_bytes = (image.end as usize).saturating_sub(image.start as usize);
+        Ok(Self { sandbox: sandbox.clone(), pre: ready(sandbox.engine(), compiled)?, limits, lifted, code_bytes })
     }
 
     /// One partition: each individual's values in the order of the plan's columns, dosages in catalogue order over its slices.
@@ -112,6 +115,22 @@ impl Runner {
         let given = instance.call_contribute(&mut store, partition).map_err(|error| self.guest(&error, &store))?;
         let left = store.get_fuel().map_err(host)?;
         Ok(Contributions { given, fuel: self.limits.fuel_per_partition.saturating_sub(left) })
+    }
+
+    /// How much code there is, with the state that was baked into it.
+    #[must_use]
+    pub const fn code_bytes(&self) -> usize {
+        self.code_bytes
+    }
+
+    /// Makes an instance that does nothing, and drops it.
+    pub(crate) fn come_and_go(&self) {
+        let memory = self.limits.memory_mib.min(self.sandbox.settings().max_memory_mib);
+        let mut store = Store::new(self.sandbox.engine(), Guard::new(memory, false));
+        store.limiter(|guard| guard);
+        // One that cannot be made fails for everybody, and is told there.
+        let _ = store.set_fuel(self.limits.fuel_per_partition);
+        let _ = self.pre.instantiate(&mut store);
     }
 
     fn guest(&self, error: &wasmtime::Error, store: &Store<Guard>) -> Failure {

@@ -7,9 +7,9 @@ pub(super) use vestibule_importer::MISSING_BYTE;
 pub(super) use vestibule_importer::{MISSING, pack};
 
 /// Variants of a block.
-pub(super) const BLOCK_VARIANTS: usize = 4_096;
+pub(crate) const BLOCK_VARIANTS: usize = 4_096;
 /// Bytes of a block.
-pub(super) const BLOCK_BYTES: usize = BLOCK_VARIANTS / 4;
+pub(crate) const BLOCK_BYTES: usize = BLOCK_VARIANTS / 4;
 /// The four dosages of each byte.
 static UNPACK: [[u8; 4]; 256] = {
     let mut table = [[0; 4]; 256];

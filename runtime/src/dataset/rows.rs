@@ -16,6 +16,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::DatasetError;
 use super::store::{self, ReadError, RowGroup, Selection, Source, Store};
 use super::withdrawal::Withdrawn;
+use crate::reserve::NoRoom;
 
 /// An opened version's rows.
 #[derive(Debug)]
@@ -65,7 +66,8 @@ impl Rows {
         Ok(RowsKey { name: self.name.clone(), key: self.key.to_vec(), withdrawn: self.store.withdrawn().heads() })
     }
 
-    /// How many row groups there are: the units of parallel work.
+    /// How many row groups there are, empty ones among them: the units of parallel work, and equal parts of the keyed order. Follows from the
+    /// dataset's public size.
     #[must_use]
     pub fn row_groups(&self) -> usize {
         self.store.row_groups()
@@ -75,11 +77,6 @@ impl Rows {
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.store.bytes_read()
-    }
-
-    /// Which part of the keyed order each row group is, and of how many equal parts.
-    pub(crate) fn parts(&self) -> (Vec<u64>, u64) {
-        self.store.parts()
     }
 
     /// How many rows lie before a row group.
@@ -96,12 +93,30 @@ impl Rows {
         self.store.fetch(selection).map_err(|error| self.unread(error))
     }
 
-    /// Reads what is selected of one row group.
+    /// Memory for what is selected of any row group.
+    ///
+    /// # Errors
+    /// The file has not what is selected. The inner error: the machine has not so much memory.
+    pub fn room(&self, selection: &Selection) -> Result<Result<RowGroup, NoRoom>, DatasetError> {
+        self.store.room(selection).map_err(|error| self.unread(error))
+    }
+
+    /// Reads what is selected of one row group, into memory that was [made for it](Self::room).
     ///
     /// # Errors
     /// The file is damaged.
+    pub fn read_over(&self, group: usize, into: &mut RowGroup) -> Result<(), DatasetError> {
+        self.store.read(group, into).map_err(|error| self.unread(error))
+    }
+
+    /// One row group, in memory of its own: for whoever reads few of them.
+    ///
+    /// # Errors
+    /// The file is damaged, or the machine has not the memory.
     pub fn read(&self, selection: &Selection, group: usize) -> Result<RowGroup, DatasetError> {
-        self.store.read(selection, group).map_err(|error| self.unread(error))
+        let mut rows = self.room(selection)?.map_err(|error| self.unread(error.to_string().into()))?;
+        self.read_over(group, &mut rows)?;
+        Ok(rows)
     }
 
     pub(super) fn unread(&self, error: ReadError) -> DatasetError {

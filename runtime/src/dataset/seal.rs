@@ -6,18 +6,20 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use vestibule_protocol::digest::hex;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use vestibule_importer::Crypt4ghKey;
 
 /// The secret of a site's data folder. Kept outside that folder.
-pub struct StoreKey(Zeroizing<[u8; 32]>);
+pub struct StoreKey(Box<Zeroizing<[u8; 32]>>);
 
 impl StoreKey {
     /// From 32 secret bytes.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
+    pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
+        let kept = Box::new(Zeroizing::new(bytes));
+        bytes.zeroize();
+        Self(kept)
     }
 
     fn mac(&self, label: &str, parts: &[&[u8]]) -> hmac::Tag {
@@ -52,7 +54,9 @@ impl StoreKey {
 
     /// A note for the site's own eyes, encrypted (AES-256-GCM) with a key and a nonce of its own.
     pub(crate) fn encrypt(&self, version: &str, plain: &[u8]) -> Result<Vec<u8>, String> {
-        let mut sealed = plain.to_vec();
+        // With room for the tag: one that grows leaves what is in it in memory that is given back.
+        let mut sealed = Vec::with_capacity(plain.len().saturating_add(AES_256_GCM.tag_len()));
+        sealed.extend_from_slice(plain);
         let key = self.note_key(version)?;
         let nonce =
             key.seal_in_place_append_tag(Aad::from(version.as_bytes()), &mut sealed).map_err(|error| error.to_string())?;

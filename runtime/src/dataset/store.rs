@@ -17,10 +17,9 @@ mod sink;
 mod source;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::ops::Range;
-use std::sync::Arc;
 
 pub(crate) use self::row_group::Packed;
 pub use self::row_group::RowGroup;
@@ -30,11 +29,13 @@ pub(super) use self::source::{Source, place_of};
 pub(super) use self::writer::RowWriter;
 
 use self::cells::Cell;
-use self::layout::{Chunk, Directory, Layout, PLACES};
-use self::sealed::{Cipher, END, HEADER, Piece, TAG};
+use self::layout::{Directory, Layout, PLACES};
+use self::row_group::Wanted;
+use self::sealed::{Cipher, END, HEADER, Piece};
 use super::bucket::StorageError;
 use super::pack::{BLOCK_BYTES, BLOCK_VARIANTS};
 use super::withdrawal::Withdrawn;
+use crate::reserve::NoRoom;
 
 pub(super) const FILE: &str = "people.rows";
 /// The most individuals of a row group: the unit of parallel work. 1,024 individuals x 100 blocks are 100 MB, which a thread can hold.
@@ -42,6 +43,8 @@ pub(crate) const GROUP_ROWS: usize = 1_024;
 
 /// A file whose columns are not those of the description beside it.
 const OTHER_COLUMNS: &str = "it has not the columns that its description says";
+const NO_GROUP: &str = "there is no such row group";
+const SHORT: &str = "a chunk does not hold what the directory says";
 
 /// Why rows were not read. Nothing of it follows from what is in them.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -122,14 +125,9 @@ impl Store {
         self.source.bytes_read()
     }
 
+    /// How many row groups there are, empty ones among them: each is one of so many equal parts of the keyed order.
     pub(super) fn row_groups(&self) -> usize {
         self.directory.layout().groups.len()
-    }
-
-    /// For each row group, which part of the keyed order it is; and of how many.
-    pub(super) fn parts(&self) -> (Vec<u64>, u64) {
-        let layout = self.directory.layout();
-        (layout.groups.iter().map(|group| group.part).collect(), layout.of)
     }
 
     /// Where each chunk lies.
@@ -145,84 +143,78 @@ impl Store {
         self.directory.layout().groups.iter().take(group).map(|group| group.rows as usize).sum()
     }
 
-    /// Opened chunks, each of the length that is expected.
-    fn chunks(&self, wanted: &[(Chunk, usize)]) -> Result<Vec<Vec<u8>>, ReadError> {
-        let mut found = self.source.read(&ranges(wanted))?;
-        for (bytes, (chunk, length)) in found.iter_mut().zip(wanted) {
-            self.cipher.open(Piece::Chunk(chunk.number), bytes)?;
-            if bytes.len() != *length {
-                return Err("a chunk does not hold what the directory says".into());
-            }
-        }
-        Ok(found)
+    /// The chunk of a column of a row group, over what is in `bytes`.
+    fn chunk(&self, group: usize, column: usize, width: &Width, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
+        let rows = self.directory.group(group).ok_or(NO_GROUP)?.rows as usize;
+        let chunk = self.directory.chunk(group, column).ok_or(NO_GROUP)?;
+        self.source.read_over(&chunk.bytes, bytes)?;
+        self.cipher.open(Piece::Chunk(chunk.number), bytes)?;
+        if bytes.len() == width.of(rows) { Ok(()) } else { Err(SHORT.into()) }
     }
 
-    /// The chunks of these columns of a row group; for each column, how long it is for so many rows.
-    fn wanted(&self, columns: &BTreeMap<usize, Width>, group: usize) -> Option<Vec<(Chunk, usize)>> {
-        let rows = self.directory.group(group)?.rows as usize;
-        columns.iter().map(|(column, width)| Some((self.directory.chunk(group, *column)?, width.of(rows)))).collect()
-    }
-
-    /// The columns that a selection takes, each once, though two stretches may lie in one block.
-    fn columns(&self, selection: &Selection) -> Option<BTreeMap<usize, Width>> {
+    /// The columns that a selection takes.
+    fn wanted(&self, selection: &Selection) -> Option<Wanted> {
         let layout = self.directory.layout();
-        let mut columns = BTreeMap::new();
-        columns.extend(self.by_place(selection).then_some((PLACES, Width::Bytes(8))));
-        for column in &selection.columns {
-            let (column, cell) = layout.cell(*column)?;
-            columns.insert(column, Width::Cell(cell));
-        }
-        for stretch in &selection.stretches {
-            columns.insert(layout.block(stretch.catalogue, stretch.block)?, Width::Bytes(BLOCK_BYTES));
-        }
-        Some(columns)
+        let cells = selection.columns.iter().map(|column| layout.cell(*column)).collect::<Option<_>>()?;
+        let stretches = selection.stretches.iter();
+        let blocks =
+            stretches.map(|stretch| layout.block(stretch.catalogue, stretch.block)).collect::<Option<BTreeSet<_>>>()?;
+        let places = selection.places || !self.withdrawn.is_empty();
+        Some(Wanted { places, cells, blocks: blocks.into_iter().collect() })
     }
 
-    fn by_place(&self, selection: &Selection) -> bool {
-        selection.places || !self.withdrawn.is_empty()
+    /// Where all of that lies of a row group.
+    fn ranges(&self, wanted: &Wanted, group: usize) -> Vec<Range<u64>> {
+        let places = wanted.places.then_some(PLACES).into_iter();
+        let columns = places.chain(wanted.cells.iter().map(|(column, _)| *column)).chain(wanted.blocks.iter().copied());
+        columns.filter_map(|column| self.directory.chunk(group, column)).map(|chunk| chunk.bytes).collect()
     }
 
     /// Has all that is selected where no bucket need be asked for it.
     pub(super) fn fetch(&self, selection: &Selection) -> Result<(), ReadError> {
-        let columns = self.columns(selection).ok_or(OTHER_COLUMNS)?;
-        let groups = 0..self.row_groups();
-        self.source.fetch(groups.filter_map(|group| self.wanted(&columns, group)).map(|wanted| ranges(&wanted)))
+        let wanted = self.wanted(selection).ok_or(OTHER_COLUMNS)?;
+        self.source.fetch((0..self.row_groups()).map(|group| self.ranges(&wanted, group)))
     }
 
-    /// Reads what is selected of a row group.
-    pub(super) fn read(&self, selection: &Selection, group: usize) -> Result<RowGroup, ReadError> {
+    /// Memory for what is selected of any row group.
+    pub(super) fn room(&self, selection: &Selection) -> Result<Result<RowGroup, NoRoom>, ReadError> {
+        let wanted = self.wanted(selection).ok_or(OTHER_COLUMNS)?;
         let layout = self.directory.layout();
-        let rows = self.directory.group(group).ok_or("there is no such row group")?.rows as usize;
-        let by_place = self.by_place(selection);
-        let cells: Option<Vec<_>> = selection.columns.iter().map(|column| layout.cell(*column)).collect();
-        let blocks: Option<Vec<_>> =
-            selection.stretches.iter().map(|stretch| layout.block(stretch.catalogue, stretch.block)).collect();
-        let ((cells, blocks), columns) = cells.zip(blocks).zip(self.columns(selection)).ok_or(OTHER_COLUMNS)?;
-        let wanted = self.wanted(&columns, group).ok_or("there is no such row group")?;
-        let chunks = self.chunks(&wanted)?;
-        let mut chunks: BTreeMap<usize, Vec<u8>> = columns.keys().copied().zip(chunks).collect();
-        let places = by_place.then(|| places(chunks.get(&PLACES).map(Vec::as_slice).unwrap_or_default()));
-        let stays = places.as_deref().and_then(|places| self.stays(places));
-        let mut found = RowGroup { rows, places, columns: vec![], stretches: vec![], shown: selection.shown };
-        let short = "a chunk does not hold what the directory says";
-        for (column, cell) in cells {
-            found.columns.push(chunks.get(&column).and_then(|bytes| cell.decode(bytes, rows)).ok_or(short)?);
+        let mut stretches = Vec::with_capacity(selection.stretches.len());
+        for stretch in &selection.stretches {
+            let column = layout.block(stretch.catalogue, stretch.block).ok_or(OTHER_COLUMNS)?;
+            stretches.push((wanted.blocks.binary_search(&column).map_err(|_| OTHER_COLUMNS)?, stretch.start..stretch.end));
         }
-        if let Some(stays) = &stays {
-            found.rows = stays.iter().filter(|stays| **stays).count();
-            found.places.iter_mut().for_each(|places| keep(places, 1, stays));
-            found.columns.iter_mut().for_each(|column| keep(column, 1, stays));
-            for column in blocks.iter().collect::<std::collections::BTreeSet<_>>() {
-                chunks.entry(*column).and_modify(|bytes| keep(bytes, BLOCK_BYTES, stays));
-            }
+        Ok(RowGroup::room(selection, wanted).map(|room| RowGroup { stretches, ..room }))
+    }
+
+    /// Reads what is selected of a row group, into the memory that was made for it.
+    pub(super) fn read(&self, group: usize, into: &mut RowGroup) -> Result<(), ReadError> {
+        let rows = self.directory.group(group).ok_or(NO_GROUP)?.rows as usize;
+        self.source.fetch(std::iter::once(self.ranges(&into.wanted, group)))?;
+        let RowGroup { places, columns, blocks, wanted, bytes, stays, .. } = into;
+        places.clear();
+        if wanted.places {
+            self.chunk(group, PLACES, &Width::Bytes(8), bytes)?;
+            places.extend(heads(bytes));
         }
-        let shared: BTreeMap<usize, Arc<Vec<u8>>> =
-            chunks.into_iter().map(|(column, bytes)| (column, Arc::new(bytes))).collect();
-        for (column, stretch) in blocks.iter().zip(&selection.stretches) {
-            let bytes = shared.get(column).map(Arc::clone).ok_or(short)?;
-            found.stretches.push((bytes, stretch.start, stretch.end));
+        for ((column, cell), values) in wanted.cells.iter().zip(&mut *columns) {
+            self.chunk(group, *column, &Width::Cell(*cell), bytes)?;
+            cell.decode_over(bytes, rows, values).ok_or(SHORT)?;
         }
-        Ok(found)
+        for (column, bytes) in wanted.blocks.iter().zip(&mut *blocks) {
+            self.chunk(group, *column, &Width::Bytes(BLOCK_BYTES), bytes)?;
+        }
+        into.rows = rows;
+        if wanted.places && !self.withdrawn.is_empty() {
+            stays.clear();
+            stays.extend(places.iter().map(|head| !self.withdrawn.has_head(*head)));
+            into.rows = stays.iter().filter(|stays| **stays).count();
+            keep(places, 1, stays);
+            columns.iter_mut().for_each(|column| keep(column, 1, stays));
+            blocks.iter_mut().for_each(|bytes| keep(bytes, BLOCK_BYTES, stays));
+        }
+        Ok(())
     }
 
     /// Where everybody's row lies: the head of their place in the keyed order, the row group, the row in it.
@@ -232,7 +224,7 @@ impl Store {
         let mut heads = Vec::with_capacity(self.rows_before(self.row_groups()));
         for group in 0..self.row_groups() {
             let rows = self.directory.group(group).map_or(0, |group| group.rows as usize);
-            for (row, head) in places(&self.column(PLACES, group, &Width::Bytes(8))?).into_iter().enumerate() {
+            for (row, head) in self::heads(&self.column(PLACES, group, &Width::Bytes(8))?).enumerate() {
                 heads.push((head, number(group)?, number(row)?));
             }
             if heads.len() != self.rows_before(group).saturating_add(rows) {
@@ -249,10 +241,9 @@ impl Store {
     }
 
     fn column(&self, column: usize, group: usize, width: &Width) -> Result<Vec<u8>, ReadError> {
-        let there = "there is no such row group";
-        let rows = self.directory.group(group).ok_or(there)?.rows as usize;
-        let chunk = self.directory.chunk(group, column).ok_or(there)?;
-        Ok(self.chunks(&[(chunk, width.of(rows))])?.pop().unwrap_or_default())
+        let mut bytes = vec![];
+        self.chunk(group, column, width, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Has all blocks of some catalogues where no bucket need be asked for them.
@@ -264,23 +255,13 @@ impl Store {
         self.source.fetch((0..self.row_groups()).map(|group| of_group(group).map(|chunk| chunk.bytes).collect()))
     }
 
-    /// Which rows are those of people who take part; `None` where all are.
-    fn stays(&self, places: &[u64]) -> Option<Vec<bool>> {
-        let stays: Vec<bool> = places.iter().map(|head| !self.withdrawn.has_head(*head)).collect();
-        stays.contains(&false).then_some(stays)
-    }
-
     /// How many rows of withdrawn individuals the file still has.
     pub(super) fn withdrawn_rows(&self) -> Result<u64, ReadError> {
         if self.withdrawn.is_empty() {
             return Ok(0);
         }
-        self.fetch(&Selection::of_places())?;
-        let mut there = 0_usize;
-        for group in 0..self.row_groups() {
-            there = there.saturating_add(self.read(&Selection::of_places(), group)?.len());
-        }
-        Ok(self.rows_before(self.row_groups()).saturating_sub(there) as u64)
+        let gone = self.heads()?.into_iter().filter(|(head, ..)| self.withdrawn.has_head(*head)).count();
+        Ok(gone as u64)
     }
 
     /// Writes all rows but those of withdrawn individuals, group by group, under another key. Returns the sink.
@@ -293,37 +274,29 @@ impl Store {
         self.source.fetch(all).map_err(CopyError::Read)?;
         for (number, group) in layout.groups.iter().enumerate() {
             let rows = group.rows as usize;
-            let chunk = |column: usize| -> Result<Vec<u8>, ReadError> {
-                let chunk = self.directory.chunk(number, column).ok_or("there is no such row group")?;
-                let length =
-                    usize::try_from(chunk.bytes.end.saturating_sub(chunk.bytes.start)).map_err(|error| error.to_string())?;
-                Ok(self.chunks(&[(chunk, length.saturating_sub(TAG))])?.pop().unwrap_or_default())
-            };
-            let all = places(&chunk(PLACES).map_err(CopyError::Read)?);
-            let stays = self.stays(&all).unwrap_or_else(|| vec![true; rows]);
-            let left = stays.iter().filter(|stays| **stays).count();
-            if left == 0 {
-                continue;
-            }
-            writer.begin(group.part, left);
+            let heads = self.column(PLACES, number, &Width::Bytes(8)).map_err(CopyError::Read)?;
+            let stays: Vec<bool> = self::heads(&heads).map(|head| !self.withdrawn.has_head(head)).collect();
+            // A group of which nobody is left is still one: how many there are follows from public terms.
+            writer.begin(stays.iter().filter(|stays| **stays).count());
             for column in 0..columns {
-                let mut bytes = chunk(column).map_err(CopyError::Read)?;
-                match layout.cell_at(column) {
-                    Some(cell) => {
-                        let short = || CopyError::Read("a chunk does not hold what the directory says".into());
-                        let mut values = cell.decode(&bytes, rows).ok_or_else(short)?;
+                let width = match layout.cell_at(column) {
+                    Some(cell) => Width::Cell(cell),
+                    None if column == PLACES => Width::Bytes(8),
+                    None => Width::Bytes(BLOCK_BYTES),
+                };
+                let mut bytes = self.column(column, number, &width).map_err(CopyError::Read)?;
+                match width {
+                    Width::Cell(cell) => {
+                        let mut values = cell.decode(&bytes, rows).ok_or_else(|| CopyError::Read(SHORT.into()))?;
                         keep(&mut values, 1, &stays);
                         bytes = cell.encode(values.into_iter());
                     }
-                    None => {
-                        let width = bytes.len() / rows.max(1);
-                        keep(&mut bytes, width, &stays);
-                    }
+                    Width::Bytes(width) => keep(&mut bytes, width, &stays),
                 }
                 writer.chunk(bytes).map_err(CopyError::Write)?;
             }
         }
-        writer.finish(layout.of).map_err(CopyError::Write)
+        writer.finish().map_err(CopyError::Write)
     }
 }
 
@@ -352,12 +325,8 @@ impl Width {
     }
 }
 
-fn ranges(wanted: &[(Chunk, usize)]) -> Vec<Range<u64>> {
-    wanted.iter().map(|(chunk, _)| chunk.bytes.clone()).collect()
-}
-
-fn places(bytes: &[u8]) -> Vec<u64> {
-    bytes.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
+fn heads(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
 /// Keeps the rows that stay, each of `width` items.

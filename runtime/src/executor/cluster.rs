@@ -15,14 +15,16 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use vestibule_protocol::digest::{Digest, hex};
 
+use super::afterwards::Afterwards;
 use super::folder::{ROWS, RoundFolder, Shared};
-use super::seal::RoundId;
+use super::seal::{RoundId, TAG_BYTES};
 use super::task::{Found, Tasks, found, part, program};
 use super::tracker::{Step, Tracker};
-use super::{Ask, ClusterSettings, Executor, ExecutorError, Work};
+use super::{Ask, ClusterSettings, Executor, ExecutorError, Work, fits};
 use crate::delay::Delay;
 use crate::reduce::Sums;
 use crate::round::RoundFailure;
+use crate::round::memory::mib;
 
 /// A cluster's queue.
 pub(super) trait Queue: Send + Sync + std::fmt::Debug {
@@ -61,6 +63,7 @@ pub(super) struct Cluster<Q> {
     /// The digest of the program that nodes are to run.
     program: Digest,
     running: Mutex<BTreeSet<RoundId>>,
+    most_mib: u64,
     stop: CancellationToken,
 }
 
@@ -70,13 +73,17 @@ const LOOK: Duration = Duration::from_millis(200);
 const SPARE_MINUTES: u64 = 10;
 
 impl<Q: Queue> Cluster<Q> {
-    pub(super) fn new(settings: ClusterSettings, queue: Q, stop: CancellationToken) -> Result<Self, ExecutorError> {
+    pub(super) fn new(
+        settings: ClusterSettings,
+        queue: Q,
+        (most_mib, stop): (u64, CancellationToken),
+    ) -> Result<Self, ExecutorError> {
         let shared = Shared::open(&settings.folder)?;
         // Where it is another file on this machine, or none: what runs here.
         let program = std::fs::read(&settings.program).map(|bytes| Digest::of(&bytes)).or_else(|_| program());
         let program =
             program.map_err(|error| ExecutorError::Program { path: settings.program.clone(), why: error.to_string() })?;
-        let cluster = Self { settings, queue, shared, program, running: Mutex::default(), stop };
+        let cluster = Self { settings, queue, shared, program, running: Mutex::default(), most_mib, stop };
         cluster.clean();
         let usual = Need { minutes: SPARE_MINUTES, memory_mib: 512 };
         if let Err(why) = cluster.queue.check(cluster.settings.tasks, usual) {
@@ -126,10 +133,10 @@ impl<Q: Queue> Cluster<Q> {
         let longest = (0..tasks).map(|task| part(pieces, tasks, task).len()).max().unwrap_or(0);
         // Threads take pieces as they come free: the last begins when the others are busy, at the latest.
         let runs = longest.div_ceil(threads.max(1)).saturating_add(1) as f64;
-        // Twice the delay's shift: but for a chance of 10^-15, none is longer.
-        let seconds = runs * each_us / 1e6 + 2.0 * ask.delay.of_task().expected().as_secs_f64();
+        // Twice the delays' shifts: but for a chance of 10^-15, none is longer.
+        let seconds = runs * each_us / 1e6 + 2.0 * Afterwards::longest(&ask.delay, Delay::expected, threads).as_secs_f64();
         let minutes = ((seconds / 60.0).ceil() as u64).saturating_add(SPARE_MINUTES);
-        (tasks, Need { minutes, memory_mib: ask.memory_mib(threads) })
+        (tasks, Need { minutes, memory_mib: mib(ask.memory().of_task(threads)) })
     }
 
     fn write(&self, folder: &RoundFolder, work: &Work<'_>, pieces: usize, tasks: u32) -> std::io::Result<()> {
@@ -147,7 +154,11 @@ impl<Q: Queue> Cluster<Q> {
             tasks,
             threads: self.settings.cpus_per_task as usize,
         };
-        folder.tell(postcard::to_stdvec(&told).map_err(std::io::Error::other)?)
+        // In one piece from the start: one that grows leaves the version's key in memory that is
+        // given back.
+        let bytes = postcard::experimental::serialized_size(&told).map_err(std::io::Error::other)?;
+        let room = Vec::with_capacity(bytes.saturating_add(TAG_BYTES));
+        folder.tell(postcard::to_extend(&told, room).map_err(std::io::Error::other)?)
     }
 
     /// Until every task's sums are there.
@@ -162,7 +173,7 @@ impl<Q: Queue> Cluster<Q> {
         let patience = Duration::from_secs(self.settings.give_up_minutes.saturating_mul(60));
         let pause = Duration::from_secs(self.settings.poll_seconds.into());
         let mut tracker = Tracker::new(tasks, self.settings.attempts);
-        let mut total = Sums::zeros(work.ask.calibrated, work.ask.summed_variants());
+        let mut total = Sums::total(work.ask.calibrated, work.ask.summed_variants())?;
         let most = work.ask.partial_bytes();
         let mut asked: Option<Instant> = None;
         loop {
@@ -231,6 +242,8 @@ impl<Q: Queue> Drop for Ending<'_, Q> {
 
 impl<Q: Queue> Executor for Cluster<Q> {
     fn check(&self, ask: &Ask<'_>) -> Result<(), ExecutorError> {
+        let (memory, threads) = (ask.memory(), self.settings.cpus_per_task as usize);
+        fits(memory.of_gathering().max(memory.of_threads(threads)), self.most_mib)?;
         let (tasks, need) = self.need(ask);
         let most = self.settings.longest_minutes;
         if need.minutes > most {
@@ -264,8 +277,18 @@ impl<Q: Queue> Executor for Cluster<Q> {
         true
     }
 
+    /// Rounds see that the daemon stops, and take their tasks back. How long that takes follows
+    /// from the queue; tasks' ends, which are noised, are all that it could show.
+    fn leave(&self, patience: Duration) {
+        let begun = Instant::now();
+        let left = || !self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        while left() && begun.elapsed() < patience {
+            std::thread::sleep(LOOK);
+        }
+    }
+
     fn latest(&self, delay: &Delay) -> Duration {
         let waves = self.settings.tasks.div_ceil(self.settings.tasks_at_once.max(1));
-        delay.of_task().latest().saturating_mul(waves)
+        Afterwards::longest(delay, Delay::latest, self.settings.cpus_per_task as usize).saturating_mul(waves)
     }
 }

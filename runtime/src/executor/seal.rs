@@ -19,6 +19,9 @@ pub(super) enum What {
     Partial(u32),
 }
 
+/// What sealing adds to the end of what is sealed.
+pub(super) const TAG_BYTES: usize = 16;
+
 /// A round's key.
 pub(super) struct RoundKey {
     bytes: Zeroizing<[u8; 32]>,

@@ -1,12 +1,12 @@
 //! The other end: `vestibule task`, on a node of a cluster.
 //!
-//! *In*: a round's folder and which task this is. *Out*: the task's sums, sealed, in that folder, after a delay of the task's own. *Trusts*: what
+//! *In*: a round's folder and which task this is. *Out*: the task's sums, sealed, in that folder, after delays of the task's own. *Trusts*: what
 //! opens with the round's key. *Refuses*: another program than the daemon's. It reads nothing but that folder, runs guests in confined worker
 //! processes as the daemon does, and prints nothing once it knows what to do.
 //!
-//! Whoever watches the queue sees when a task ends. So the delay that hides how long one individual took (`delay`) is waited for here, and
-//! what the cluster then makes of the task's end is no concern of anybody's data. A fault of the host or of a worker is what the task found, and is
-//! told as late as sums are.
+//! Whoever watches the queue sees when a task ends, and accounting how long processors were busy. So what hides how long one individual took is done
+//! here, to both ([`Afterwards`]), and what the cluster then makes of the task's end is no concern of anybody's data. A fault of the host or of a
+//! worker is what the task found, and is told as late as sums are.
 
 use std::ops::Range;
 use std::path::Path;
@@ -16,6 +16,7 @@ use vestibule_protocol::calibration::Calibrated;
 use vestibule_protocol::digest::Digest;
 use zeroize::Zeroizing;
 
+use super::afterwards::Afterwards;
 use super::folder::{ROWS, RoundFolder};
 use crate::dataset::{Rows, RowsKey, Selection};
 use crate::delay::Delay;
@@ -99,9 +100,9 @@ pub fn run(folder: &Path, task: u32) -> Result<(), TaskError> {
     // From here on nothing of this process reaches a log of the cluster's: it prints nothing, and its panics are silent.
     std::panic::set_hook(Box::new(|_| ()));
     // Before any data: that this fails says nothing.
-    let delay = told.delay.draw().map_err(std::io::Error::other)?;
+    let afterwards = Afterwards::draw(&told.delay, told.threads).map_err(std::io::Error::other)?;
     let found = partial(sums(&folder, told, task));
-    std::thread::sleep(delay);
+    afterwards.pass();
     folder.found(task, found)?;
     Ok(())
 }
@@ -166,7 +167,7 @@ mod tests {
     #[test]
     fn what_a_task_found_is_read_back_and_nothing_else_is() {
         let read = |bytes: Vec<u8>| found(&Zeroizing::new(bytes), &[], 0).map(|found| found.map(|_| ()));
-        assert_eq!(read(partial(Ok(Sums::zeros(&[], 0)))), Some(Ok(())));
+        assert_eq!(read(partial(Sums::zeros(&[], 0).map_err(RoundFailure::from))), Some(Ok(())));
         for failure in FAILURES {
             assert_eq!(read(partial(Err(failure))), Some(Err(failure)));
         }

@@ -10,6 +10,10 @@ use vestibule_protocol::trust::{Trust, TrustError};
 
 use super::{COORDINATOR, FROZEN, Home, HomeError, TRUST, replace};
 use crate::charter::{Accepted, Terms};
+use crate::costs::{self, Costs, Known};
+
+/// What was measured of this machine.
+const SLOWEST: &str = "slowest.json";
 
 /// Whom a site dials, from its invitation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +63,24 @@ impl Home {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(HomeError::Io { path: self.path.join(FROZEN), source }),
         }
+    }
+
+    /// How slow this machine is: by `slowest.json` if that is of this machine, or measured now.
+    pub(crate) fn costs<E: From<HomeError>>(&self, measure: impl FnOnce() -> Result<Costs, E>) -> Result<Costs, E> {
+        let io = |source| HomeError::Io { path: self.path.join(SLOWEST), source };
+        let program = Digest::of(&std::fs::read("/proc/self/exe").map_err(io)?).hex();
+        let machine = costs::machine(&program, self.settings.max_memory_mib).map_err(io)?;
+        self.settings.slowest.over(|| {
+            // A file that cannot be read, or is another machine's, is written anew.
+            if let Some(known) = self.dir.read(SLOWEST).ok().and_then(|bytes| Known::read(&bytes, &machine)) {
+                return Ok(known);
+            }
+            let costs = measure()?;
+            let bytes = serde_json::to_vec_pretty(&Known::new(machine, costs)).map_err(|error| io(error.into()))?;
+            self.dir.write(SLOWEST, bytes).map_err(io)?;
+            tracing::info!(?costs, "measured how slow this machine is at its slowest");
+            Ok(costs)
+        })
     }
 
     /// No longer frozen: what the witness showed is kept under another name.

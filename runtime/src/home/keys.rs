@@ -72,7 +72,7 @@ pub(super) fn data_key(
     folder: &Folder<'_>,
     keys: &Folder<'_>,
     passphrase: Option<&str>,
-) -> Result<Zeroizing<[u8; 32]>, HomeError> {
+) -> Result<Box<Zeroizing<[u8; 32]>>, HomeError> {
     let store_key = keys.key("store.pem", passphrase)?;
     let sealed = folder.dir.read(DATA_KEY).map_err(folder.io(DATA_KEY))?;
     let opens = |key: &SecretKey| StoreKey::from_bytes(*key.seed()).decrypt(&sealed).map(Zeroizing::new);
@@ -81,7 +81,8 @@ pub(super) fn data_key(
     if opened.is_none() && keys.dir.exists("store.next.pem") {
         opened = opens(&keys.key("store.next.pem", passphrase)?);
     }
-    let data_key = opened.and_then(|opened| opened.as_slice().try_into().ok().map(Zeroizing::new));
+    // It stays where it is when the folder that it belongs to moves.
+    let data_key = opened.and_then(|opened| Some(Box::new(Zeroizing::new(opened.as_slice().try_into().ok()?))));
     data_key.ok_or_else(|| HomeError::DataKey(folder.path.join(DATA_KEY)))
 }
 
@@ -110,7 +111,8 @@ impl Home {
         let io = |source| HomeError::Io { path: self.path.join(STORE_KEY), source };
         let key_error = |source| HomeError::Key { path: self.path.join(STORE_KEY), source };
         // The passphrase that the keys have, not one that nobody typed.
-        let now = SecretKey::from_pem(&self.dir.read_to_string(STORE_KEY).map_err(io)?, passphrase).map_err(key_error)?;
+        let now = Zeroizing::new(self.dir.read_to_string(STORE_KEY).map_err(io)?);
+        let now = SecretKey::from_pem(&now, passphrase).map_err(key_error)?;
         let sealed = self.dir.read(DATA_KEY).map_err(io)?;
         if StoreKey::from_bytes(*now.seed()).decrypt(&sealed).is_none() {
             // An earlier rotation was killed before its last step.

@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 use vestibule_protocol::trust::Revoked;
 
+use crate::costs::Raised;
 use crate::dataset::StorageSettings;
-use crate::delay::Costs;
 use crate::executor::ExecutorSettings;
 
 /// A site's settings, as `site.toml` holds them.
@@ -23,6 +23,10 @@ pub struct Settings {
     pub max_fuel_per_partition: u64,
     /// Most memory that one instance may be given, in MiB.
     pub max_memory_mib: u32,
+    /// Most memory that the sums of a round, and what is read of its rows at a time, may take, in MiB: of the process that runs it, beside its workers.
+    pub max_round_memory_mib: u64,
+    /// How often a charged round is begun, where each time before it was lost with its process. Then it releases nothing.
+    pub max_round_tries: u32,
     /// Rounds that run at the same time.
     pub max_running_rounds: usize,
     /// Longest that one call may take that sees nobody's data (compiling, `plan`, `prepare`), in seconds.
@@ -43,8 +47,8 @@ pub struct Settings {
     pub keep_releases_days: u32,
     /// Components, and what was compiled of them, are removed when they were not used for so many days.
     pub keep_components_days: u32,
-    /// The slowest that this machine runs guests: delays of releases follow from it.
-    pub slowest: Costs,
+    /// What is slower on this machine than it was measured: delays of releases follow from it.
+    pub slowest: Raised,
     /// Keys and components that this site does not believe, whatever the consortium's trust bundle says.
     pub distrust: Revoked,
     /// Where the rows of datasets are kept, if not in the folder.
@@ -62,6 +66,8 @@ impl Default for Settings {
             max_delta_per_job: 1e-5,
             max_fuel_per_partition: 100_000_000,
             max_memory_mib: 256,
+            max_round_memory_mib: 8_192,
+            max_round_tries: 3,
             max_running_rounds: 1,
             max_public_seconds: 30,
             public_places: 2,
@@ -72,7 +78,7 @@ impl Default for Settings {
             keep_details_days: 3_650,
             keep_releases_days: 365,
             keep_components_days: 365,
-            slowest: Costs::default(),
+            slowest: Raised::default(),
             distrust: Revoked::default(),
             storage: None,
             executor: ExecutorSettings::default(),
@@ -88,6 +94,8 @@ max_epsilon_per_job = 4.0              # a job that asks for more is refused
 max_delta_per_job = 1e-5
 max_fuel_per_partition = 100_000_000   # wasmtime fuel, about one unit per instruction
 max_memory_mib = 256                   # memory of one instance
+max_round_memory_mib = 8192            # memory of one round's sums and rows, over all threads, beside its instances
+max_round_tries = 3                    # a charged round that was lost with its process so often releases nothing
 max_running_rounds = 1                 # rounds that run at the same time; more of them share processors, and can be told from each other's length
 max_public_seconds = 30                # compiling, `plan` and `prepare`, which see no data: each may take so long
 public_places = 2                      # jobs for which that is done at the same time, beside rounds; one researcher has one place less
@@ -98,12 +106,15 @@ heartbeat_seconds = 86_400             # after so long without a line, the log s
 keep_releases_days = 365               # what left is kept for so long, to be sent again and to answer the same question; its digest stays
 keep_components_days = 365             # components that were not used for so long are removed
 keep_details_days = 3650               # names, titles and reasons beside the log are erased after so long; the log itself stays
-# The slowest that this machine runs guests, as `cargo speed` measures it: the delays that hide how long a round took follow from it.
-[slowest]
-fuel_ns = 30.0                         # a unit of fuel
-mib_us = 1000.0                        # a MiB of memory that is touched for the first time
-row_us = 1000.0                        # reading one individual, and a fresh instance
-entry_ns = 50.0                        # a value, a dosage, an entry of the sums
+# How slow this machine is at its slowest is measured at the first start (slowest.json). A cost that is known to be higher:
+# [slowest]
+# fuel_ns = 30.0                       # a unit of fuel
+# mib_us = 500.0                       # a MiB of memory that is touched for the first time
+# row_us = 300.0                       # reading one individual, and a fresh instance
+# entry_ns = 50.0                      # a value, a dosage, an entry of the sums
+# settle_us = 500.0                    # building the engine anew behind an instance that touched what others do not
+# code_mib_us = 2000.0                 # of a MiB of code and of a round's state
+# takeover_us = 10000.0                # until another worker is in the place of one that was ended
 # [distrust]                           # not believed here, whatever the consortium's trust bundle says
 # keys = []                            # of people and sites, \"ed25519:...\"
 # components = []                      # \"sha256:...\"

@@ -12,9 +12,9 @@ use vestibule_protocol::job::JobId;
 use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
-use vestibule_protocol::release::Release;
+use vestibule_protocol::release::{Release, most_bytes};
 
-use super::{LedgerError, Purse, Settled, database, find_job, schema, settle, stored};
+use super::{LedgerError, Purse, Seal, Settled, database, find_job, schema, settle, stored};
 use crate::admission::Verified;
 use crate::delay;
 use crate::policy::Admitted;
@@ -28,21 +28,24 @@ pub(super) struct Asked<'a> {
     rho: Rho,
     /// The researcher's name, as the ledger's rows have it.
     researcher: String,
+    /// What is asked, and all that decides its answer, as the ledger's rows have them.
+    round_digest: Digest,
     request: Digest,
     since: Duration,
 }
 
 impl<'a> Asked<'a> {
-    /// For `rho`, of a researcher, at `since` (1970).
-    pub(super) fn new(admitted: &'a Admitted, purse: &'a Purse, (rho, researcher): (Rho, String), since: Duration) -> Self {
+    /// For `rho`, at `since` (1970).
+    pub(super) fn new(admitted: &'a Admitted, purse: &'a Purse, rho: Rho, seal: &Seal, since: Duration) -> Self {
         Self {
             verified: admitted.verified(),
             columns: admitted.columns(),
             hold: admitted.hold(),
             purse,
             rho,
-            researcher,
-            request: request(admitted, purse),
+            researcher: seal.name(admitted.verified().researcher()),
+            round_digest: seal.keyed(admitted.verified().round_digest()),
+            request: seal.keyed(request(admitted, purse)),
             since,
         }
     }
@@ -115,13 +118,17 @@ impl<'a> Asked<'a> {
         let Some((bytes, leaves_ms)) = found else { return Ok(None) };
         // A stored release that cannot be read is not given again: the round is charged and run.
         let Ok(first) = serde_json::from_slice::<Release>(&bytes) else { return Ok(None) };
-        let release = Release { job: self.job(), round: self.verified.index(), charged_rho_pico: 0, ..first };
+        // Salt of its own: whoever has the first does not thereby know whether this one was let
+        // out.
+        let (job, round, salt) = (self.job(), self.verified.index(), super::salt()?);
+        let release = Release { job, round, charged_rho_pico: 0, salt, ..first };
         let bytes = serde_json::to_vec(&release).expect("names and numbers are always JSON");
         // What one project may have without a person's look, another may not.
         let settled = Settled { release: Some(bytes), leaves_ms, hold: self.hold.map(|(why, _)| why.clone()) };
         self.charge(tx, Rho::ZERO, 0)?;
         let evidence = serde_json::json!({ "repeated": true, "held": self.hold.map(|(_, about)| about) });
-        settle(tx, (self.job(), self.verified.index()), &settled, ("repeated", Some(&evidence)))?;
+        let most = most_bytes(self.verified.round().request());
+        settle(tx, (job, round), most, &settled, ("repeated", Some(&evidence)))?;
         Ok(Some(settled))
     }
 
@@ -164,17 +171,19 @@ impl<'a> Asked<'a> {
         let event = Event::Charged {
             job: self.job(),
             round: self.verified.index(),
-            round_digest: self.verified.round_digest(),
             rho_pico: stored(rho).unsigned_abs(),
             moment_femto: moment,
         };
-        let leaf = self.log(tx, event, None)?;
+        // What is asked follows from what was released before: a detail, which nobody can try
+        // values against.
+        let details = serde_json::json!({ "round_digest": self.verified.round_digest() });
+        let leaf = self.log(tx, event, Some(&details))?;
         let sql = "INSERT INTO charge(job, round, round_digest, request, rho, moment, charged, leaf)
                    VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let row = params![
             self.job().to_string(),
             self.verified.index(),
-            self.verified.round_digest().to_string(),
+            self.round_digest.to_string(),
             self.request.to_string(),
             stored(rho),
             femto(moment),

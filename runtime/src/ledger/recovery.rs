@@ -62,7 +62,7 @@ impl Ledger {
             let charge = |job: &str, round: u32, rho: Rho, moment: u64| {
                 let id = job.parse().unwrap_or(JobId::from_bytes([0; 16]));
                 let (rho_pico, moment_femto) = (stored(rho).unsigned_abs(), moment);
-                let event = Event::Charged { job: id, round, round_digest: digest, rho_pico, moment_femto };
+                let event = Event::Charged { job: id, round, rho_pico, moment_femto };
                 let leaf = append(tx, at_ms, event, None)?;
                 let row = params![job, round, digest.to_string(), digest.to_string(), stored(rho), femto(moment), leaf];
                 let sql = "INSERT INTO charge(job, round, round_digest, request, rho, moment, charged, leaf)

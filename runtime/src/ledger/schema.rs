@@ -3,7 +3,8 @@
 //! *In*: a path. *Out*: an open database whose settings were read back. *Refuses*: a damaged file, settings that did not take.
 //! The rules stand in the database itself: charges and releases are append-only, a release needs a charge, each of them a leaf of the log; what is committed
 //! to jobs is kept by triggers and cannot pass the cap when a job reserves. What was computed from data, and what is about persons, is sealed: `bytes`,
-//! `evidence`, `envelope`, the log's details. A researcher's name in `job` is a keyed hash of it.
+//! `evidence`, `envelope`, the log's details. A researcher's name in `job` is a keyed hash of it,
+//! and so are the digests of what was asked in `charge`.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -38,6 +39,9 @@ CREATE INDEX IF NOT EXISTS charge_request ON charge(request);
 CREATE TABLE IF NOT EXISTS release(
   job TEXT NOT NULL, round INTEGER NOT NULL, bytes BLOB NOT NULL, sha256 TEXT NOT NULL, leaves INTEGER NOT NULL, evidence BLOB, hold TEXT,
   PRIMARY KEY(job, round),
+  FOREIGN KEY(job, round) REFERENCES charge(job, round)) STRICT;
+CREATE TABLE IF NOT EXISTS attempt(
+  job TEXT NOT NULL, round INTEGER NOT NULL, begun INTEGER NOT NULL CHECK(begun >= 0), PRIMARY KEY(job, round),
   FOREIGN KEY(job, round) REFERENCES charge(job, round)) STRICT;
 CREATE TABLE IF NOT EXISTS departure(
   job TEXT NOT NULL, round INTEGER NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), PRIMARY KEY(job, round),
@@ -96,6 +100,8 @@ CREATE TRIGGER IF NOT EXISTS job_stays_ended BEFORE UPDATE OF ended ON job WHEN 
 CREATE TRIGGER IF NOT EXISTS job_kept BEFORE DELETE ON job BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS charge_fixed BEFORE UPDATE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS charge_kept BEFORE DELETE ON charge BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS attempt_fixed BEFORE UPDATE OF job, round ON attempt BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS attempt_kept BEFORE DELETE ON attempt BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS waiting_fixed BEFORE UPDATE ON waiting BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS waiting_kept BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS review_fixed BEFORE UPDATE OF number, subject, approved, leaf ON review BEGIN SELECT RAISE(ABORT, 'append-only'); END;

@@ -96,6 +96,27 @@ fn a_round_is_charged_once_and_answers_with_the_same_bytes_at_the_same_moment() 
     assert_eq!(account.spent.checked_add(account.reserved), Some(Rho::budget(1.0, 1e-6)));
 }
 
+/// Across restarts; what was taken back in good order does not count, and the count cannot be made smaller or forgotten otherwise.
+#[test]
+fn how_often_a_round_was_begun_is_kept() {
+    let temp = tempfile::tempdir().unwrap();
+    let first = ledger(&temp);
+    let charged = run(charge(&first, &job(1), 0).unwrap());
+    assert_eq!((first.begin(&charged).unwrap(), first.begin(&charged).unwrap()), (1, 2));
+    drop(first);
+    let ledger = ledger(&temp);
+    let charged = run(charge(&ledger, &job(1), 0).unwrap());
+    assert_eq!(ledger.begin(&charged).unwrap(), 3);
+    ledger.taken_back(job(1).job, 0).unwrap();
+    assert_eq!(ledger.begin(&charged).unwrap(), 3);
+    // Another round's is another's.
+    let other = run(charge(&ledger, &job(2), 0).unwrap());
+    assert_eq!(ledger.begin(&other).unwrap(), 1);
+    for sql in ["DELETE FROM attempt", "UPDATE attempt SET round = 1", "UPDATE attempt SET begun = -1"] {
+        assert!(ledger.connection().execute(sql, []).is_err(), "{sql}");
+    }
+}
+
 #[test]
 fn a_release_is_kept_until_it_has_left_and_is_old_and_is_never_drawn_again() {
     let temp = tempfile::tempdir().unwrap();
@@ -213,6 +234,7 @@ fn release(job: &Manifest) -> Settled {
         charged_rho_pico: 5,
         rounding: None,
         statistics: vec![],
+        salt: Salt::from_bytes([3; 32]),
     };
     bytes(&serde_json::to_vec(&release).unwrap())
 }
@@ -229,6 +251,7 @@ fn the_same_request_is_answered_with_the_same_draw_and_costs_nothing() {
     let found = settled(charge(&ledger, &same, 0).unwrap());
     let read: Release = serde_json::from_slice(&found.release.clone().unwrap()).unwrap();
     assert_eq!((read.job, read.charged_rho_pico, found.leaves_ms), (same.job, 0, 7_000));
+    assert_ne!(read.salt, Salt::from_bytes([3; 32]), "salt belongs to one document");
     assert_eq!(settled(charge(&ledger, &same, 0).unwrap()), found);
     // The same round asked twice within a job is one question too.
     settled(charge(&ledger, &same, 1).unwrap());

@@ -1,8 +1,9 @@
 //! Serving: one connection at a time, one task for each stream that the coordinator opens.
 //!
-//! *In*: streams. *Out*: what each asks for. *Stops*: with the token it is given: no new streams, then the connection is closed. A
-//! round that is running runs to its end, and its release is stored; the coordinator has it when it asks again. *Refuses*:
-//! frames of any kind that is not a question to a site.
+//! *In*: streams. *Out*: what each asks for. *Stops*: with the token it is given, at once: the
+//! connection is closed. A round whose moment has not come leaves nothing behind but its charge,
+//! whether it had ended or not, and runs again when the coordinator asks again. *Refuses*: frames
+//! of any kind that is not a question to a site.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +34,8 @@ use crate::site::{Held, Outcome, Public, Site};
 const LOOK: Duration = Duration::from_secs(600);
 /// How often the queue is looked at for a decision that is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How long a closed connection may take to say so to the other end.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Streams that are answered at the same time.
 const MAX_STREAMS: usize = 64;
 
@@ -52,7 +55,7 @@ pub(crate) async fn serve(site: Arc<Site>, coordinator: Coordinator, stop: Cance
                 let greeted = Arc::new(AtomicBool::new(false));
                 let why = converse(&site, (&connection, &greeted), &stop).await;
                 connection.close(CLOSE_SHUTDOWN, b"");
-                endpoint.wait_idle().await;
+                let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
                 let greeted = greeted.load(Ordering::Relaxed);
                 tracing::info!(%why, greeted, "disconnected");
                 greeted
@@ -278,12 +281,14 @@ async fn considered(
             let at = Arc::clone(site);
             // Whether somebody is still there to hear the answer makes no difference to when the next round may begin.
             let run = tokio::spawn(async move {
-                let settled = blocking(move || at.release(*ready, since_1970)).await;
-                if let Ok(settled) = &settled {
-                    until(settled.leaves_ms).await;
-                }
+                let by = Arc::clone(&at);
+                let ran = blocking(move || by.run(*ready, since_1970)).await?;
+                // Nothing is written before: a file's last change would show the end, and a stop
+                // what it came before.
+                until(ran.leaves_ms()).await;
+                let settled = blocking(move || at.settle(ran)).await?;
                 drop((turn, permit));
-                settled
+                settled.ok_or_else(|| LinkError::Closed("this site is stopping".to_owned()))
             });
             run.await.map_err(|_| LinkError::Closed("a task failed".to_owned()))??
         }

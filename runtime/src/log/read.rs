@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use vestibule_protocol::log::leaf::{Event, Leaf, SALT_BYTES};
+use vestibule_protocol::log::leaf::{Event, Leaf};
+use vestibule_protocol::salt::SALT_BYTES;
 
 use super::verify::LogCheckError;
 use crate::ledger::Seal;

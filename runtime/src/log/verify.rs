@@ -21,6 +21,7 @@ use vestibule_protocol::log::tree::{self, Growing, Nodes};
 use vestibule_protocol::review::Subject;
 
 use super::Source;
+use crate::ledger::Seal;
 
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -79,7 +80,7 @@ impl LogCheckError {
 pub fn verify(source: &Source, keys: &[PublicKey], policy: Option<(&Policy, &str)>) -> Result<Verified, LogCheckError> {
     let error = |why: rusqlite::Error| source.error(why);
     let connection = source.open()?;
-    let mut check = Check { connection: &connection, keys: source.seal.is_some(), sealed: 0, found: Vec::new() };
+    let mut check = Check { connection: &connection, seal: source.seal.as_ref(), sealed: 0, found: Vec::new() };
     let damage: String = connection.query_row("PRAGMA quick_check", [], |row| row.get(0)).map_err(error)?;
     if damage != "ok" {
         check.wrong("ledger.sqlite", format!("the file is damaged: {damage}"));
@@ -91,8 +92,8 @@ pub fn verify(source: &Source, keys: &[PublicKey], policy: Option<(&Policy, &str
 
 struct Check<'a> {
     connection: &'a Connection,
-    /// Whether sealed records can be opened.
-    keys: bool,
+    /// What opens sealed records, where it is known.
+    seal: Option<&'a Seal>,
     sealed: u64,
     found: Vec<Found>,
 }
@@ -285,7 +286,7 @@ impl Check<'_> {
     fn opened(&mut self, place: &str, opened: Option<Vec<u8>>) -> Opened {
         match opened {
             Some(bytes) => return Opened::Bytes(bytes),
-            None if self.keys => {
+            None if self.seal.is_some() => {
                 let why = "it does not open: it was sealed with other keys, changed, or put in another's place";
                 self.wrong(place, why);
             }
@@ -348,12 +349,10 @@ impl Check<'_> {
         self.same("reservation", "job, rho, leaf", 1, reserved.collect())?;
         let round = |id: &JobId, round: usize| format!("{id} {round}");
         let all = || jobs.iter().flat_map(|(id, job)| job.rounds.iter().enumerate().map(move |(at, round)| (id, at, round)));
-        let rows = all().map(|(id, at, charge)| {
-            let mut cells = vec![charge.digest.to_string()];
-            cells.extend(texts(vec![charge.rho_pico, charge.moment_femto, charge.leaf]));
-            (round(id, at), cells)
-        });
-        self.same("charge", "job, round, round_digest, rho, moment, leaf", 2, rows.collect())?;
+        let rows =
+            all().map(|(id, at, charge)| (round(id, at), texts(vec![charge.rho_pico, charge.moment_femto, charge.leaf])));
+        self.same("charge", "job, round, rho, moment, leaf", 2, rows.collect())?;
+        self.asked()?;
         let rows = all().filter_map(|(id, at, charge)| charge.settled.map(|(leaf, _)| (round(id, at), texts(vec![leaf]))));
         self.same("departure", "job, round, leaf", 2, rows.collect())?;
         let rows = replay.policies.iter().map(|(version, policy)| (version.to_string(), vec![policy.to_string()]));
@@ -415,6 +414,25 @@ impl Check<'_> {
                 "release",
                 format!("the bytes of {retired} releases are gone, and the log says that {} were removed", replay.retired),
             );
+        }
+        Ok(())
+    }
+
+    /// Rounds are found again by the digest of what was asked in them, as its leaf's details have
+    /// it.
+    fn asked(&mut self) -> rusqlite::Result<()> {
+        let Some(seal) = self.seal else { return Ok(()) };
+        let sql = "SELECT job || ' ' || round, round_digest, unseal('details', log_detail.leaf, sealed)
+                   FROM charge JOIN log_detail USING(leaf)";
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (place, digest): (String, String) = (row.get(0)?, row.get(1)?);
+            let said = super::details(row.get::<_, Option<Vec<u8>>>(2)?.as_deref());
+            let said = said.and_then(|said| said.get("round_digest")?.as_str()?.parse().ok());
+            if said.is_some_and(|said| seal.keyed(said).to_string() != digest) {
+                self.wrong(format!("charge {place}"), "its round is not the one that the log says was asked");
+            }
         }
         Ok(())
     }

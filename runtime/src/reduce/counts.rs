@@ -7,6 +7,7 @@
 use vestibule_protocol::scores::CLASSES;
 
 use crate::dataset::Packed;
+use crate::reserve::{NoRoom, laid};
 
 /// Words of the longest row: 4,096 variants, two bits each.
 const WORDS: usize = 128;
@@ -23,9 +24,42 @@ const LOW: u64 = 0x5555_5555_5555_5555;
 
 type Row = [u64; LANES];
 
-/// Counts all rows of a stretch.
-pub(super) fn count(packed: Packed<'_>) -> Vec<[u32; CLASSES]> {
-    let mut totals = vec![0_u32; LANES * 64];
+/// Where rows are counted.
+pub(super) struct Counting {
+    totals: Vec<u32>,
+    found: Vec<[u32; CLASSES]>,
+}
+
+impl Counting {
+    /// For stretches of up to so many variants.
+    pub(super) fn new(widest: usize) -> Result<Self, NoRoom> {
+        Ok(Self { totals: laid(LANES * 64, 0)?, found: laid(widest, [0; CLASSES])? })
+    }
+
+    /// Bytes of it.
+    pub(super) const fn bytes(widest: usize) -> usize {
+        (LANES * 64 * size_of::<u32>()).saturating_add(widest.saturating_mul(size_of::<[u32; CLASSES]>()))
+    }
+
+    /// Counts all rows of a stretch: for each variant, those of each genotype.
+    pub(super) fn count(&mut self, packed: Packed<'_>) -> &[[u32; CLASSES]] {
+        self.totals.fill(0);
+        let rows = sums(packed, &mut self.totals);
+        let before = packed.start() % 4;
+        let bit = |lane: usize| self.totals.get(lane).copied().unwrap_or(0);
+        for (place, found) in (before..).zip(&mut self.found).take(packed.variants()) {
+            let (low, high) = (bit(2 * place), bit(2 * place + 1));
+            // Those of the first half of the row lie in the lower bits, those of the second in the upper.
+            let both = bit(WORDS * 64 + (2 * place) % (WORDS * 32) + usize::from(place >= WORDS * 16));
+            let (one, two) = (low.wrapping_sub(both), high.wrapping_sub(both));
+            *found = [rows.wrapping_sub(one).wrapping_sub(two).wrapping_sub(both), one, two, both];
+        }
+        self.found.get(..packed.variants()).unwrap_or_default()
+    }
+}
+
+/// Adds up each bit of all rows. Returns how many rows there are.
+fn sums(packed: Packed<'_>, totals: &mut [u32]) -> u32 {
     let mut eight = [[0; LANES]; ROWS];
     let start = packed.start() / 4;
     let mut rows = 0_u32;
@@ -39,19 +73,9 @@ pub(super) fn count(packed: Packed<'_>) -> Vec<[u32; CLASSES]> {
             }
             add(&eight, &mut digits);
         }
-        spill(&digits, &mut totals);
+        spill(&digits, totals);
     }
-    let before = packed.start() % 4;
-    let bit = |lane: usize| totals.get(lane).copied().unwrap_or(0);
-    (before..before.saturating_add(packed.variants()))
-        .map(|place| {
-            let (low, high) = (bit(2 * place), bit(2 * place + 1));
-            // Those of the first half of the row lie in the lower bits, those of the second in the upper.
-            let both = bit(WORDS * 64 + (2 * place) % (WORDS * 32) + usize::from(place >= WORDS * 16));
-            let (one, two) = (low.wrapping_sub(both), high.wrapping_sub(both));
-            [rows.wrapping_sub(one).wrapping_sub(two).wrapping_sub(both), one, two, both]
-        })
-        .collect()
+    rows
 }
 
 /// A row's bytes as words; behind them, where both bits of a genotype are set.
@@ -142,7 +166,10 @@ mod tests {
                     || if case % 5 == 0 { 0xff } else { next().to_le_bytes()[0] },
                 );
             let packed = rows.packed().next().unwrap();
-            let found = count(packed);
+            let mut counting = Counting::new(end - start).unwrap();
+            // Twice: nothing is left of what was counted before.
+            counting.count(packed);
+            let found = counting.count(packed);
             assert_eq!(found.len(), end - start);
             for (variant, found) in found.iter().enumerate() {
                 let mut want = [0_u32; CLASSES];

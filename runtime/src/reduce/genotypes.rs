@@ -1,164 +1,199 @@
-//! Step 10 where the host multiplies: sums of factors, which guests gave, times the scores of genotypes, which no guest need be shown.
+//! Step 10 where the host multiplies: sums of factors, which guests gave, times the scores of genotypes, which no guest
+//! need be shown.
 //!
-//! *In*: each individual's factors in whole steps, cut to ±1; then the packed genotypes of the same rows. *Out*: exact sums of the products.
-//! *Trusts*: the store's genotypes, and nothing of the guest. *Refuses*: nothing: factors are made smaller until the individual's products,
-//! all of them together, obey the statistic's bound, which is checked in integers.
+//! *In*: each individual's factors in whole steps, cut to ±1; then the packed genotypes of the same rows. *Out*: exact
+//! sums of the products. *Trusts*: the store's genotypes, and nothing of the guest. *Refuses*: nothing that a guest gave:
+//! factors are made smaller until the individual's products, all of them together, obey the statistic's bound, which is
+//! checked in integers.
 //!
-//! A product is linear in its factor, so it is enough to know, for each variant and each of the four things that a genotype can be, the
-//! sum of the factors of those who have it. Of the factor that most rows of a group have, that is how many rows have it, which [`super::counts`]
-//! finds for all of them at once. What the others' factors differ by is summed for four individuals at a time: their genotypes at one variant are a byte, and what
-//! each of the 256 bytes adds to the four sums is reckoned once for all variants. Norms are looked up likewise, for two variants at a time.
-//! What a byte or half a byte is decides only which entry of a small table is read.
+//! A product is linear in its factor, so it is enough to know, for each variant and each of the four things that a
+//! genotype can be, the sum of the factors of those who have it. How many rows have it is found for all factors at once
+//! ([`super::counts`]), which is all that is needed of rows whose factor is the usual one; what others' factors differ
+//! by is added by tables ([`wide`]). Of few variants everything is added ([`narrow`]).
+//!
+//! *Time.* Which factor is the usual one, 0 or the largest that the bound lets through, is by which of the two more rows
+//! have: so one individual moves the number of those that differ by one at most. Nothing is sorted. What one row more
+//! that differs takes follows from factors and variants ([`Products`], test `what_one_row_adds`). *Memory* follows from
+//! public terms too: a group's factors are held, or of very many factors only those of so few rows that they fit
+//! [`PENDING_BYTES`], and all of it is there before the first row.
+
+mod narrow;
+mod norms;
+mod wide;
 
 use vestibule_protocol::calibration::{FACTOR_LOG2_SCALE, IntegerBound};
 use vestibule_protocol::scores::{CLASSES, GenotypeSums};
 
-use super::clamp::shrink;
-use super::{SumOverflow, accumulate, counts};
-use crate::dataset::{Packed, RowGroup};
+use self::narrow::Narrow;
+use self::norms::Norms;
+use self::wide::Wide;
+use super::{SumOverflow, accumulate};
+use crate::dataset::{GROUP_ROWS, RowGroup};
+use crate::reserve::{NoRoom, laid, room};
 
 /// The steps of a factor of 1.
 pub(super) const ONE: i64 = 1 << FACTOR_LOG2_SCALE;
-/// Rows whose factors' differences are summed in 32 bits: 2,048 of 2^19 steps are 2^30.
-const ROWS_AT_ONCE: usize = 2_048;
-/// Bytes of a row that are looked up together, and rows: so that a line of the processor's cache is used up once it is there, and the tables
-/// of its bytes stay near for all these rows.
-const LINE: usize = 64;
-const ROWS_IN_SIGHT: usize = 16;
+/// Bytes of factors that wait for their rows' genotypes, where four rows have no more.
+const PENDING_BYTES: usize = 16 << 20;
+/// Factors whose columns are laid out together: a line of the processor's cache is used up once it is there.
+const COLUMNS: usize = 32;
+/// Between columns, so that they do not all fall into the same lines of the cache.
+const APART: usize = 16;
 
 /// For each of the four things that a genotype can be, a sum.
 type Classes<T> = [T; CLASSES];
 
-/// One statistic's sums, and the factors of rows that were not multiplied yet.
+/// One statistic's sums.
 pub(super) struct Products {
     factors: usize,
     variants: usize,
-    bound: IntegerBound,
     scores: GenotypeSums,
-    /// For each variant, the squares of its scores, over all sets.
-    squares: Vec<Classes<u64>>,
-    largest: i64,
-    /// Factors of each row so far, one row after the other.
-    pending: Vec<i64>,
     /// For each factor, for each variant.
     sums: Vec<Classes<i64>>,
+    /// What rows are multiplied with. Sums that others are only merged into have none.
+    work: Option<Work>,
+}
+
+/// Factors of rows that were not multiplied yet, and where they are multiplied.
+struct Work {
+    /// The largest magnitude of a factor.
+    most: i32,
+    /// Where a row's genotypes decide how large its factors may be.
+    norms: Option<Norms>,
+    /// Factors of each row so far, one row after the other, within what was laid.
+    pending: Vec<i32>,
+    /// Rows whose factors are held.
+    at_once: usize,
+    /// Rows of the group that were multiplied.
+    done: usize,
+    /// Some factors of all these rows, one factor after the other.
+    columns: Vec<i32>,
+    narrow: Narrow,
+    wide: Wide,
+}
+
+/// Rows whose factors are held at a time.
+fn at_once(factors: usize) -> usize {
+    (PENDING_BYTES / size_of::<i32>() / factors.max(1)).clamp(4, GROUP_ROWS)
 }
 
 impl Products {
-    pub(super) fn new(scores: &GenotypeSums, bound: IntegerBound, variants: usize) -> Self {
+    /// Zeros, which others' are merged into.
+    pub(super) fn new(scores: &GenotypeSums, variants: usize) -> Result<Self, NoRoom> {
         let (factors, variants) = (scores.factors as usize, variants.max(1));
-        let mut squares = vec![[0; CLASSES]; variants];
-        for set in scores.scores.classes().chunks(variants) {
-            for (squares, scores) in squares.iter_mut().zip(set) {
-                squares.iter_mut().zip(scores).for_each(|(square, score)| *square += u64::from(score.unsigned_abs()).pow(2));
+        let sums = laid(factors.saturating_mul(variants), [0; CLASSES])?;
+        Ok(Self { factors, variants, scores: scores.clone(), sums, work: None })
+    }
+
+    /// Zeros, and all that is needed to multiply rows.
+    pub(super) fn working(scores: &GenotypeSums, bound: IntegerBound, variants: usize) -> Result<Self, NoRoom> {
+        let mut products = Self::new(scores, variants)?;
+        products.work = Some(products.work(bound, at_once(products.factors))?);
+        Ok(products)
+    }
+
+    fn work(&self, bound: IntegerBound, at_once: usize) -> Result<Work, NoRoom> {
+        let most = match bound {
+            // Whatever the genotype: the magnitude of a product is at most that of the factor times the largest score.
+            IntegerBound::Range { lower, upper } => {
+                let largest = self.scores.scores.as_slice().iter().map(|score| i64::from(*score).abs()).max();
+                (lower.saturating_neg().min(upper).max(0) / largest.unwrap_or(0).max(1)).min(ONE)
             }
-        }
-        let largest = scores.scores.as_slice().iter().map(|score| i64::from(*score).abs()).max().unwrap_or(0);
-        let sums = vec![[0; CLASSES]; factors.saturating_mul(variants)];
-        Self { factors, variants, bound, scores: scores.clone(), squares, largest, pending: vec![], sums }
+            IntegerBound::L2 { .. } => ONE,
+            // A round with these does not pass its check.
+            IntegerBound::OneCell { .. } | IntegerBound::L1 { .. } => 0,
+        };
+        let norms = match bound {
+            IntegerBound::L2 { radius } => Norms::new(&self.scores, self.variants, radius, at_once)?,
+            _ => None,
+        };
+        Ok(Work {
+            most: small(most),
+            norms,
+            pending: room(at_once.saturating_mul(self.factors), 0)?,
+            at_once,
+            done: 0,
+            columns: laid(COLUMNS.min(self.factors).saturating_mul(at_once.saturating_add(APART)), 0)?,
+            narrow: Narrow::new(self.variants, at_once)?,
+            wide: Wide::new(self.variants, at_once)?,
+        })
+    }
+
+    /// Bytes of [`Self::new`]; and of [`Self::working`] besides.
+    pub(super) fn bytes(scores: &GenotypeSums, bound: IntegerBound, variants: usize) -> (usize, usize) {
+        let (factors, variants) = (scores.factors as usize, variants.max(1));
+        let at_once = at_once(factors);
+        let sums = factors.saturating_mul(variants).saturating_mul(size_of::<Classes<i64>>());
+        let rows = |count: usize| at_once.saturating_add(APART).saturating_mul(count).saturating_mul(size_of::<i32>());
+        let norms = match bound {
+            IntegerBound::L2 { .. } => Norms::bytes(factors, variants, at_once),
+            _ => 0,
+        };
+        let work = [rows(factors), rows(COLUMNS), norms, Narrow::bytes(variants, at_once), Wide::bytes(variants, at_once)];
+        (sums, work.into_iter().fold(0, usize::saturating_add))
     }
 
     pub(super) const fn factors(&self) -> usize {
         self.factors
     }
 
-    /// Adds a row's factors, cut to ±[`ONE`]; nothing stands for zeros.
-    pub(super) fn push(&mut self, factors: &[i64]) {
-        let end = self.pending.len().saturating_add(self.factors);
-        self.pending.extend(factors.iter().take(self.factors).map(|factor| (*factor).clamp(-ONE, ONE)));
-        self.pending.resize(end, 0);
-    }
-
-    /// Multiplies the factors of all rows that were pushed with those rows' genotypes.
-    pub(super) fn multiply(&mut self, rows: &RowGroup) -> Result<(), SumOverflow> {
-        let mut pending = std::mem::take(&mut self.pending);
-        pending.resize(rows.len().saturating_mul(self.factors), 0);
-        self.enforce(rows, &mut pending);
-        for factor in 0..self.factors {
-            let own: Vec<i32> = pending.iter().skip(factor).step_by(self.factors).map(|&factor| small(factor)).collect();
-            let usual = most_often(&own);
-            let others: Vec<(usize, i32)> =
-                own.iter().map(|factor| factor - usual).enumerate().filter(|(_, apart)| *apart != 0).collect();
-            let mut first = factor.saturating_mul(self.variants);
-            for packed in rows.packed() {
-                let sums = self.sums.get_mut(first..first.saturating_add(packed.variants())).unwrap_or_default();
-                for (sums, counts) in sums.iter_mut().zip(counts::count(packed)) {
-                    accumulate(sums, &counts.map(|count| i64::from(count).wrapping_mul(usual.into())))?;
-                }
-                add(packed, &others, sums)?;
-                first = first.saturating_add(packed.variants());
-            }
-        }
-        pending.clear();
-        self.pending = pending;
+    /// Adds a row's factors, cut to what the bound lets through; nothing stands for zeros.
+    ///
+    /// # Errors
+    /// Rows that are [due](Self::due) were not multiplied: a fault of the host's.
+    pub(super) fn push(&mut self, factors: &[i64]) -> Result<(), SumOverflow> {
+        let work = self.work.as_mut().filter(|work| !work.is_full(self.factors)).ok_or(SumOverflow)?;
+        let (most, end) = (i64::from(work.most), work.pending.len().saturating_add(self.factors));
+        work.pending.extend(factors.iter().take(self.factors).map(|factor| small((*factor).clamp(-most, most))));
+        work.pending.resize(end, 0);
         Ok(())
     }
 
-    /// Makes each row's factors smaller until its products obey the bound.
-    fn enforce(&self, rows: &RowGroup, factors: &mut [i64]) {
-        match self.bound {
-            IntegerBound::Range { lower, upper } => {
-                // Whatever the genotype: the magnitude of a product is at most that of the factor times the largest score.
-                let most = lower.saturating_neg().min(upper).max(0) / self.largest.max(1);
-                factors.iter_mut().for_each(|factor| *factor = (*factor).clamp(-most, most));
-            }
-            IntegerBound::L2 { radius } => {
-                let limit = u128::from(radius).pow(2);
-                if self.largest_square() <= limit {
-                    return;
-                }
-                let norms = self.norms(rows);
-                for (row, norm) in factors.chunks_exact_mut(self.factors).zip(norms) {
-                    // The square of the norm of all products is that of the factors' times that of the scores'.
-                    let squared = |row: &[i64]| {
-                        row.iter()
-                            .map(|factor| u128::from(factor.unsigned_abs()).pow(2))
-                            .sum::<u128>()
-                            .saturating_mul(norm.into())
-                    };
-                    shrink(row, limit, squared, |limit, norm| (limit / norm).sqrt());
-                }
-            }
-            // A round with these does not pass its check.
-            IntegerBound::OneCell { .. } | IntegerBound::L1 { .. } => factors.fill(0),
-        }
+    /// Whether no other row can be pushed before those that were are multiplied.
+    pub(super) fn is_full(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| work.is_full(self.factors))
     }
 
-    /// The largest square of a norm that any row can have: where the bound holds it, no row's need be looked at.
-    fn largest_square(&self) -> u128 {
-        let most = |squares: &Classes<u64>| squares.iter().copied().max().map_or(0, u128::from);
-        let ones = u128::from(ONE.unsigned_abs()).pow(2).saturating_mul(self.factors as u128);
-        self.squares.iter().map(most).sum::<u128>().saturating_mul(ones)
-    }
-
-    /// For each row, the sum of the squares of its genotypes' scores.
-    fn norms(&self, rows: &RowGroup) -> Vec<u64> {
-        let mut norms = vec![0_u64; rows.len()];
-        let mut first = 0_usize;
-        for packed in rows.packed() {
-            let squares = self.squares.get(first..first.saturating_add(packed.variants())).unwrap_or_default();
-            first = first.saturating_add(packed.variants());
-            // Whole bytes: what lies before and after the stretch scores nothing.
-            let before = packed.start() % 4;
-            let mut padded = vec![[0; CLASSES]; before];
-            padded.extend_from_slice(squares);
-            padded.resize(padded.len().next_multiple_of(4), [0; CLASSES]);
-            let tables: Vec<[[u64; 16]; 2]> = padded.as_chunks::<4>().0.iter().map(halves).collect();
-            let near = packed.bytes().chunks(packed.stride().saturating_mul(ROWS_IN_SIGHT));
-            for (norms, rows) in norms.chunks_mut(ROWS_IN_SIGHT).zip(near) {
-                for (line, tables) in tables.chunks(LINE).enumerate() {
-                    let start = (packed.start() / 4).saturating_add(line.saturating_mul(LINE));
-                    for (norm, row) in norms.iter_mut().zip(rows.chunks(packed.stride())) {
-                        let bytes = row.get(start..).unwrap_or_default();
-                        // At most 2^30 for each score, of which there are fewer than 2^23: nothing wraps.
-                        let sum =
-                            bytes.iter().zip(tables).fold(0, |sum: u64, (&byte, table)| sum.wrapping_add(look_up(table, byte)));
-                        *norm = norm.wrapping_add(sum);
-                    }
+    /// Multiplies the factors of all rows that were pushed, which are those of the group that follow on the ones multiplied
+    /// before, with those rows' genotypes.
+    pub(super) fn multiply(&mut self, rows: &RowGroup) -> Result<(), SumOverflow> {
+        let Some(work) = &mut self.work else { return Ok(()) };
+        let own = work.done..work.done.saturating_add(work.pending.len() / self.factors.max(1));
+        if own.end > rows.len() {
+            return Err(SumOverflow);
+        }
+        if let Some(norms) = &mut work.norms {
+            norms.enforce(rows, &own, self.factors, &mut work.pending);
+        }
+        for first in (0..self.factors).step_by(COLUMNS) {
+            let count = COLUMNS.min(self.factors.saturating_sub(first));
+            work.lay_out(self.factors, first, count);
+            let (stride, length) = (work.at_once.saturating_add(APART), own.len());
+            let columns = || work.columns.chunks_exact(stride).take(count).filter_map(|column| column.get(..length));
+            let mut place = 0_usize;
+            for packed in rows.packed() {
+                let packed = packed.of_rows(&own);
+                let sums = self.sums.chunks_exact_mut(self.variants).skip(first);
+                let sums = sums.filter_map(|sums| sums.get_mut(place..place.saturating_add(packed.variants())));
+                if narrow::fits(packed.variants()) {
+                    work.narrow.add(packed, columns(), sums)?;
+                } else {
+                    work.wide.add(packed, work.most, columns(), sums)?;
                 }
+                place = place.saturating_add(packed.variants());
             }
         }
-        norms
+        work.done = own.end;
+        work.pending.clear();
+        Ok(())
+    }
+
+    /// The rows that follow are those of another group.
+    pub(super) fn next_group(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.done = 0;
+            work.pending.clear();
+        }
     }
 
     /// Adds another thread's sums.
@@ -186,22 +221,21 @@ impl Products {
     }
 }
 
-/// What half a byte, two variants, adds to a norm: for the lower half, and for the upper.
-fn halves(squares: &[Classes<u64>; 4]) -> [[u64; 16]; 2] {
-    let [a, b, c, d] = squares;
-    let half = |low: &Classes<u64>, high: &Classes<u64>| {
-        let mut table = [0; 16];
-        for (sums, high) in table.as_chunks_mut::<CLASSES>().0.iter_mut().zip(high) {
-            sums.iter_mut().zip(low).for_each(|(sum, low)| *sum = low + high);
-        }
-        table
-    };
-    [half(a, b), half(c, d)]
-}
+impl Work {
+    const fn is_full(&self, factors: usize) -> bool {
+        self.pending.len() >= self.at_once.saturating_mul(factors)
+    }
 
-#[expect(clippy::indexing_slicing, reason = "half a byte is an index of 16")]
-fn look_up([low, high]: &[[u64; 16]; 2], byte: u8) -> u64 {
-    low[usize::from(byte & 15)].wrapping_add(high[usize::from(byte >> 4)])
+    /// Lays out the columns of some factors.
+    fn lay_out(&mut self, factors: usize, first: usize, count: usize) {
+        let stride = self.at_once.saturating_add(APART);
+        for (at, row) in self.pending.chunks_exact(factors.max(1)).enumerate() {
+            let row = row.get(first..first.saturating_add(count)).unwrap_or_default();
+            for (column, factor) in self.columns.chunks_exact_mut(stride).zip(row) {
+                column.iter_mut().skip(at).take(1).for_each(|to| *to = *factor);
+            }
+        }
+    }
 }
 
 /// A factor, which is at most [`ONE`] either way.
@@ -210,231 +244,5 @@ fn small(factor: i64) -> i32 {
     factor.clamp(-ONE, ONE) as i32
 }
 
-/// The factor that most rows have.
-fn most_often(factors: &[i32]) -> i32 {
-    let mut sorted = factors.to_vec();
-    sorted.sort_unstable();
-    sorted.chunk_by(|a, b| a == b).max_by_key(|same| same.len()).and_then(|same| same.first()).copied().unwrap_or(0)
-}
-
-/// Adds these rows' numbers to the sums of what they have at each variant.
-fn add(packed: Packed<'_>, numbers: &[(usize, i32)], sums: &mut [Classes<i64>]) -> Result<(), SumOverflow> {
-    let (before, width) = (packed.start() % 4, packed.start() % 4 + packed.variants());
-    let bytes = width.div_ceil(4);
-    let mut partial = vec![[0_i32; CLASSES]; bytes.saturating_mul(4)];
-    let mut fours = vec![0_u32; bytes];
-    let row = |at: usize| {
-        let start = at.saturating_mul(packed.stride());
-        let row = packed.bytes().get(start..start.saturating_add(packed.stride())).unwrap_or_default();
-        row.get(packed.start() / 4..).unwrap_or_default()
-    };
-    for numbers in numbers.chunks(ROWS_AT_ONCE) {
-        partial.fill([0; CLASSES]);
-        for four in numbers.chunks(4) {
-            let (mut rows, mut own) = ([&[][..]; 4], [0; 4]);
-            for ((at, number), (place, to)) in four.iter().zip(rows.iter_mut().zip(&mut own)) {
-                (*place, *to) = (row(*at), *number);
-            }
-            turn(rows, &mut fours);
-            let table = table(&own);
-            for (sums, codes) in partial.as_chunks_mut::<4>().0.iter_mut().zip(&fours) {
-                for (sums, code) in sums.iter_mut().zip(codes.to_le_bytes()) {
-                    let (sums, add): (&mut Classes<i32>, &Classes<i32>) = (sums, at(&table, code));
-                    sums.iter_mut().zip(add).for_each(|(sum, add)| *sum = sum.wrapping_add(*add));
-                }
-            }
-        }
-        for (sums, partial) in sums.iter_mut().zip(partial.iter().skip(before)) {
-            accumulate(sums, &partial.map(i64::from))?;
-        }
-    }
-    Ok(())
-}
-
-#[expect(clippy::indexing_slicing, reason = "a byte is an index of 256")]
-fn at(table: &[Classes<i32>; 256], code: u8) -> &Classes<i32> {
-    &table[usize::from(code)]
-}
-
-/// Of four rows, of which the last may be missing: for each byte of a row, which is four variants, four bytes that each are four rows.
-fn turn([a, b, c, d]: [&[u8]; 4], out: &mut [u32]) {
-    if d.len() < out.len() {
-        // The last rows of a group: as if there were more, whose factors are zero.
-        let byte = |row: &[u8], at: usize| row.get(at).copied().unwrap_or_default();
-        for (at, out) in out.iter_mut().enumerate() {
-            *out = turned(u32::from_le_bytes([byte(a, at), byte(b, at), byte(c, at), byte(d, at)]));
-        }
-        return;
-    }
-    for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-        *out = turned(u32::from_le_bytes([*a, *b, *c, *d]));
-    }
-}
-
-/// A square of four by four times two bits, mirrored at its diagonal.
-const fn turned(square: u32) -> u32 {
-    let swap = ((square >> 6) ^ square) & 0x00CC_00CC;
-    let square = square ^ swap ^ (swap << 6);
-    let swap = ((square >> 12) ^ square) & 0x0000_F0F0;
-    square ^ swap ^ (swap << 12)
-}
-
-/// What each byte, the genotypes of four rows at one variant, adds to the sums.
-fn table(factors: &[i32]) -> [Classes<i32>; 256] {
-    let factor = |row: usize| factors.get(row).copied().unwrap_or(0);
-    let (low, high) = (pairs(factor(0), factor(1)), pairs(factor(2), factor(3)));
-    let mut table = [[0; CLASSES]; 256];
-    for (entries, high) in table.as_chunks_mut::<16>().0.iter_mut().zip(&high) {
-        for (entry, low) in entries.iter_mut().zip(&low) {
-            entry.iter_mut().zip(low.iter().zip(high)).for_each(|(sum, (low, high))| *sum = low.wrapping_add(*high));
-        }
-    }
-    table
-}
-
-/// The same for half a byte, which is two rows.
-fn pairs(low: i32, high: i32) -> [Classes<i32>; 16] {
-    let mut table = [[0; CLASSES]; 16];
-    for (class, entries) in table.as_chunks_mut::<CLASSES>().0.iter_mut().enumerate() {
-        for (lower, entry) in entries.iter_mut().enumerate() {
-            entry.iter_mut().skip(lower).take(1).for_each(|sum| *sum = low);
-            entry.iter_mut().skip(class).take(1).for_each(|sum| *sum = sum.wrapping_add(high));
-        }
-    }
-    table
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// xorshift64.
-    fn numbers(mut state: u64) -> impl FnMut() -> u64 {
-        move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state
-        }
-    }
-
-    fn class(row: &[u8], variant: usize) -> usize {
-        usize::from(row[variant / 4] >> (2 * (variant % 4)) & 3)
-    }
-
-    /// What the fast way must equal: every product by itself. Also says whether every row obeys the bound.
-    fn plain(products: &Products, rows: &RowGroup, factors: &[i64]) -> (Vec<i64>, bool) {
-        let sets = products.scores.scores.classes().len() / products.variants;
-        let mut sums = vec![0_i128; products.factors * sets * products.variants];
-        let mut obeys = true;
-        for (at, factors) in factors.chunks(products.factors).enumerate() {
-            let mut own = vec![0_i128; sums.len()];
-            let mut first = 0;
-            for packed in rows.packed() {
-                let row = packed.bytes().chunks(packed.stride()).nth(at).unwrap();
-                for variant in 0..packed.variants() {
-                    let class = class(row, packed.start() + variant);
-                    for (f, factor) in factors.iter().enumerate() {
-                        for set in 0..sets {
-                            let place = set * products.variants + first + variant;
-                            let score = products.scores.scores.classes()[place][class];
-                            own[f * sets * products.variants + place] = i128::from(*factor) * i128::from(score);
-                        }
-                    }
-                }
-                first += packed.variants();
-            }
-            obeys &= match products.bound {
-                IntegerBound::L2 { radius } => {
-                    own.iter().map(|x| x.unsigned_abs().pow(2)).sum::<u128>() <= u128::from(radius).pow(2)
-                }
-                IntegerBound::Range { lower, upper } => own.iter().all(|x| (lower.into()..=upper.into()).contains(x)),
-                _ => false,
-            };
-            sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
-        }
-        (sums.into_iter().map(|sum| sum.try_into().unwrap()).collect(), obeys)
-    }
-
-    /// Rows of any number, stretches that begin and end anywhere, any factors, sets and scores.
-    #[test]
-    fn sums_are_those_of_every_product_by_itself_and_every_row_obeys_the_bound() {
-        let mut next = numbers(0x9E37_79B9_7F4A_7C15);
-        let mut below = |limit: u64| usize::try_from(next() % limit).unwrap();
-        let mut clipped = 0;
-        for case in 0..60 {
-            let count = if case == 0 { 2_500 } else { below(40) };
-            let stretches: Vec<(usize, usize)> = (0..=below(3))
-                .map(|_| {
-                    let start = below(4_000);
-                    (start, start + 1 + below(if case % 7 == 1 { 4_096 - start as u64 } else { 30.min(4_096 - start as u64) }))
-                })
-                .collect();
-            let mut fill = numbers(case + 1);
-            let rows = RowGroup::of_genotypes(count, &stretches, || fill().to_le_bytes()[0]);
-            let variants = stretches.iter().map(|(start, end)| end - start).sum();
-            let (factors, sets) = (1 + below(3), 1 + below(2));
-            let scores: Vec<i16> = (0..4 * variants * sets)
-                .map(|_| if case % 9 == 2 { i16::MIN } else { i16::try_from(below(4_096)).unwrap() - 2_048 })
-                .collect();
-            let sums = GenotypeSums { factors: u32::try_from(factors).unwrap(), scores: scores.into() };
-            let bound = match case % 3 {
-                0 => IntegerBound::L2 { radius: 1 << 45 },
-                1 => IntegerBound::L2 { radius: 1 << (20 + below(12)) },
-                _ => IntegerBound::Range { lower: -(1 << (20 + below(12))), upper: 1 << (20 + below(12)) },
-            };
-            let mut products = Products::new(&sums, bound, variants);
-            let mut given = Vec::new();
-            for _ in 0..count {
-                let row: Vec<i64> = (0..factors).map(|_| below(1 << 21) as i64 - (1 << 20)).collect();
-                products.push(&row);
-                given.extend(row.iter().map(|factor| (*factor).clamp(-ONE, ONE)));
-            }
-            assert_eq!(products.pending, given);
-            products.enforce(&rows, &mut given);
-            clipped += usize::from(given != products.pending);
-            let (want, obeys) = plain(&products, &rows, &given);
-            assert!(obeys, "case {case}: {bound:?}");
-            products.multiply(&rows).unwrap();
-            assert!(products.pending.is_empty());
-            assert_eq!(products.into_steps().unwrap(), want, "case {case}");
-        }
-        assert!(clipped > 20, "{clipped}");
-    }
-
-    #[test]
-    fn what_is_missing_or_far_too_large_counts_as_nothing_or_as_one() {
-        let sums = GenotypeSums { factors: 1, scores: vec![1, 1, 1, 1].into() };
-        let mut products = Products::new(&sums, IntegerBound::L2 { radius: 1 << 40 }, 1);
-        let rows = RowGroup::of_genotypes(4, &[(0, 1)], || 0);
-        products.push(&[]);
-        products.push(&[i64::MAX]);
-        products.push(&[i64::MIN]);
-        products.push(&[3]);
-        products.multiply(&rows).unwrap();
-        // A row without a factor, and another round's rows after it, are not mixed up.
-        products.push(&[5, 7]);
-        products.multiply(&RowGroup::of_genotypes(2, &[(0, 1)], || 0)).unwrap();
-        assert_eq!(products.into_steps().unwrap(), [3 + 5]);
-    }
-
-    /// 2^24 individuals of the largest factor and score are within 64 bits, and what is beyond them is refused.
-    #[test]
-    fn sums_that_leave_their_range_are_refused() {
-        let sums = GenotypeSums { factors: 1, scores: vec![i16::MIN; 4].into() };
-        let with = |people: i64| {
-            let mut products = Products::new(&sums, IntegerBound::L2 { radius: 1 << 48 }, 1);
-            products.sums[0] = [people * ONE, 0, 0, 0];
-            products.into_steps()
-        };
-        assert_eq!(with(1 << 24).unwrap(), [-(1 << 57)]);
-        assert_eq!(with(1 << 31), Err(SumOverflow));
-    }
-
-    #[test]
-    fn squares_are_mirrored() {
-        for (row, column) in (0..4).flat_map(|row| (0..4).map(move |column| (row, column))) {
-            assert_eq!(turned(3 << (8 * row + 2 * column)), 3 << (8 * column + 2 * row));
-        }
-    }
-}
+mod tests;

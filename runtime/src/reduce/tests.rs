@@ -15,7 +15,7 @@ fn calibrated(bound: Bound, length: u32) -> Vec<Calibrated> {
 }
 
 fn summed(calibrated: &[Calibrated], contribution: Contribution) -> Vec<i64> {
-    let mut sums = Sums::zeros(calibrated, 0);
+    let mut sums = Sums::zeros(calibrated, 0).unwrap();
     sums.add(calibrated, Some(&[Given::from(&contribution)])).unwrap();
     sums.into_steps().unwrap().remove(0)
 }
@@ -49,7 +49,7 @@ fn patterns() -> impl Iterator<Item = u64> {
 fn whoever_moves_a_sum_is_counted_once() {
     let two = [calibrated(Bound::OneCell, 3), calibrated(Bound::Range { lower: -1.0, upper: 1.0 }, 2)].concat();
     let counted = |contributions: &[Contribution]| {
-        let mut sums = Sums::zeros(&two, 0);
+        let mut sums = Sums::zeros(&two, 0).unwrap();
         let given: Vec<Given<'_>> = contributions.iter().map(Given::from).collect();
         sums.add(&two, Some(&given)).unwrap();
         sums.moving()
@@ -69,9 +69,9 @@ fn whoever_moves_a_sum_is_counted_once() {
     ] {
         assert_eq!(counted(&nothing), 0, "{nothing:?}");
     }
-    let mut sums = Sums::zeros(&two, 0);
+    let mut sums = Sums::zeros(&two, 0).unwrap();
     sums.add(&two, None).unwrap();
-    let mut other = Sums::zeros(&two, 0);
+    let mut other = Sums::zeros(&two, 0).unwrap();
     for _ in 0..5 {
         other.add(&two, Some(&[Given::Cell(1), Given::None])).unwrap();
     }
@@ -127,7 +127,7 @@ fn bytes_that_stand_for_numbers_count_as_those_numbers() {
     for bound in [Bound::Range { lower: -100.0, upper: 90.0 }, Bound::L2 { radius: 300.0 }, Bound::L1 { radius: 1e6 }] {
         let calibrated = calibrated(bound, 256);
         let summed = |given: Given<'_>| {
-            let mut sums = Sums::zeros(&calibrated, 0);
+            let mut sums = Sums::zeros(&calibrated, 0).unwrap();
             sums.add(&calibrated, Some(&[given])).unwrap();
             sums.into_steps().unwrap().remove(0)
         };
@@ -177,7 +177,7 @@ fn whatever_has_another_shape_counts_as_nothing() {
     for contribution in [Contribution::Cell(2), Contribution::Cell(u32::MAX), Contribution::Bytes(vec![1, 0])] {
         assert_eq!(summed(&cells, contribution), [0, 0]);
     }
-    let mut sums = Sums::zeros(&range, 0);
+    let mut sums = Sums::zeros(&range, 0).unwrap();
     sums.add(&range, None).unwrap();
     sums.add(&range, Some(&[])).unwrap();
     sums.add(&range, Some(&[Given::Bytes(&[2, 2]), Given::None])).unwrap();
@@ -194,7 +194,7 @@ fn sums_are_exact_in_any_order_and_split() {
         })
         .collect();
     let total = |people: &mut dyn Iterator<Item = &Contribution>| {
-        let mut sums = Sums::zeros(&range, 0);
+        let mut sums = Sums::zeros(&range, 0).unwrap();
         people.for_each(|person| sums.add(&range, Some(&[Given::from(person)])).unwrap());
         sums
     };
@@ -209,7 +209,7 @@ fn sums_are_exact_in_any_order_and_split() {
 #[test]
 fn sums_that_another_process_wrote_are_read_back_whole_or_not_at_all() {
     let range = calibrated(Bound::Range { lower: -1.0, upper: 1.0 }, 3);
-    let mut sums = Sums::zeros(&range, 0);
+    let mut sums = Sums::zeros(&range, 0).unwrap();
     sums.add(&range, Some(&[Given::Reals(&[0.5, -1.0, 0.25])])).unwrap();
     let mut bytes = vec![];
     sums.put(&mut bytes);
@@ -235,7 +235,7 @@ fn overflow_is_noticed() {
 #[test]
 fn debug_withholds_the_values() {
     let calibrated = calibrated(Bound::OneCell, 2);
-    assert_eq!(format!("{:?}", Sums::zeros(&calibrated, 0)), "Sums(1 statistics, values withheld)");
+    assert_eq!(format!("{:?}", Sums::zeros(&calibrated, 0).unwrap()), "Sums(1 statistics, values withheld)");
 }
 
 /// Whatever stands where factors should, an individual's products obey the bound.
@@ -249,9 +249,9 @@ fn factors_of_every_kind_are_cut_and_what_is_none_counts_as_none() {
     let calibrated = calibrate(&round, Partitioning::Each, budget).unwrap();
     let rows = RowGroup::of_genotypes(1, &[(4, 6)], || 0);
     let summed = |given: Option<&[Given<'_>]>| {
-        let mut sums = Sums::zeros(&calibrated, 2);
+        let mut sums = Sums::zeros(&calibrated, 2).unwrap();
         sums.add(&calibrated, given).unwrap();
-        sums.multiply(&rows).unwrap();
+        sums.finish(&rows).unwrap();
         let steps = sums.into_steps().unwrap().remove(0);
         assert!(obeys(calibrated[0].bound, &steps), "{steps:?}");
         steps

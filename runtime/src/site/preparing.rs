@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use vestibule_protocol::calibration::{Calibrated, calibrate};
+use vestibule_protocol::job::Spend;
 use vestibule_protocol::round::Plan;
 
 use super::{Answer, Held, Refused, Site, late, own, refusal};
@@ -41,6 +42,8 @@ pub(crate) struct Planned {
 pub(crate) struct Prepared {
     pub(super) guests: guests::Prepared,
     pub(super) asked: Asked,
+    pub(super) load: Load,
+    pub(super) delay: Delay,
 }
 
 /// What a round reads, and what follows from that: public all.
@@ -53,8 +56,8 @@ pub(super) struct Asked {
     pub(super) partitions: Partitions,
     pub(super) calibrated: Vec<Calibrated>,
     pub(super) floor: Option<Floor>,
-    pub(super) load: Load,
-    pub(super) delay: Delay,
+    /// What is left for the moment of the release.
+    moment: Spend,
 }
 
 fn guest(error: GuestsError) -> Refused {
@@ -70,10 +73,25 @@ impl Site {
     /// Bakes the round's state into the component. Blocks.
     pub(crate) fn prepare(&self, planned: Planned, clock: Duration) -> Public<Prepared> {
         let Planned { admitted, loaded, asked } = planned;
-        self.step(admitted, clock, |_, admitted, _| {
-            let (round, limits) = (admitted.verified().round(), admitted.limits());
-            let guests = loaded.prepare(round, limits, &asked.selection, asked.partitions).map_err(guest)?;
-            Ok(Public::Goes(Box::new(Prepared { guests, asked })))
+        self.step(admitted, clock, |site, admitted, _| {
+            let (verified, limits) = (admitted.verified(), admitted.limits());
+            let (round, manifest) = (verified.round(), verified.signed().manifest());
+            let Asked { dataset, selection, partitions, calibrated, moment, .. } = &asked;
+            let (partitions, costs) = (*partitions, site.costs);
+            let patience = site.home.settings().slowest.patience(costs);
+            let guests = loaded.prepare(round, limits, selection, partitions, patience).map_err(guest)?;
+            let load = guests.load();
+            let delay = Delay::of(round, *moment, load, costs);
+            let latest = site.executor.latest(&delay);
+            if latest > Duration::from_secs(manifest.round_deadline_seconds.into()) {
+                return Err(("release-too-late", late(latest, manifest)).into());
+            }
+            let ask = Ask { rows: dataset, selection, partitions, calibrated, load, costs, delay };
+            site.executor.check(&ask).map_err(|error| match error {
+                ExecutorError::TooLong { .. } | ExecutorError::TooLarge { .. } => (error.code(), error).into(),
+                error => own("executor", &error),
+            })?;
+            Ok(Public::Goes(Box::new(Prepared { guests, asked, load, delay })))
         })
     }
 
@@ -128,22 +146,9 @@ impl Site {
         let partitions = Partitions::of(plan.partitioning, dataset.info().approximate_size);
         let budget = signed.budget().round(round.share_ppb());
         let calibrated = calibrate(round, plan.partitioning, budget).map_err(|error| Refused::from((error.code(), error)))?;
-        let inputs = selection.values().saturating_add(selection.dosages());
-        let load = Load::new(admitted.limits(), inputs, partitions);
         let budget = signed.budget().round(round.share_ppb());
         let floor = Floor::of(dataset.info().conditions.min_cohort, plan.partitioning, budget.time());
         let (floor, moment) = floor.map_err(|error| Refused::from((error.code(), error)))?;
-        let costs = self.home.settings().slowest;
-        let delay = Delay::of(round, moment, load, costs);
-        let latest = self.executor.latest(&delay);
-        if latest > Duration::from_secs(manifest.round_deadline_seconds.into()) {
-            return Err(("release-too-late", late(latest, manifest)).into());
-        }
-        let ask = Ask { rows: &dataset, selection: &selection, partitions, calibrated: &calibrated, load, costs, delay };
-        self.executor.check(&ask).map_err(|error| match error {
-            ExecutorError::TooLong { .. } => (error.code(), error).into(),
-            error => own("executor", &error),
-        })?;
-        Ok(Asked { plan, dataset, selection, variants, partitions, calibrated, floor, load, delay })
+        Ok(Asked { plan, dataset, selection, variants, partitions, calibrated, floor, moment })
     }
 }

@@ -9,7 +9,9 @@
 use std::collections::BTreeMap;
 
 use landlock::{ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetStatus, Scope};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
+};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
@@ -58,8 +60,19 @@ const DESCRIPTORS: u64 = 64;
 /// Bytes of the largest file that it may write: the memory file, and images of memories.
 const FILE_BYTES: u64 = 2 << 30;
 
-/// Descriptors beyond the three that were given on purpose are closed; resources are limited.
+/// Descriptors beyond the three that were given on purpose are closed; resources are limited. The
+/// process ends with the one that started it ([`crate::start`]), and with nothing that is said to
+/// all of a service's processes: that is for the daemon.
 pub(crate) fn limit(memory_bytes: u64) {
+    // Without it, it would end when it next reads or writes its socket.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: no handler is set: the signal is ignored.
+        #[expect(unsafe_code, reason = "ignoring a signal has no safe wrapper; argued above")]
+        unsafe {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+    }
     // SAFETY: closes descriptors of this process that nothing in it has yet: it runs first of all, in a process just started.
     #[expect(unsafe_code, reason = "closing what was inherited has no safe wrapper; argued above")]
     unsafe {
@@ -159,6 +172,8 @@ fn filter(role: Role) -> Option<BpfProgram> {
     match role {
         Role::Guests => {
             rules.insert(libc::SYS_ioctl, vec![equal(1, SeccompCmpArgLen::Dword, PAGEMAP_SCAN)?]);
+            // How many page faults it had: whether an instance touched what others do not.
+            rules.insert(libc::SYS_getrusage, vec![]);
         }
         Role::Importer => {
             // A thread of this process, and no other process.

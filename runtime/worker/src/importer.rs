@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::confine::{self, Role, Walls};
 use crate::message::{receive, send};
+use crate::start::start;
 use crate::worker::{Launch, WorkerError};
 
 /// Bytes that an importer may hold: one record of some millions of individuals, several times over.
@@ -53,7 +54,8 @@ impl Importer {
     pub fn start(launch: &Launch, files: [Option<OwnedFd>; 2]) -> Result<Self, WorkerError> {
         let (ours, theirs) = UnixStream::pair().map_err(WorkerError::Start)?;
         let [first, second] = files.map(|file| file.map_or_else(Stdio::null, Stdio::from));
-        let child = Program::new(&launch.program)
+        let mut program = Program::new(&launch.program);
+        program
             .args(&launch.arguments)
             .env_clear()
             .current_dir("/")
@@ -61,9 +63,8 @@ impl Importer {
             // In the places of what it would print.
             .stdout(first)
             .stderr(second)
-            .process_group(0)
-            .spawn()
-            .map_err(WorkerError::Start)?;
+            .process_group(0);
+        let child = start(program).map_err(WorkerError::Start)?;
         ours.set_read_timeout(Some(PATIENCE)).map_err(WorkerError::Start)?;
         let mut importer = Self { child, link: ours, walls: Walls { landlock: false, seccomp: false, tried: vec![] } };
         importer.walls = importer.hear()?;

@@ -13,10 +13,15 @@ mod message;
 mod places;
 mod rows;
 mod serve;
+mod shared;
+mod start;
+mod watch;
 mod worker;
 
 pub use confine::Walls;
 pub use importer::{Importer, Link, serve_importer};
+pub use message::Rehearsals;
 pub use places::{Place, Places};
 pub use serve::serve;
+pub use watch::overlooked;
 pub use worker::{Each, Launch, PUBLIC_PATIENCE, Refusal, Worker, WorkerError};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::report::Report;
 use vestibule_protocol::round::RoundRequest;
+use vestibule_sandbox::Slowest;
 
 use crate::confine::Walls;
 
@@ -29,13 +30,24 @@ pub(crate) enum Command<'a> {
     /// Bake a round's state into the component that was loaded (the round's request as JSON).
     Bake(Bytes<'a>, Limits),
     /// Load the code of a component that a worker baked, for a round whose statistics have these lengths as guests give them.
-    Round { code: Bytes<'a>, lengths: Vec<u32>, limits: Limits },
-    /// So many partitions lie at the start of the memory file, in so many bytes.
-    Batch { partitions: u32, bytes: u64 },
+    /// Rehearse with as many partitions, which are nobody's; have room for batches of so many bytes.
+    Round { code: Bytes<'a>, lengths: Vec<u32>, limits: Limits, rehearsals: Rehearsals, batch_bytes: u64 },
+    /// So many partitions lie at the start of the memory file, in so many bytes; the first ones are
+    /// left out.
+    Batch { partitions: u32, bytes: u64, skip: u32 },
+    /// Measure how slow this machine is, for guests of so much memory in MiB.
+    Measure(u32),
     /// Look at this component.
     Inspect(Bytes<'a>),
     /// Run `next`, by the shape and all that was released (as JSON).
     Next(String, Bytes<'a>, Limits),
+}
+
+/// Public partitions, as rows lie in the memory file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Rehearsals {
+    pub(crate) partitions: u32,
+    pub(crate) rows: Vec<u8>,
 }
 
 /// From the worker.
@@ -55,6 +67,8 @@ pub(crate) enum Reply<'a> {
     Refused(String, String),
     /// The worker could not do its part.
     Fault,
+    /// What was measured.
+    Measured(Slowest),
     /// What `next` says: a [`Said`] as JSON.
     Step(Bytes<'a>),
 }
@@ -110,9 +124,11 @@ mod tests {
     #[test]
     fn only_whole_messages_of_a_sane_length_are_read() {
         let mut bytes = vec![];
-        send(&mut bytes, &Command::Batch { partitions: 7, bytes: 300 }).unwrap();
-        assert_eq!(bytes, [4, 0, 0, 0, 0, 0, 0, 0, 5, 7, 0xac, 2]);
-        let Command::Batch { partitions, bytes: found } = receive(&mut bytes.as_slice()).unwrap() else { panic!("a batch") };
+        send(&mut bytes, &Command::Batch { partitions: 7, bytes: 300, skip: 2 }).unwrap();
+        assert_eq!(bytes, [5, 0, 0, 0, 0, 0, 0, 0, 5, 7, 0xac, 2, 2]);
+        let Command::Batch { partitions, bytes: found, skip: 2 } = receive(&mut bytes.as_slice()).unwrap() else {
+            panic!("a batch")
+        };
         assert_eq!((partitions, found), (7, 300));
         for length in 0..bytes.len() {
             assert!(receive::<Command<'_>>(&mut &bytes[..length]).is_err());

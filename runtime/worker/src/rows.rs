@@ -10,7 +10,11 @@
 //! All little-endian. *Trusts*: rows, which the daemon wrote. Contributions come from a worker that may lie: *refuses* whatever runs
 //! past the bytes, and more contributions or longer lists than the round has.
 
-use vestibule_sandbox::{Contribution, Given, Value};
+use std::ops::Range;
+
+use vestibule_sandbox::{Contribution, Given, Individual, Value};
+
+use crate::message::Rehearsals;
 
 /// Bytes that a partition of that many individuals takes.
 pub(crate) const fn partition_bytes(individuals: usize, values: usize, dosages: usize) -> usize {
@@ -56,6 +60,57 @@ pub(crate) fn put_row(out: &mut Vec<u8>, values: &[Value], dosages: &[u8]) {
     }
     put_length(out, dosages.len());
     out.extend_from_slice(dosages);
+}
+
+/// Public partitions to rehearse a round with.
+impl Rehearsals {
+    /// Adds a partition of these individuals: values, and dosages.
+    pub fn push(&mut self, individuals: &[(Vec<Value>, Vec<u8>)]) {
+        let at = put_partition(&mut self.rows);
+        individuals.iter().for_each(|(values, dosages)| put_row(&mut self.rows, values, dosages));
+        end_partition(&mut self.rows, at, individuals.len());
+        self.partitions = self.partitions.saturating_add(1);
+    }
+}
+
+/// Partitions as they lie in the memory file: of each, its individuals.
+pub(crate) struct Partitions<'a> {
+    individuals: Vec<(Range<usize>, &'a [u8])>,
+    values: Vec<Value>,
+    ends: Vec<usize>,
+}
+
+impl<'a> Partitions<'a> {
+    /// `None`: the bytes end too soon, or are no rows.
+    pub(crate) fn read(bytes: &'a [u8], partitions: u32) -> Option<Self> {
+        // All that is allocated here is allocated once a batch, however many individuals it has.
+        let (mut reader, mut values) = (Reader(bytes), vec![]);
+        let (mut individuals, mut ends) = (vec![], vec![]);
+        for _ in 0..partitions {
+            for _ in 0..reader.individuals()? {
+                let first = values.len();
+                let dosages = reader.row(&mut values)?;
+                individuals.push((first..values.len(), dosages));
+            }
+            ends.push(individuals.len());
+        }
+        Some(Self { individuals, values, ends })
+    }
+
+    /// Each partition's individuals, one after the other.
+    pub(crate) fn shown(&self) -> Vec<Individual<'_>> {
+        let shown = |(range, dosages): &(Range<usize>, &'a [u8])| Individual {
+            values: self.values.get(range.clone()).unwrap_or_default(),
+            dosages,
+        };
+        self.individuals.iter().map(shown).collect()
+    }
+
+    /// Where each partition's individuals are among those.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Range<usize>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(self.ends.iter().copied()).map(|(start, end)| start..end)
+    }
 }
 
 fn put_length(out: &mut Vec<u8>, length: usize) {

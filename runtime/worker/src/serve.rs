@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io::{Error, Result};
-use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
@@ -16,13 +15,13 @@ use vestibule_protocol::job::Limits;
 use vestibule_protocol::release::Released;
 use vestibule_protocol::round::Round;
 use vestibule_sandbox::{
-    Analysis, Contributions, Failure, Individual, Inspection, LoadError, Runner, Sandbox, Settings, Shape, Step,
+    Alone, Analysis, Contributions, Failure, Ground, Individual, Inspection, LoadError, Sandbox, Settings, Shape, Step,
 };
 
 use crate::confine;
-use crate::message::{Bytes, Command, Reply, Said, receive, send};
-use crate::rows::{Reader, put_contributions};
-use crate::worker::{OUT_OFFSET, REGION};
+use crate::message::{Bytes, Command, Rehearsals, Reply, Said, receive, send};
+use crate::rows::{Partitions, put_contributions};
+use crate::shared::{REGION, Shared};
 
 /// Runs the worker until the daemon hangs up. `memory_mib`: what all its instances together may hold.
 #[must_use]
@@ -39,11 +38,14 @@ pub fn serve(memory_mib: u32) -> ExitCode {
 fn run() -> Result<()> {
     let mut link = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let memory = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-    let settings = Settings { threads: 1, parallel_compilation: false, ..Settings::default() };
-    let sandbox = Sandbox::new(settings).map_err(Error::other)?;
+    let sandbox = Sandbox::new(settings()).map_err(Error::other)?;
+    let ground = Ground::new().ok();
+    let mut shared = Shared::map(&memory)?;
+    shared.progress(0, 0);
     let walls = confine::enter(confine::Role::Guests);
     send(&mut link, &Reply::Ready(sandbox.engine_digest().hex(), walls))?;
-    let mut worker = Process { sandbox, memory, analysis: None, runner: None, lengths: vec![], input: vec![], out: vec![] };
+    let mut worker =
+        Process { sandbox, memory, shared, ground, analysis: None, guests: None, lengths: vec![], input: vec![], out: vec![] };
     loop {
         let command: Command<'_> = receive(&mut link)?;
         let reply = worker.answer(command)?;
@@ -55,11 +57,18 @@ fn step(said: &Said) -> Result<Reply<'static>> {
     Ok(Reply::Step(Bytes(serde_json::to_vec(said)?.into())))
 }
 
+const fn settings() -> Settings {
+    Settings { threads: 1, max_memory_mib: 1_024, cache: None, symbols: false, parallel_compilation: false, alone: true }
+}
+
 struct Process {
     sandbox: Sandbox,
     memory: File,
+    shared: Shared,
+    /// Taken by the round.
+    ground: Option<Ground>,
     analysis: Option<Analysis>,
-    runner: Option<Runner>,
+    guests: Option<Alone>,
     /// Of the round's statistics.
     lengths: Vec<usize>,
     /// Buffers of a batch, used again for the next.
@@ -117,8 +126,16 @@ impl Process {
                     Err(error) => refused(error.code(), &error),
                 }
             }
-            Command::Round { code: Bytes(code), lengths, limits } => self.round(&code, &lengths, limits)?,
-            Command::Batch { partitions, bytes } => self.batch(partitions, bytes)?,
+            Command::Round { code: Bytes(code), lengths, limits, rehearsals, batch_bytes } => {
+                self.shared.lay(usize::try_from(batch_bytes.min(REGION)).map_err(Error::other)?);
+                self.input.reserve(usize::try_from(batch_bytes.min(REGION)).map_err(Error::other)?);
+                self.round(code.into_owned(), &lengths, limits, &rehearsals)?
+            }
+            Command::Measure(memory_mib) => match vestibule_sandbox::measure(memory_mib) {
+                Ok(slowest) => Reply::Measured(slowest),
+                Err(_) => Reply::Fault,
+            },
+            Command::Batch { partitions, bytes, skip } => self.batch(partitions, bytes, skip)?,
         })
     }
 
@@ -126,50 +143,49 @@ impl Process {
         self.analysis.as_ref().ok_or_else(|| Error::other("no analysis was loaded"))
     }
 
-    fn round(&mut self, code: &[u8], lengths: &[u32], limits: Limits) -> Result<Reply<'static>> {
+    fn round(&mut self, code: Vec<u8>, lengths: &[u32], limits: Limits, rehearsals: &Rehearsals) -> Result<Reply<'static>> {
         self.lengths = lengths.iter().map(|&length| length as usize).collect();
         let entries = self.lengths.iter().fold(0, |sum: usize, length| sum.saturating_add(*length));
+        let ground = self.ground.take().ok_or_else(|| Error::other("another round was taken in"))?;
+        let partitions = Partitions::read(&rehearsals.rows, rehearsals.partitions);
+        let partitions = partitions.ok_or_else(|| Error::other("no partitions to rehearse with"))?;
+        let individuals = partitions.shown();
+        let rehearsals: Vec<Vec<Individual<'_>>> =
+            partitions.each().map(|each| individuals.get(each).unwrap_or_default().to_vec()).collect();
         // SAFETY: as with `Load`: the daemon sends what a worker of the same engine, which had seen no data, returned from `bake`.
         #[expect(unsafe_code, reason = "argued above")]
-        let loaded = unsafe { self.sandbox.load_baked(code, entries, limits) };
+        let loaded = unsafe { Alone::new(ground, settings(), code, entries, limits, &rehearsals) };
         Ok(match loaded {
-            Ok(runner) => {
-                self.runner = Some(runner);
+            Ok(guests) => {
+                self.guests = Some(guests);
                 Reply::Done
             }
             Err(error) => Reply::Refused(error.code().to_owned(), error.to_string()),
         })
     }
 
-    fn batch(&mut self, partitions: u32, bytes: u64) -> Result<Reply<'static>> {
-        let Self { memory, runner, lengths, input, out, .. } = self;
-        let runner = runner.as_ref().ok_or_else(|| Error::other("no round was taken in"))?;
+    fn batch(&mut self, partitions: u32, bytes: u64, skip: u32) -> Result<Reply<'static>> {
+        let Self { memory, shared, guests, lengths, input, out, .. } = self;
+        let guests = guests.as_mut().ok_or_else(|| Error::other("no round was taken in"))?;
         input.resize(usize::try_from(bytes.min(REGION)).map_err(Error::other)?, 0);
         memory.read_exact_at(input, 0)?;
-        out.clear();
-        // All that is allocated here is allocated once a batch, however many individuals it has.
-        let (mut reader, mut values, mut rows, mut ends) = (Reader(input), vec![], vec![], vec![]);
-        let cut = || Error::other("a row is cut short");
-        for _ in 0..partitions {
-            for _ in 0..reader.individuals().ok_or_else(cut)? {
-                let first = values.len();
-                let dosages = reader.row(&mut values).ok_or_else(cut)?;
-                rows.push((first..values.len(), dosages));
-            }
-            ends.push(rows.len());
-        }
-        let shown = |(range, dosages): (Range<usize>, _)| Individual { values: values.get(range).unwrap_or_default(), dosages };
-        let individuals: Vec<Individual<'_>> = rows.into_iter().map(shown).collect();
-        let mut first = 0;
-        for end in ends {
-            match runner.contribute(individuals.get(first..end).unwrap_or_default()) {
+        let read = Partitions::read(input, partitions).ok_or_else(|| Error::other("a row is cut short"))?;
+        let individuals = read.shown();
+        let (mut done, mut reach) = (0_u64, 0_usize);
+        for each in read.each().skip(skip as usize) {
+            out.clear();
+            match guests.contribute(individuals.get(each).unwrap_or_default()) {
                 Ok(found) => put_contributions(out, Some(Contributions::as_slice(&found)), lengths),
                 Err(Failure::Guest(_)) => put_contributions(out, None, lengths),
                 Err(Failure::Host(_)) => return Ok(Reply::Fault),
             }
-            first = end;
+            shared.put(reach, out)?;
+            reach = reach.saturating_add(out.len());
+            // What the instance left is given back in its own time.
+            guests.settle().map_err(Error::other)?;
+            done = done.saturating_add(1);
+            shared.progress(done, reach as u64);
         }
-        memory.write_all_at(out, OUT_OFFSET)?;
-        Ok(Reply::Batch(out.len() as u64))
+        Ok(Reply::Batch(reach as u64))
     }
 }

@@ -1,8 +1,10 @@
 //! The daemon's end of a worker: it starts the process, tells it what to do, and believes nothing that comes back.
 //!
 //! *In*: public terms, and rows. *Out*: plans and contributions, checked for shape; what they say is for the reducer to clamp.
-//! *Refuses*: whatever is not an answer, by ending the worker. Memory is shared through a sealed file that both ends read and write and
-//! neither maps: what the daemon looks at is its own copy, which a worker cannot change behind its back.
+//! *Refuses*: whatever is not an answer, by ending the worker; and a partition that takes longer than
+//! its limit, by ending the worker and going on with another. Memory is shared through a sealed file
+//! that the daemon does not map: what it looks at is its own copy, which a worker cannot change
+//! behind its back.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -12,34 +14,31 @@ use std::path::PathBuf;
 use std::process::{Child, Command as Program, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vestibule_protocol::digest::{Digest, unhex};
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::release::Released;
 use vestibule_protocol::round::{Plan, Round, Statistic};
-use vestibule_sandbox::{Given, Shape, Step, Value};
+use vestibule_sandbox::{Given, Shape, Slowest, Step, Value};
 
 use crate::confine::Walls;
 use crate::deadline::Until;
-use crate::message::{Bytes, Command, Reply, Said, receive, send};
+use crate::message::{Bytes, Command, Rehearsals, Reply, Said, receive, send};
 use crate::rows::{Reader, contribution_bytes, end_partition, partition_bytes, put_partition, put_row};
+use crate::shared::{self, FILE_BYTES, OUT_OFFSET, REGION};
+use crate::start::start;
+use crate::watch::{Eyes, Watch};
 
-/// Bytes for rows, and as many for contributions. Pages that are not touched take no memory.
-pub(crate) const REGION: u64 = 512 << 20;
-/// Where contributions lie.
-pub(crate) const OUT_OFFSET: u64 = REGION;
 /// Most bytes of a batch, either way, where a row takes less than that.
 const BATCH_BYTES: usize = 8 << 20;
 /// Most partitions of a batch: how soon a round that failed elsewhere ends.
 const BATCH_PARTITIONS: usize = 256;
-/// Fuel of a batch, so that its time is bounded: about a minute.
-const BATCH_FUEL: u64 = 60_000_000_000;
-/// A worker that says nothing for this long is gone. Far above what fuel allows a batch, so that no guest can reach it.
-const PATIENCE: Duration = Duration::from_secs(3_600);
-
+/// What a worker has for a call that sees nobody's data, where nothing else is said.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// A worker that has not put its walls up by then does not.
 const STARTING: Duration = Duration::from_secs(60);
-/// What a call may take that sees nobody's data, where nothing else is said.
+/// What a site lets such a call take, where its settings say nothing else.
 pub const PUBLIC_PATIENCE: Duration = Duration::from_secs(30);
 /// How much further from its turn a worker is that [steps back](Worker::step_back): where processors are short, it gets a third of what
 /// others get (each step is a quarter).
@@ -80,12 +79,13 @@ pub struct Refusal {
 }
 
 /// Codes that a worker may give: those of the sandbox.
-const CODES: [&str; 9] = [
+const CODES: [&str; 10] = [
     "component-unreadable",
     "component-imports",
     "component-not-analysis",
     "component-unbakeable",
     "component-too-complex",
+    "component-unmetered",
     "component-too-large",
     "analysis-refused",
     "analysis-trapped",
@@ -99,7 +99,7 @@ pub enum WorkerError {
     /// It could not be started.
     #[error("a worker process could not be started: {0}")]
     Start(std::io::Error),
-    /// It died, hung, or said what no worker says.
+    /// It died or hung before any data was near, or said what no worker says.
     #[error("a worker process was lost")]
     Lost,
     /// A call that sees nobody's data took longer than it may.
@@ -131,17 +131,17 @@ impl WorkerError {
 /// Takes one partition's contributions; `None` where the guest failed.
 pub type Each<'a, E> = dyn FnMut(Option<&[Given<'_>]>) -> Result<(), E> + 'a;
 
-/// A worker process. Dropping it ends the process.
+/// A worker process, and the batch that it is to do. Dropping it ends the process.
 pub struct Worker {
-    child: Child,
-    link: UnixStream,
-    memory: File,
+    process: Process,
     engine: Digest,
     walls: Walls,
     /// How long a call may take that sees nobody's data.
     public: Duration,
     lengths: Vec<usize>,
     batch_partitions: usize,
+    /// The most that a partition may take, of the worker's own time.
+    limit: Duration,
     /// Partitions of the batch that is being filled.
     filled: Vec<u8>,
     partitions: usize,
@@ -157,28 +157,25 @@ impl Worker {
     /// # Errors
     /// [`WorkerError::Start`], [`WorkerError::Lost`].
     pub fn start(launch: &Launch) -> Result<Self, WorkerError> {
-        let (child, link, memory) = spawn(launch).map_err(WorkerError::Start)?;
-        let (engine, walls) = (Digest::from_bytes([0; 32]), Walls { landlock: false, seccomp: false, tried: vec![] });
-        let (lengths, filled, found, open) = (vec![], vec![], vec![], None);
-        let mut worker = Self {
-            child,
-            link,
-            memory,
-            engine,
+        let mut process = spawn(launch).map_err(WorkerError::Start)?;
+        let Reply::Ready(engine, mut walls) = process.hear()? else { return Err(WorkerError::Lost) };
+        process.link.set_read_timeout(Some(PATIENCE)).map_err(WorkerError::Start)?;
+        if !process.eyes.open() {
+            walls.tried.push(("hide from the daemon what its time goes to".to_owned(), false));
+        }
+        Ok(Self {
+            process,
+            engine: Digest::from_bytes(unhex(&engine).ok_or(WorkerError::Lost)?),
             walls,
-            public: PUBLIC_PATIENCE,
-            lengths,
+            public: PATIENCE,
+            lengths: vec![],
             batch_partitions: 1,
-            filled,
+            limit: PATIENCE,
+            filled: vec![],
             partitions: 0,
-            open,
-            found,
-        };
-        let Reply::Ready(engine, walls) = worker.hear()? else { return Err(WorkerError::Lost) };
-        worker.link.set_read_timeout(Some(PATIENCE)).map_err(WorkerError::Start)?;
-        worker.engine = Digest::from_bytes(unhex(&engine).ok_or(WorkerError::Lost)?);
-        worker.walls = walls;
-        Ok(worker)
+            open: None,
+            found: vec![],
+        })
     }
 
     /// What decides how it compiles.
@@ -189,7 +186,7 @@ impl Worker {
 
     /// Whether the process is there still.
     pub fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        matches!(self.process.child.try_wait(), Ok(None))
     }
 
     /// From now on, no call that sees nobody's data may take longer than that.
@@ -200,7 +197,7 @@ impl Worker {
     /// Lets others go first where processors are short: for work that is done beside rounds. It does not come forward again.
     pub fn step_back(&self) {
         // Where that is not possible, it works as fast as all others.
-        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let id = i32::try_from(self.process.child.id()).ok().and_then(rustix::process::Pid::from_raw);
         let _ = id.map(|id| rustix::process::setpriority_process(Some(id), STEPS_BACK));
     }
 
@@ -210,29 +207,25 @@ impl Worker {
         &self.walls
     }
 
-    fn hear(&mut self) -> Result<Reply<'static>, WorkerError> {
-        receive(&mut self.link).map_err(|_| WorkerError::Lost)
-    }
-
     fn ask(&mut self, command: &Command<'_>) -> Result<Reply<'static>, WorkerError> {
-        send(&mut self.link, command).map_err(|_| WorkerError::Lost)?;
-        self.hear()
+        self.process.tell(command)?;
+        self.process.hear()
     }
 
     /// Asks for what sees nobody's data, and ends the worker that has not answered by then.
     fn ask_public(&mut self, call: &'static str, command: &Command<'_>) -> Result<Reply<'static>, WorkerError> {
-        let mut link = Until::new(&self.link, self.public);
+        let mut link = Until::new(&self.process.link, self.public);
         let answer = send(&mut link, command).and_then(|()| receive(&mut link));
         let over = link.is_over();
         match answer {
             Ok(reply) => {
-                self.link.set_read_timeout(Some(PATIENCE)).map_err(|_| WorkerError::Lost)?;
-                self.link.set_write_timeout(None).map_err(|_| WorkerError::Lost)?;
+                self.process.link.set_read_timeout(Some(PATIENCE)).map_err(|_| WorkerError::Lost)?;
+                self.process.link.set_write_timeout(None).map_err(|_| WorkerError::Lost)?;
                 Ok(reply)
             }
             Err(_) => {
                 // What it would say later is no answer to what is asked next.
-                let _ = self.child.kill();
+                let _ = self.process.child.kill();
                 Err(if over { WorkerError::TooSlow { call, seconds: self.public.as_secs() } } else { WorkerError::Lost })
             }
         }
@@ -303,6 +296,17 @@ impl Worker {
         }
     }
 
+    /// Measures how slow this machine is, for guests of so much memory.
+    ///
+    /// # Errors
+    /// [`WorkerError`].
+    pub fn measure(&mut self, memory_mib: u32) -> Result<Slowest, WorkerError> {
+        match self.ask(&Command::Measure(memory_mib))? {
+            Reply::Measured(slowest) => Ok(slowest),
+            _ => Err(WorkerError::Lost),
+        }
+    }
+
     /// Bakes a round's state into the component that was [loaded](Self::load), and compiles that. The worker has then seen bytes of a stranger:
     /// start another for what comes next.
     ///
@@ -316,8 +320,10 @@ impl Worker {
         }
     }
 
-    /// Takes in a round, by the code that [`Worker::bake`] of a worker with the same engine returned for it, whose partitions have up to so many
-    /// individuals, each of so many values and dosages.
+    /// Takes in a round, by the code that [`Worker::bake`] of a worker with the same engine returned
+    /// for it, and rehearses it. `shape`: individuals of a partition at most, values and dosages of
+    /// each. `limit`: the most that a partition may take of the worker's own time; then it counts as
+    /// one whose guest failed.
     ///
     /// # Errors
     /// [`WorkerError`]. The inner error is the code's.
@@ -327,17 +333,25 @@ impl Worker {
         round: &Round,
         limits: Limits,
         (individuals, values, dosages): (usize, usize, usize),
+        rehearsals: &Rehearsals,
+        limit: Duration,
     ) -> Result<Result<(), Refusal>, WorkerError> {
         self.lengths = round.statistics().iter().map(Statistic::given).collect();
+        self.limit = limit;
         let bytes = partition_bytes(individuals, values, dosages).max(contribution_bytes(&self.lengths));
         if bytes as u64 > REGION {
             return Err(WorkerError::TooLarge);
         }
-        let by_fuel = usize::try_from(BATCH_FUEL / limits.fuel_per_partition.max(1)).unwrap_or(BATCH_PARTITIONS);
-        self.batch_partitions = (BATCH_BYTES / bytes.max(1)).min(BATCH_PARTITIONS).min(by_fuel).max(1);
+        self.batch_partitions = (BATCH_BYTES / bytes.max(1)).clamp(1, BATCH_PARTITIONS);
+        let batch_bytes = bytes.saturating_mul(self.batch_partitions);
+        // All that a batch takes is there before the first one.
+        self.filled.reserve(batch_bytes);
+        self.found.reserve(batch_bytes);
         let lengths: Result<_, _> = self.lengths.iter().map(|&length| u32::try_from(length)).collect();
         let lengths = lengths.map_err(|_| WorkerError::TooLarge)?;
-        match self.ask(&Command::Round { code: Bytes(code.into()), lengths, limits })? {
+        let (code, rehearsals) = (Bytes(code.into()), rehearsals.clone());
+        let round = Command::Round { code, lengths, limits, rehearsals, batch_bytes: batch_bytes as u64 };
+        match self.ask_public("rehearsing `contribute`", &round)? {
             Reply::Done => Ok(Ok(())),
             other => refused(other).map(Err),
         }
@@ -358,61 +372,133 @@ impl Worker {
         self.partitions >= self.batch_partitions
     }
 
-    /// Runs the batch: `contribute` in a fresh instance for each partition. Hands each one's contributions to `each`, in order;
-    /// `None` where the guest failed.
+    /// Runs the batch: `contribute` in a fresh instance for each partition. Hands each one's
+    /// contributions to `each`, in order; `None` where the guest failed, took longer than the limit,
+    /// or brought its worker down. Then `standby`, a worker that took in the same round, goes on
+    /// with the next.
     ///
     /// # Errors
     /// [`WorkerError`]; what `each` returns.
-    pub fn run<E: From<WorkerError>>(&mut self, each: &mut Each<'_, E>) -> Result<(), E> {
+    pub fn run<E: From<WorkerError>>(
+        &mut self,
+        standby: &mut dyn FnMut() -> Result<Self, WorkerError>,
+        each: &mut Each<'_, E>,
+    ) -> Result<(), E> {
         let partitions = std::mem::take(&mut self.partitions);
-        if partitions == 0 {
-            return Ok(());
+        let mut next = 0;
+        while next < partitions {
+            let done = self.exchange(partitions, next)?;
+            let mut found = Vec::with_capacity(self.lengths.len());
+            let mut reader = Reader(&self.found);
+            for _ in next..done {
+                let some = reader.contributions(&self.lengths, &mut found).ok_or(WorkerError::Lost)?;
+                each(some.then_some(found.as_slice()))?;
+            }
+            next = done;
+            if next < partitions {
+                each(None)?;
+                next = next.saturating_add(1);
+                self.process = standby()?.process;
+            }
         }
-        self.exchange(partitions)?;
-        let mut reader = Reader(&self.found);
-        let mut found = Vec::with_capacity(self.lengths.len());
-        for _ in 0..partitions {
-            let some = reader.contributions(&self.lengths, &mut found).ok_or(WorkerError::Lost)?;
-            each(some.then_some(found.as_slice()))?;
-        }
+        self.filled.clear();
         Ok(())
     }
 
-    /// The batch there, and what it contributed back.
-    fn exchange(&mut self, partitions: usize) -> Result<(), WorkerError> {
-        let wrote = self.memory.write_all_at(&self.filled, 0);
-        let bytes = self.filled.len() as u64;
-        self.filled.clear();
-        wrote.map_err(|_| WorkerError::Lost)?;
-        let sent = u32::try_from(partitions).map_err(|_| WorkerError::Lost)?;
-        let Reply::Batch(bytes) = self.ask(&Command::Batch { partitions: sent, bytes })? else { return Err(WorkerError::Lost) };
-        let most = contribution_bytes(&self.lengths).saturating_mul(partitions) as u64;
-        if bytes > most.min(REGION) {
+    /// The batch there, but for the first ones, and what it contributed back: up to which partition,
+    /// at which the worker was ended if it is not the last.
+    fn exchange(&mut self, partitions: usize, skip: usize) -> Result<usize, WorkerError> {
+        let lost = |_| WorkerError::Lost;
+        self.process.memory.write_all_at(&self.filled, 0).map_err(lost)?;
+        shared::begin(&self.process.memory).map_err(lost)?;
+        let number = |count: usize| u32::try_from(count).map_err(|_| WorkerError::Lost);
+        let (sent, skipped) = (number(partitions)?, number(skip)?);
+        let batch = Command::Batch { partitions: sent, bytes: self.filled.len() as u64, skip: skipped };
+        let most = partitions.saturating_sub(skip);
+        let (done, bytes) = match self.process.tell(&batch).and_then(|()| self.process.watch(self.limit, most)) {
+            Ok(Some(Reply::Batch(bytes))) => (most, bytes),
+            Ok(Some(_)) => return Err(WorkerError::Lost),
+            // Too long, or gone: what was done before counts.
+            Ok(None) | Err(_) => {
+                self.process.end();
+                let (done, bytes) = shared::progress(&self.process.memory).map_err(lost)?;
+                (usize::try_from(done).ok().filter(|done| *done < most).ok_or(WorkerError::Lost)?, bytes)
+            }
+        };
+        // A worker that was ended may have put one more partition's.
+        let room = contribution_bytes(&self.lengths).saturating_mul(done.saturating_add(1)) as u64;
+        if bytes > room.min(REGION) {
             return Err(WorkerError::Lost);
         }
         self.found.resize(usize::try_from(bytes).map_err(|_| WorkerError::Lost)?, 0);
-        self.memory.read_exact_at(&mut self.found, OUT_OFFSET).map_err(|_| WorkerError::Lost)
+        self.process.memory.read_exact_at(&mut self.found, OUT_OFFSET).map_err(lost)?;
+        Ok(skip.saturating_add(done))
     }
 }
 
-fn spawn(launch: &Launch) -> std::io::Result<(Child, UnixStream, File)> {
+/// The process, and what ties it to the daemon.
+struct Process {
+    child: Child,
+    link: UnixStream,
+    memory: File,
+    eyes: Eyes,
+}
+
+impl Process {
+    fn hear(&mut self) -> Result<Reply<'static>, WorkerError> {
+        receive(&mut self.link).map_err(|_| WorkerError::Lost)
+    }
+
+    fn tell(&mut self, command: &Command<'_>) -> Result<(), WorkerError> {
+        send(&mut self.link, command).map_err(|_| WorkerError::Lost)
+    }
+
+    /// Waits for the reply to a batch of so many partitions. `None`: one of them took too long.
+    fn watch(&mut self, limit: Duration, partitions: usize) -> Result<Option<Reply<'static>>, WorkerError> {
+        let (mut watch, pause) = (Watch::new(limit), Watch::pause(limit));
+        let timeout = Timespec::try_from(pause).map_err(|_| WorkerError::Lost)?;
+        loop {
+            let mut ready = [PollFd::new(&self.link, PollFlags::IN)];
+            match rustix::event::poll(&mut ready, Some(&timeout)) {
+                Ok(0) => {}
+                Ok(_) => return self.hear().map(Some),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => return Err(WorkerError::Lost),
+            }
+            let (done, _) = shared::progress(&self.memory).map_err(|_| WorkerError::Lost)?;
+            if done > partitions as u64 || !watch.look(done, self.eyes.look(), pause) {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        // Gone already, or going now.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(launch: &Launch) -> std::io::Result<Process> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_read_timeout(Some(STARTING))?;
     let memory = File::from(memfd_create("vestibule-rows", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-    memory.set_len(REGION.saturating_mul(2))?;
+    memory.set_len(FILE_BYTES)?;
     // Neither end may make it shorter, which would end the other, or longer, which would fill the machine.
     fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    let child = Program::new(&launch.program)
+    let mut program = Program::new(&launch.program);
+    program
         .args(&launch.arguments)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::from(memory.try_clone()?))
         .stderr(Stdio::null())
-        // A Ctrl-C at the daemon's terminal is for the daemon: a running round runs to its end.
-        .process_group(0)
-        .spawn()?;
-    Ok((child, ours, memory))
+        // A Ctrl-C at the daemon's terminal is for the daemon.
+        .process_group(0);
+    let child = start(program)?;
+    let eyes = Eyes::on(child.id());
+    Ok(Process { child, link: ours, memory, eyes })
 }
 
 /// A step as a worker says it, checked as if a guest did.
@@ -431,16 +517,14 @@ fn refused(reply: Reply<'_>) -> Result<Refusal, WorkerError> {
     Ok(Refusal { code, message })
 }
 
-impl Drop for Worker {
+impl Drop for Process {
     fn drop(&mut self) {
-        // Gone already, or going now.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Worker({})", self.child.id())
+        write!(f, "Worker({})", self.process.child.id())
     }
 }

@@ -9,7 +9,8 @@ use vestibule_protocol::job::{Budget, Limits, Noise, RoundBudget};
 use vestibule_protocol::round::Round;
 use vestibule_runtime::component::CodeFolder;
 use vestibule_runtime::dataset::{DataFolder, Dataset, Same, Selection, StoreKey, ingest};
-use vestibule_runtime::delay::{Costs, Delay, Load};
+use vestibule_runtime::costs::Costs;
+use vestibule_runtime::delay::Delay;
 use vestibule_runtime::executor::{self, Ask, Chosen, Executor, ExecutorSettings, Work};
 use vestibule_runtime::guests::Guests;
 use vestibule_runtime::partitions::Partitions;
@@ -37,7 +38,7 @@ const LIMITS: Limits = Limits { fuel_per_partition: 50_000_000, memory_mib: 8 };
 
 /// Costs at which nothing is waited for.
 pub(crate) const fn no_time() -> Costs {
-    Costs { fuel_ns: 0.0, mib_us: 0.0, row_us: 0.0, entry_ns: 0.0 }
+    Costs::NONE
 }
 
 /// At which each task waits some seconds.
@@ -121,7 +122,7 @@ impl Laid {
     }
 
     pub(crate) fn threads(&self, threads: usize) -> Box<dyn Executor> {
-        executor::of(&Chosen::Threads, threads, CancellationToken::new()).unwrap()
+        executor::of(&Chosen::Threads, (threads, 8_192), CancellationToken::new()).unwrap()
     }
 
     /// Two tasks of one processor each.
@@ -140,7 +141,7 @@ impl Laid {
             "kind = \"slurm\"\nfolder = {folder:?}\nconfiguration = {configuration:?}\nprogram = {BINARY:?}\ntasks = 2\npoll_seconds = 1\n{more}"
         );
         let settings: ExecutorSettings = toml::from_str(&text).unwrap();
-        executor::of(&settings.chosen().unwrap(), 2, CancellationToken::new()).unwrap()
+        executor::of(&settings.chosen().unwrap(), (2, 8_192), CancellationToken::new()).unwrap()
     }
 }
 
@@ -149,8 +150,8 @@ impl Ready {
     pub(crate) fn work<'a>(&'a self, laid: &'a Laid, costs: Costs) -> Work<'a> {
         let limits = LIMITS;
         let guests = laid.guests.load(&self.component).unwrap();
-        let guests = guests.prepare(&self.round, limits, &self.selection, self.partitions).unwrap();
-        let load = Load::new(limits, self.selection.values(), self.partitions);
+        let guests = guests.prepare(&self.round, limits, &self.selection, self.partitions, Costs::USUAL).unwrap();
+        let load = guests.load();
         let delay = Delay::of(&self.round, self.budget.time(), load, costs);
         let (rows, selection, partitions, calibrated) = (&*laid.dataset, &self.selection, self.partitions, &self.calibrated);
         Work { ask: Ask { rows, selection, partitions, calibrated, load, costs, delay }, guests }

@@ -7,7 +7,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::round::{Bound, Partitioning, Plan, Statistic};
-use vestibule_runtime::delay::{Costs, Delay, Load};
+use vestibule_runtime::costs::Costs;
+use vestibule_runtime::delay::{Delay, Load};
 use vestibule_runtime::partitions::Partitions;
 use vestibule_sandbox::{Shape, Step};
 
@@ -127,11 +128,12 @@ impl<S: Fn(&Plan) -> Result<Shape>> Question<'_, S> {
         let budget = budget.round(round.share_ppb());
         let calibrated = calibrate(&round, plan.partitioning, budget).map_err(|error| coded(error.code(), error))?;
         // What `prepare` refuses, no site runs.
-        self.analysis.runner(&round, limits).map_err(guest)?;
+        let code_bytes = self.analysis.runner(&round, limits).map_err(guest)?.code_bytes();
         let dosages = if round.shows_dosages() { shape.variants.len() } else { 0 };
         let inputs = dosages.saturating_add(shape.columns.len());
-        let load = Load::new(limits, inputs, Partitions::of(plan.partitioning, self.at_each_site()));
-        let delay = Delay::of(&round, budget.time(), load, Costs::default()).expected();
+        let partitions = Partitions::of(plan.partitioning, self.at_each_site());
+        let load = Load::new(limits, inputs, partitions, code_bytes);
+        let delay = Delay::of(&round, budget.time(), load, Costs::USUAL).expected();
         let root = f64::from(self.sites).sqrt();
         let line = |(statistic, calibrated): (&Statistic, &vestibule_protocol::calibration::Calibrated)| Line {
             statistic: statistic.clone(),

@@ -1,10 +1,12 @@
 //! Which rows make up a row group: a range of the keyed order, so that nobody's presence moves another's group.
 //!
 //! *In*: everybody's place in the keyed order, and the size that the site has made public. *Out*: where each group begins and ends.
-//! *Refuses*: many more people than that size says.
+//! *Refuses*: many more people than that size says, and a small part of very many.
 //!
 //! How long a round takes is bounded group by group (docs/PRIVACY.md, "Time"); that holds only if one more person makes one group
-//! longer and leaves the others as they are.
+//! longer and leaves the others as they are. So a part of the order in which nobody is makes a group too: how many groups there are, and so how many
+//! pieces a round has, or tasks at a cluster, follows from the size alone. That a size is far too large tells nothing, then; it is refused where it
+//! would make thousands of groups for nobody.
 
 use std::ops::Range;
 
@@ -14,6 +16,9 @@ use super::IngestError;
 /// People of a group on average. With a tenth more people than was said, a group is over [`GROUP_ROWS`] with a probability below
 /// 10^-16 (Chernoff: mean 770, 254 above it).
 pub(crate) const MEAN_ROWS: u64 = 700;
+
+/// Groups of which most may be empty: where there are more, a sixteenth of the people that they are for must be there.
+const FEW: u64 = 64;
 
 /// The rows of each group, in order.
 #[derive(Debug)]
@@ -26,6 +31,9 @@ impl Groups {
         if individuals > MEAN_ROWS && individuals > approximate_size.saturating_add(approximate_size / 10) {
             return Err(IngestError::Size { said: approximate_size, found: individuals });
         }
+        if approximate_size > FEW.saturating_mul(MEAN_ROWS) && individuals < approximate_size / 16 {
+            return Err(IngestError::Size { said: approximate_size, found: individuals });
+        }
         let mut count = approximate_size.div_ceil(MEAN_ROWS).clamp(1, 1 << 24);
         loop {
             let groups = ranges(order, count);
@@ -36,11 +44,7 @@ impl Groups {
         }
     }
 
-    /// How many there are, empty ones among them: equal parts of the keyed order.
-    pub(super) const fn count(&self) -> usize {
-        self.0.len()
-    }
-
+    /// All of them, empty ones among them: equal parts of the keyed order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Range<usize>> {
         self.0.iter().cloned()
     }
@@ -114,6 +118,24 @@ mod tests {
             assert!(slots.len() == people && slots.is_sorted_by(|a, b| a < b));
             assert!(slots.last().is_some_and(|last| *last < groups.slot_count()));
         }
+    }
+
+    #[test]
+    fn how_many_groups_there_are_follows_from_the_public_size_alone() {
+        for (said, groups) in [(1, 1), (700, 1), (701, 2), (44_800, 64)] {
+            for people in [0, 1, 5, 700] {
+                let found = Groups::new(&order(people), said).unwrap();
+                assert_eq!(found.iter().count(), groups, "{people} of {said}");
+                assert_eq!(found.iter().map(|rows| rows.len()).sum::<usize>(), people);
+            }
+        }
+    }
+
+    #[test]
+    fn a_size_that_would_make_very_many_groups_for_nobody_is_refused() {
+        assert_eq!(Groups::new(&order(2_799), 44_801).unwrap_err().code(), "size-differs");
+        assert_eq!(Groups::new(&order(2_801), 44_801).unwrap().0.len(), 65);
+        assert_eq!(Groups::new(&order(3), u64::MAX).unwrap_err().code(), "size-differs");
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Making<'_> {
             .enumerate()
             .flat_map(|(catalogue, &variants)| (0..store::blocks(variants)).map(move |block| (catalogue, block)))
             .collect();
-        for (group, rows) in groups.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+        for (group, rows) in groups.iter().enumerate() {
             let mut rows = people.next(rows.len(), &kinds)?;
             for (_, values) in &mut rows {
                 for (value, constant) in values.iter_mut().zip(constants) {
@@ -168,8 +168,8 @@ impl Making<'_> {
                 let (catalogue, block) = blocks.get(place).copied().unwrap_or_default();
                 tiles.blocks(catalogue, block, group, rows.len())
             };
-            writer.group(group as u64, &rows, (blocks.len(), &bytes)).map_err(failed)?;
+            writer.group(&rows, (blocks.len(), &bytes)).map_err(failed)?;
         }
-        writer.finish(groups.count() as u64).and_then(|sink| sink.commit(self.dir)).map_err(failed)
+        writer.finish().and_then(|sink| sink.commit(self.dir)).map_err(failed)
     }
 }

@@ -66,22 +66,31 @@ impl Cell {
 
     /// `None` where there are not that many rows.
     pub(super) fn decode(self, bytes: &[u8], rows: usize) -> Option<Vec<Value>> {
+        let mut values = vec![];
+        self.decode_over(bytes, rows, &mut values)?;
+        Some(values)
+    }
+
+    /// The same, over what is in `values`, which are worth nothing where this is `None`.
+    pub(super) fn decode_over(self, bytes: &[u8], rows: usize, values: &mut Vec<Value>) -> Option<()> {
+        values.clear();
         let (known, bytes) = bytes.split_at_checked(rows.div_ceil(8))?;
         if bytes.len() != rows.checked_mul(self.width())? {
             return None;
         }
-        let value = |(row, bytes): (usize, &[u8])| {
+        for (row, bytes) in bytes.chunks_exact(self.width()).enumerate() {
             if known.get(row / 8).is_none_or(|byte| byte >> (row % 8) & 1 == 0) {
-                return Some(Value::Missing);
+                values.push(Value::Missing);
+                continue;
             }
-            Some(match self {
+            values.push(match self {
                 Self::Number => Value::Number(f64::from_le_bytes(bytes.try_into().ok()?)),
                 Self::Level => Value::Level(u32::from_le_bytes(bytes.try_into().ok()?)),
                 Self::Flag => Value::Flag(*bytes.first()? != 0),
                 Self::Day => Value::Day(i32::from_le_bytes(bytes.try_into().ok()?)),
-            })
-        };
-        bytes.chunks_exact(self.width()).enumerate().map(value).collect()
+            });
+        }
+        Some(())
     }
 }
 

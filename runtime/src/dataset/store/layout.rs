@@ -25,16 +25,13 @@ pub(super) struct Layout {
     pub(super) cells: Vec<Cell>,
     /// How many blocks each catalogue has.
     pub(super) blocks: Vec<u32>,
-    /// How many equal parts the keyed order has.
-    pub(super) of: u64,
+    /// Equal parts of the keyed order, one after the other; also those in which nobody is, so that how many there are says nothing of who is there.
     pub(super) groups: Vec<Group>,
 }
 
 /// A row group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Group {
-    /// Which part of the keyed order it is.
-    pub(super) part: u64,
     pub(super) rows: u32,
     /// Of its chunks, as they are sealed, one after the other.
     pub(super) lengths: Vec<u32>,
@@ -86,11 +83,10 @@ impl Directory {
         let columns = layout.columns();
         let whole = |group: &Group| {
             group.lengths.len() == columns
-                && (1..=GROUP_ROWS).contains(&(group.rows as usize))
+                && group.rows as usize <= GROUP_ROWS
                 && group.lengths.iter().all(|length| *length as usize >= TAG)
         };
-        let parts = || layout.groups.iter().map(|group| group.part);
-        if !layout.groups.iter().all(whole) || !parts().is_sorted_by(|a, b| a < b) || parts().any(|part| part >= layout.of) {
+        if layout.groups.is_empty() || !layout.groups.iter().all(whole) {
             return Err("the directory contradicts itself".to_owned());
         }
         let mut at = HEADER as u64;
@@ -132,8 +128,8 @@ mod tests {
     use super::*;
 
     fn layout() -> Layout {
-        let group = |part, rows| Group { part, rows, lengths: vec![24, 30, 1_040, 1_040, 17] };
-        Layout { cells: vec![Cell::Flag], blocks: vec![2, 1], of: 9, groups: vec![group(2, 1), group(5, 3)] }
+        let group = |rows| Group { rows, lengths: vec![24, 30, 1_040, 1_040, 17] };
+        Layout { cells: vec![Cell::Flag], blocks: vec![2, 1], groups: vec![group(1), group(3)] }
     }
 
     const END: u64 = HEADER as u64 + 2 * 2_151;
@@ -166,8 +162,8 @@ mod tests {
         };
         assert!(!wrong(&|_| {}));
         assert!(Directory::new(layout(), END + 1).is_err() && Directory::new(layout(), END - 1).is_err());
-        assert!(wrong(&|layout| layout.groups[0].part = 5) && wrong(&|layout| layout.groups[1].part = 9));
-        assert!(wrong(&|layout| layout.groups[0].rows = 0) && wrong(&|layout| layout.groups[0].rows = 1_025));
+        assert!(!wrong(&|layout| layout.groups[0].rows = 0) && !wrong(&|layout| layout.groups[0].rows = 1_024));
+        assert!(wrong(&|layout| layout.groups[0].rows = 1_025) && wrong(&|layout| layout.groups.clear()));
         assert!(wrong(&|layout| layout.groups[0].lengths[4] = 15) && wrong(&|layout| layout.groups[0].lengths[4] = u32::MAX));
         assert!(wrong(&|layout| layout.blocks[0] = 3) && wrong(&|layout| layout.cells.clear()));
     }

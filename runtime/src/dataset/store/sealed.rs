@@ -15,7 +15,7 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 
 /// AES-GCM's tag, behind every sealed piece.
 pub(super) const TAG: usize = 16;
-const MAGIC: &[u8; 16] = b"vestibule rows 1";
+const MAGIC: &[u8; 16] = b"vestibule rows 2";
 const SALT: usize = 32;
 /// What lies before the first chunk.
 pub(super) const HEADER: usize = MAGIC.len() + SALT;

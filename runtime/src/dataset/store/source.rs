@@ -147,23 +147,30 @@ impl Source {
 
     /// The bytes of each range.
     pub(super) fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, ReadError> {
-        let file = match &self.bytes {
-            Bytes::File(file) => {
-                self.count(ranges)?;
-                file
-            }
-            Bytes::Object { fetched, .. } => {
-                self.fetch(std::iter::once(ranges.to_vec()))?;
-                fetched
-            }
-        };
+        self.fetch(std::iter::once(ranges.to_vec()))?;
         let one = |range: &Range<u64>| -> Result<Vec<u8>, ReadError> {
-            let length = usize::try_from(range.end.saturating_sub(range.start)).map_err(|error| error.to_string())?;
-            let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, range.start).map_err(|error| error.to_string())?;
+            let mut bytes = vec![];
+            self.read_over(range, &mut bytes)?;
             Ok(bytes)
         };
         ranges.iter().map(one).collect()
+    }
+
+    /// The bytes of a range, over what is in `bytes`; of an object's, one that was [fetched](Self::fetch) already where no bucket is to be asked.
+    pub(super) fn read_over(&self, range: &Range<u64>, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
+        let file = match &self.bytes {
+            Bytes::File(file) => {
+                self.count(std::slice::from_ref(range))?;
+                file
+            }
+            Bytes::Object { fetched, .. } => {
+                self.fetch(std::iter::once(vec![range.clone()]))?;
+                fetched
+            }
+        };
+        let length = usize::try_from(range.end.saturating_sub(range.start)).map_err(|error| error.to_string())?;
+        bytes.resize(length, 0);
+        Ok(file.read_exact_at(bytes, range.start).map_err(|error| error.to_string())?)
     }
 
     /// Counts what is asked for, which must be there.

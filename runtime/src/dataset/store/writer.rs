@@ -26,7 +26,7 @@ impl<W: Write> RowWriter<W> {
         let cells = dictionary.columns.iter().map(|column| Cell::of(&column.kind)).collect();
         let blocks = catalogues.iter().map(|variants| u32::try_from(blocks(*variants)));
         let blocks = blocks.collect::<std::result::Result<_, _>>().map_err(Error::other)?;
-        Self::begun(sink, key, Layout { cells, blocks, of: 0, groups: vec![] })
+        Self::begun(sink, key, Layout { cells, blocks, groups: vec![] })
     }
 
     /// A file of the same columns.
@@ -40,16 +40,15 @@ impl<W: Write> RowWriter<W> {
         Ok(Self { sink, cipher, layout })
     }
 
-    /// Adds a row group, which is that part of the keyed order: places with values in the dictionary's order, and for each
+    /// Adds a row group, the next part of the keyed order: places with values in the dictionary's order, and for each
     /// block of each catalogue everybody's bytes, one individual after the other. `blocks`: how many there are, and what gives one; they are made and
     /// sealed on all processors, as many at once.
     pub(in super::super) fn group(
         &mut self,
-        part: u64,
         rows: &[(u64, Vec<Value>)],
         (count, blocks): (usize, &(dyn Fn(usize) -> Result<Vec<u8>> + Sync)),
     ) -> Result<()> {
-        self.begin(part, rows.len());
+        self.begin(rows.len());
         self.chunk(rows.iter().flat_map(|(place, _)| place.to_le_bytes()).collect())?;
         for (column, cell) in self.layout.cells.clone().into_iter().enumerate() {
             let values = rows.iter().map(|(_, values)| values.get(column).copied().unwrap_or(Value::Missing));
@@ -79,10 +78,10 @@ impl<W: Write> RowWriter<W> {
     }
 
     /// The chunks that follow are those of another row group.
-    pub(super) fn begin(&mut self, part: u64, rows: usize) {
+    pub(super) fn begin(&mut self, rows: usize) {
         // More than there may be is found when it ends.
         let rows = u32::try_from(rows).unwrap_or(u32::MAX);
-        self.layout.groups.push(Group { part, rows, lengths: vec![] });
+        self.layout.groups.push(Group { rows, lengths: vec![] });
     }
 
     /// The next column of the row group.
@@ -103,16 +102,15 @@ impl<W: Write> RowWriter<W> {
     fn put(&mut self, sealed: &[u8]) -> Result<()> {
         let columns = self.layout.columns();
         let group = self.layout.groups.last_mut().ok_or_else(|| Error::other("a chunk of no row group"))?;
-        if group.lengths.len() >= columns || !(1..=GROUP_ROWS).contains(&(group.rows as usize)) {
+        if group.lengths.len() >= columns || group.rows as usize > GROUP_ROWS {
             return Err(Error::other("a row group has more columns or rows than it may"));
         }
         group.lengths.push(u32::try_from(sealed.len()).map_err(Error::other)?);
         self.sink.write_all(sealed)
     }
 
-    /// Writes the directory, for a keyed order of so many equal parts. Returns the sink.
-    pub(in super::super) fn finish(mut self, of: u64) -> Result<W> {
-        self.layout.of = of;
+    /// Writes the directory. Returns the sink.
+    pub(in super::super) fn finish(mut self) -> Result<W> {
         let columns = self.layout.columns();
         if self.layout.groups.iter().any(|group| group.lengths.len() != columns) {
             return Err(Error::other("a row group lacks a column"));

@@ -95,3 +95,25 @@ fn a_list_that_does_not_open_lets_nobody_in() {
     assert_eq!(withdraw(&case.data(), &"other".parse().unwrap(), &[], &key()).unwrap_err().code(), "dataset-unknown");
     assert_eq!(format!("{:?}", Withdrawn::default()), "Withdrawn(withheld)");
 }
+
+/// Nor does anything else of it that whoever runs rounds can count: where a part of the order is empty, it is a row group still.
+#[test]
+fn the_number_of_row_groups_follows_from_the_public_size_whoever_is_there_or_withdraws() {
+    let (case, _) = case();
+    let (config, groups) = (format!("{HEAD}{TABLE}{VARIANTS}").replace("1_000", "5_000"), 8);
+    case.ingest(&config).unwrap();
+    let counted = |case: &Case| {
+        let dataset = case.open();
+        let selection = dataset.select(&["age".to_owned()], &everything()).unwrap();
+        let rows = (0..dataset.row_groups()).map(|group| dataset.read(&selection, group).unwrap().len()).sum::<usize>();
+        (dataset.row_groups(), rows)
+    };
+    assert_eq!(counted(&case), (groups, 4));
+    // Grown from that one: nobody's group is another.
+    case.put("people.csv", &format!("{PEOPLE}E,80,F\n"));
+    assert_eq!((case.ingest(&config).unwrap().individuals, counted(&case)), (5, (groups, 5)));
+    for (person, left) in [("A", 4), ("B", 3), ("C", 2), ("D", 1)] {
+        assert_eq!(withdraw(&case.data(), &name(), &ids(&[person]), &key()).unwrap().removed, 1);
+        assert_eq!(counted(&case), (groups, left));
+    }
+}

@@ -8,8 +8,8 @@ use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::dictionary::{Column, Kind};
 use vestibule_protocol::job::{Budget, Limits, Noise};
 use vestibule_protocol::round::{Partitioning, Round};
-use vestibule_runtime::costs::Costs;
 use vestibule_runtime::component::CodeFolder;
+use vestibule_runtime::costs::Costs;
 use vestibule_runtime::dataset::{DataFolder, Dataset, Same, StoreKey, ingest};
 use vestibule_runtime::guests::Guests;
 use vestibule_runtime::round;
@@ -163,8 +163,11 @@ pub(super) fn scan(data: &Data) {
     let component = std::fs::read(world::component("hostile")).unwrap();
     let apart = |count: usize| {
         median(5, || {
-            let prepared =
-                guests.load(&component).unwrap().prepare(&data.round, Limits::default(), &selection, everybody(), Costs::USUAL).unwrap();
+            let prepared = guests
+                .load(&component)
+                .unwrap()
+                .prepare(&data.round, Limits::default(), &selection, everybody(), Costs::USUAL)
+                .unwrap();
             round::run(&data.dataset, &selection, everybody(), prepared.crews(count).unwrap(), &calibrated).unwrap();
         })
     };

@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use vestibule_protocol::calibration::Calibrated;
 use vestibule_protocol::round::Partitioning;
 
-use crate::dataset::{Rows, Selection};
 use crate::costs::Costs;
+use crate::dataset::{Rows, Selection};
 use crate::delay::{Delay, Load};
 use crate::guests::Prepared;
 use crate::partitions::Partitions;

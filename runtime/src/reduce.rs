@@ -33,7 +33,7 @@ enum Part {
     /// Of what guests gave.
     Given(Vec<i64>),
     /// Of what guests gave, times genotypes.
-    Genotypes(Products),
+    Genotypes(Box<Products>),
 }
 
 /// A sum left the range of 64 bits. With bounds below 2^21 steps that takes more than 2^42 individuals.
@@ -51,7 +51,9 @@ impl Sums {
         let scratch = room(longest, 0)?;
         let part = |statistic: &Calibrated| match &statistic.source {
             Source::Given => laid(statistic.length as usize, 0).map(Part::Given),
-            Source::Genotypes(scores) => Products::working(scores, statistic.bound, variants).map(Part::Genotypes),
+            Source::Genotypes(scores) => {
+                Products::working(scores, statistic.bound, variants).map(Box::new).map(Part::Genotypes)
+            }
         };
         let statistics = calibrated.iter().map(part).collect::<Result<_, _>>()?;
         Ok(Self { statistics, moving: 0, scratch })
@@ -61,7 +63,7 @@ impl Sums {
     pub(crate) fn total(calibrated: &[Calibrated], variants: usize) -> Result<Self, NoRoom> {
         let part = |statistic: &Calibrated| match &statistic.source {
             Source::Given => laid(statistic.length as usize, 0).map(Part::Given),
-            Source::Genotypes(scores) => Products::new(scores, variants).map(Part::Genotypes),
+            Source::Genotypes(scores) => Products::new(scores, variants).map(Box::new).map(Part::Genotypes),
         };
         let statistics = calibrated.iter().map(part).collect::<Result<_, _>>()?;
         Ok(Self { statistics, moving: 0, scratch: vec![] })

@@ -15,8 +15,8 @@ use vestibule_protocol::report::Report;
 use vestibule_protocol::round::{Round, WHOLE_SHARE_PPB};
 use vestibule_sandbox::{Analysis, Shape, Step};
 
-use crate::dataset::{Dataset, Selection};
 use crate::costs::Costs;
+use crate::dataset::{Dataset, Selection};
 use crate::delay::{Delay, Load};
 use crate::executor::{Executor, Work};
 use crate::partitions::Partitions;

@@ -122,7 +122,10 @@ fn worker(guest: &[u8], state: u8) -> Result<Worker, String> {
     baking.load(&code, guest).unwrap().unwrap();
     let code = baking.bake(&round(state), LIMITS).map_err(|error| error.code().to_owned())?;
     let mut worker = start();
-    worker.round(&code.map_err(|refusal| refusal.code.to_owned())?, &round(state), LIMITS, (1, 0, 1), &rehearsals(), LIMIT).unwrap().unwrap();
+    worker
+        .round(&code.map_err(|refusal| refusal.code.to_owned())?, &round(state), LIMITS, (1, 0, 1), &rehearsals(), LIMIT)
+        .unwrap()
+        .unwrap();
     Ok(worker)
 }
 

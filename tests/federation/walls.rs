@@ -173,7 +173,7 @@ fn workers_end_with_a_daemon_that_is_killed_and_not_with_what_all_of_a_service_a
     let killed = std::time::Instant::now();
     world.kill_site("leiden");
     wait("its workers' end", || (held.iter().filter(there).count() == 0).then_some(()));
-    assert!(killed.elapsed() < std::time::Duration::from_secs(5), "{:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
 }
 
 #[test]

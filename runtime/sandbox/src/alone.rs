@@ -77,17 +77,7 @@ impl Alone {
         limits: Limits,
         rehearsals: &[Vec<Individual<'_>>],
     ) -> Result<Self, LoadError> {
-        let mut alone = Self {
-            ground,
-            settings,
-            code,
-            entries,
-            limits,
-            runner: None,
-            laid: vec![],
-            faults: 0,
-            given_back: 0,
-        };
+        let mut alone = Self { ground, settings, code, entries, limits, runner: None, laid: vec![], faults: 0, given_back: 0 };
         let pool = alone.build()?;
         // The second time finds what only a second instance touches.
         for partition in rehearsals.iter().chain(rehearsals) {

@@ -41,11 +41,7 @@ pub(crate) fn instrument(component: &Metered) -> std::result::Result<Metered, Lo
 }
 
 /// The component, with the memory and globals of an instance of [`instrument`]'s result.
-pub(crate) fn snapshot(
-    component: &Metered,
-    store: Store<Guard>,
-    instance: Instance,
-) -> std::result::Result<Metered, String> {
+pub(crate) fn snapshot(component: &Metered, store: Store<Guard>, instance: Instance) -> std::result::Result<Metered, String> {
     let mut live = Live { store, instance, fault: None };
     let made = caught(|| {
         component.with(|bytes| {

@@ -7,7 +7,7 @@
 
 use std::sync::LazyLock;
 
-use wasmtime::{OperatorCost, VariableOperatorCost};
+use wasmtime::OperatorCost;
 
 /// A load whose address is the result of a load before it waits for the memory, and for the page
 /// tables: 180 to 250 ns were seen over 64 to 224 MiB, against 1 ns for an addition.
@@ -26,7 +26,7 @@ const GLOBAL: u8 = 4;
 const DIVIDE: u8 = 3;
 /// Products and quotients that are too small for the usual form make the processor stop.
 const SMALL: u8 = 4;
-/// Asks the host, which may ask the kernel.
+/// Asks the host, which may ask the kernel. What is then touched of the memory is counted by itself.
 const GROW: u8 = 200;
 /// What [`crate::meter`] charges moves with: a constant that is dropped, of which no code is made.
 pub(crate) const TOKEN: u8 = 16;
@@ -60,7 +60,6 @@ fn table() -> OperatorCost {
     set!(table, GROW, MemoryGrow TableGrow TableFill TableCopy TableInit TableSet);
     set!(table, GROW, DataDrop ElemDrop);
     table.RefNull = TOKEN;
-    table.variable = VariableOperatorCost { memory_grow_per_page: 16, ..VariableOperatorCost::new() };
     table
 }
 

@@ -2,7 +2,7 @@
 //!
 //! *In*: a component. *Out*: one that computes the same, in which at most [`STRETCH`] units of fuel
 //! are spent between two checks, and moves between locals cost fuel. *Refuses*: a component that
-//! has not exactly one core module, and one whose branches and locals would make it too large.
+//! has more than one core module, and one whose branches and locals would make it too large.
 //!
 //! The engine looks at the fuel where a function or a turn of a loop begins, and nowhere else: not
 //! behind a call, so a deep recursion runs the rest of each frame for nothing; nor in a function
@@ -18,8 +18,7 @@ use std::sync::Arc;
 
 use wasm_encoder::{CodeSection, Module, RawSection, SectionId};
 use wasmparser::{
-    BinaryReaderError, BlockType, CompositeInnerType, FuncType, FunctionBody, Operator, Parser,
-    Payload, TypeRef,
+    BinaryReaderError, BlockType, CompositeInnerType, FuncType, FunctionBody, Operator, Parser, Payload, TypeRef,
 };
 
 use crate::analysis::LoadError;
@@ -56,7 +55,7 @@ pub(crate) fn metered(component: &[u8]) -> Result<Metered, LoadError> {
         Unmetered::Binary(error) => LoadError::NotComponent { why: error.to_string() },
         Unmetered::Grown => refused("its functions have too many locals for so many branches"),
     })?;
-    made.map(|made| Metered(made.into())).ok_or_else(|| refused("it has not exactly one core module"))
+    made.map(|made| Metered(made.into())).ok_or_else(|| refused("it has more than one core module"))
 }
 
 impl Metered {
@@ -166,12 +165,7 @@ fn arity(ty: &FuncType) -> (usize, usize) {
     (ty.params().len(), ty.results().len())
 }
 
-fn code(
-    types: &Types,
-    bodies: &[FunctionBody<'_>],
-    bytes: &[u8],
-    most: usize,
-) -> Result<CodeSection, Unmetered> {
+fn code(types: &Types, bodies: &[FunctionBody<'_>], bytes: &[u8], most: usize) -> Result<CodeSection, Unmetered> {
     let (mut code, mut written) = (CodeSection::new(), 0_usize);
     for (place, body) in bodies.iter().enumerate() {
         let parameters = types.parameters(types.imported.saturating_add(place));

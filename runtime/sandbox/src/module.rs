@@ -1,7 +1,7 @@
 //! The one core module of a component, given to be rewritten.
 //!
 //! *In*: a component, and what is to become of its core module. *Out*: the component with that
-//! module in the place of its own; `None` where it has not exactly one, or has any in a component
+//! module in the place of its own; `None` where it has more than one, or has any in a component
 //! inside of it. *Trusts*: that the component is valid.
 
 use wasm_encoder::{Component, ComponentSectionId, RawSection};
@@ -45,5 +45,5 @@ pub(crate) fn rewritten<E: From<BinaryReaderError>>(
             }
         }
     }
-    Ok((only && rewrite.is_none()).then(|| out.finish()))
+    Ok(only.then(|| out.finish()))
 }

@@ -60,19 +60,13 @@ fn mapping(line: &str) -> Option<Mapping> {
     let named = words.next().is_some_and(|name| name.starts_with('['));
     let private = access.as_bytes().get(3) == Some(&b'p');
     (private && !named).then_some(())?;
-    Some(Mapping {
-        addresses: number(start)?..number(end)?,
-        writable: access.starts_with("rw"),
-        file: inode != "0",
-    })
+    Some(Mapping { addresses: number(start)?..number(end)?, writable: access.starts_with("rw"), file: inode != "0" })
 }
 
 impl Pool {
     /// What was mapped between two looks: the engine reserves its pool without access to it.
     pub(crate) fn found(before: &[Mapping], after: &[Mapping]) -> Self {
-        let inside = |of: &Addresses, mapping: &Mapping| {
-            mapping.addresses.start <= of.start && of.end <= mapping.addresses.end
-        };
+        let inside = |of: &Addresses, mapping: &Mapping| mapping.addresses.start <= of.start && of.end <= mapping.addresses.end;
         let new = |mapping: &&Mapping| !before.iter().any(|known| inside(&mapping.addresses, known));
         let mut parts: Vec<Addresses> = after
             .iter()

@@ -172,8 +172,7 @@ fn built(settings: &Settings, mib: usize) -> Result<f64> {
 /// A component whose memory begins with so many bytes.
 fn snapshot(bytes: usize, pages: usize) -> Vec<u8> {
     use wasm_encoder::{
-        Component, ConstExpr, DataSection, InstanceSection, MemorySection, MemoryType, Module, ModuleArg,
-        ModuleSection,
+        Component, ConstExpr, DataSection, InstanceSection, MemorySection, MemoryType, Module, ModuleArg, ModuleSection,
     };
     let mut memories = MemorySection::new();
     let minimum = pages as u64;

@@ -73,23 +73,15 @@ fn encoded() -> Vec<u8> {
 fn main() {
     let bound = Bound::OneCell;
     let statistic = Statistic { name: "n".into(), length: 1, bound, weight: 1.0, source: Source::Given };
-    let request =
-        RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![], dosages: true };
+    let request = RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![], dosages: true };
     let round = Round::check(request).unwrap();
-    let settings = Settings {
-        threads: 1,
-        max_memory_mib: 64,
-        alone: true,
-        parallel_compilation: false,
-        ..Settings::default()
-    };
+    let settings = Settings { threads: 1, max_memory_mib: 64, alone: true, parallel_compilation: false, ..Settings::default() };
     let sandbox = Sandbox::new(settings.clone()).unwrap();
     let code = sandbox.load(&encoded()).unwrap().bake(&round, LIMITS).unwrap();
     drop(sandbox);
     let of = |how: &'static [u8]| vec![Individual { values: &[], dosages: how }];
     // SAFETY: what an engine of the same settings has just made.
-    let alone =
-        unsafe { Alone::new(Ground::new().unwrap(), settings, code, 1, LIMITS, &[of(&[USUAL])]) };
+    let alone = unsafe { Alone::new(Ground::new().unwrap(), settings, code, 1, LIMITS, &[of(&[USUAL])]) };
     let mut alone = alone.unwrap();
     let mut contribute = |how: &'static [u8]| {
         let found = alone.contribute(&of(how)).is_ok();
@@ -103,12 +95,7 @@ fn main() {
         assert_eq!(contribute(&[USUAL]), (true, before), "nothing is touched first");
     }
     let mut given_back = before;
-    for (how, returns) in [
-        (&[TOUCH_ALL], true),
-        (&[GROW], true),
-        (&[TRAP], false),
-        (&[TOUCH_ALL], true),
-    ] {
+    for (how, returns) in [(&[TOUCH_ALL], true), (&[GROW], true), (&[TRAP], false), (&[TOUCH_ALL], true)] {
         given_back += 1;
         assert_eq!(contribute(how), (returns, given_back), "{how:?} leaves pages");
         for _ in 0..100 {

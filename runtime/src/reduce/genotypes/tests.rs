@@ -176,7 +176,7 @@ fn what_one_row_adds() {
     let least = |mut work: Box<dyn FnMut() -> f64>| (0..25).map(|_| work()).fold(f64::INFINITY, f64::min);
     let time = |factors: usize, stretches: &[(usize, usize)], people: usize, factor: &dyn Fn(usize, usize) -> i64| {
         let variants = stretches.iter().map(|(start, end)| end - start).sum::<usize>();
-        let scores: Vec<i16> = vec![-1_024, 0, 1_024, 0].repeat(variants);
+        let scores: Vec<i16> = [-1_024, 0, 1_024, 0].repeat(variants);
         let sums = GenotypeSums { factors: u32::try_from(factors).unwrap(), scores: scores.into() };
         let mut fill = numbers(7);
         let rows = RowGroup::of_genotypes(people, stretches, || fill().to_le_bytes()[0]);

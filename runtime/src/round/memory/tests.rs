@@ -20,7 +20,7 @@ const GIVEN: usize = 300_000;
 
 /// Factors times all variants of one block, and numbers.
 fn terms() -> Vec<Calibrated> {
-    let scores: Vec<i16> = vec![0, 1_024, 2_048, 0].repeat(4_096);
+    let scores: Vec<i16> = [0, 1_024, 2_048, 0].repeat(4_096);
     let length = u32::try_from(FACTORS * 4_096).unwrap();
     let source = Source::Genotypes(GenotypeSums { factors: u32::try_from(FACTORS).unwrap(), scores: scores.into() });
     // A radius that some rows' own genotypes decide about.

@@ -28,7 +28,7 @@ pub(crate) fn choice(row: impl Fn(&str, String)) {
         for (sums, votes) in [("all the same", 0), ("everybody's vote on one", PEOPLE)] {
             let mut choosing: Vec<f64> = (0..RUNS)
                 .map(|_| {
-                    let mut sums = Sums::zeros(&calibrated, 0);
+                    let mut sums = Sums::zeros(&calibrated, 0).unwrap();
                     (0..votes).for_each(|_| sums.add(&calibrated, Some(&[Given::Integers(&voted)])).unwrap());
                     let start = Instant::now();
                     let drawn = noise::draw(&calibrated, 1).unwrap();

@@ -213,3 +213,16 @@ pub fn of(
         Chosen::Slurm(cluster, slurm) => Box::new(Cluster::new(cluster.clone(), Slurm::new(cluster, slurm), (most_mib, stop))?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_may_take_as_much_memory_as_the_site_says_and_not_a_byte_more() {
+        assert!(fits(8 << 20, 8).is_ok() && fits(0, 0).is_ok());
+        let error = fits((8 << 20) + 1, 8).unwrap_err();
+        assert_eq!(error.code(), "round-too-large");
+        assert!(error.to_string().contains("would take 9 MiB"), "{error}");
+    }
+}

@@ -268,9 +268,9 @@ fn a_round_that_is_lost_again_and_again_releases_nothing_and_is_no_loop() {
         world.kill_site("leiden");
         world.start_site("leiden");
     }
-    let killed = i64::try_from(crate::world::now()).unwrap() * 1_000;
+    let killed = crate::world::now() * 1_000;
     let status = world.ended(&job);
-    let known = (i64::try_from(crate::world::now()).unwrap() + 1) * 1_000;
+    let known = (crate::world::now() + 1) * 1_000;
     assert_eq!((&status["state"], &status["sites"][0]["reason"]["code"]), (&"failed".into(), &"no-release".into()), "{status}");
     let sql = "SELECT json_extract(CAST(unseal('evidence', job || ' ' || round, evidence) AS TEXT), '$.code'), leaves, begun
                FROM release JOIN attempt USING(job, round) WHERE job = ?1";
@@ -281,4 +281,21 @@ fn a_round_that_is_lost_again_and_again_releases_nothing_and_is_no_loop() {
     let budget = world.ok(&["site", "budget", "leiden"]);
     assert_eq!(budget[0]["jobs"][0]["rounds"], 1, "{budget}");
     assert_eq!(world.ok(&["log", "verify", "leiden"])["whole"], true);
+}
+
+#[test]
+fn a_round_that_would_take_too_much_memory_is_refused_before_it_is_charged() {
+    let mut world = World::new(&["leiden"]);
+    world.kill_site("leiden");
+    world.set_site("leiden", "threads = 2\nmax_round_memory_mib = 70\n");
+    world.start_site("leiden");
+    world.all_connected();
+    let small = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";
+    assert_eq!(world.ended(&world.submitted("cohort-summary", small))["state"], "finished", "{}", world.log());
+    let large = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[params]\nhow = \"subsets\"\ncells = 300000\n";
+    let status = world.ended(&world.submitted("hostile", large));
+    let reason = &status["sites"][0]["reason"];
+    assert_eq!(reason["code"], "round-too-large", "{status}");
+    assert!(reason["message"].as_str().unwrap().contains("a round may take 70: ask for fewer entries"), "{reason}");
+    assert_eq!(world.ok(&["site", "budget", "leiden"])[0]["jobs"].as_array().unwrap().len(), 1);
 }

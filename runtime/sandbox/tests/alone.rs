@@ -1,6 +1,6 @@
 //! Whatever an instance touches, those after it find the pages of the rehearsal and no others. In a
 //! process of its own, whose only thread this is.
-#![allow(unsafe_code, reason = "compiled code is loaded")]
+#![allow(unsafe_code, clippy::unwrap_used, clippy::panic, reason = "a test without a harness, which loads compiled code")]
 
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};

@@ -158,12 +158,8 @@ mod tests {
 
     #[test]
     fn the_kernel_says_it_of_this_process() {
+        // Of its first thread, which is the only one of a worker.
         let mut eyes = Eyes::on(std::process::id());
-        let before = eyes.look().unwrap();
-        let mut sum = 0_u64;
-        while eyes.look().unwrap().ran == before.ran {
-            sum = std::hint::black_box(sum.wrapping_add(1));
-        }
-        assert!(eyes.open() && sum > 0);
+        assert!(eyes.open() && eyes.look().is_some_and(|seen| seen.ran > 0));
     }
 }

@@ -33,8 +33,9 @@ fn another_key_and_changed_files_are_refused() {
             assert!(values[0] == Value::Number(30.0) && values[1] == Value::Level(0), "byte {at}");
         }
     }
-    std::fs::write(path.join("people.rows"), &whole[..whole.len() - 10]).unwrap();
-    assert_eq!(open([5; 32]), Err("dataset-damaged"));
+    // What a cut file ends with does not open, by any key.
+    std::fs::write(path.join("people.rows"), &whole[..whole.len() / 2]).unwrap();
+    assert!(matches!(open([5; 32]), Err("dataset-damaged" | "dataset-wrong-key")));
     let info = std::fs::read_to_string(path.join("info.json")).unwrap();
     std::fs::write(path.join("info.json"), info.replace("8.0", "9.0")).unwrap();
     assert_eq!(open([5; 32]), Err("dataset-wrong-key"));

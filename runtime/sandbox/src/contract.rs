@@ -107,10 +107,10 @@ pub(crate) fn check(types: TypesRef<'_>) -> Result<(), LoadError> {
     let not = |why: String| LoadError::NotAnalysis { why };
     for (name, params, result) in &FUNCTIONS {
         let item = types.component_item_for_export(name).map(|item| item.ty);
-        let Some(ComponentEntityType::Func(id)) = item else {
+        let id = if let Some(ComponentEntityType::Func(id)) = item { Some(id) } else { None };
+        let Some(found) = id.and_then(|id| types.get(id)) else {
             return Err(not(format!("it does not export the function `{name}`")));
         };
-        let found: &ComponentFuncType = &types[id];
         if let Err(place) = function(types, found, params, result) {
             return Err(not(format!("`{name}` has another type than wit/analysis.wit says: {place}")));
         }
@@ -138,7 +138,10 @@ fn same(types: TypesRef<'_>, found: ComponentValType, want: &Type) -> Result<(),
     let here = || Err(String::new());
     let found = match found {
         ComponentValType::Primitive(primitive) => return if *want == Is(primitive) { Ok(()) } else { here() },
-        ComponentValType::Type(id) => &types[id],
+        ComponentValType::Type(id) => match types.get(id) {
+            Some(found) => found,
+            None => return here(),
+        },
     };
     let named = |name: &str| format!(", `{name}`");
     match (found, want) {

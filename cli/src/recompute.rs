@@ -38,12 +38,16 @@ pub(crate) fn report(client: &Client, own: &[PublicKey], job: &str, receipts: &[
         }
     }
     let sandbox = compiled::sandbox(false)?;
-    let desk = Desk { sandbox: &sandbox, documents: &documents, researchers: own, sites: &[] };
-    let ready = desk.ready(signed).map_err(|error| coded(error.code(), error))?;
+    let desk = Desk { documents: &documents, researchers: own, sites: &[] };
+    let component = desk.component(signed.manifest()).map_err(|error| coded(error.code(), error))?;
+    let analysis = sandbox.load(&component).map_err(|error| coded(error.code(), error))?;
+    let plan = analysis.plan(&signed.manifest().params, signed.manifest().limits);
+    let plan = plan.map_err(|error| coded(error.code(), error))?;
+    let ready = desk.ready(signed, plan).map_err(|error| coded(error.code(), error))?;
     let manifest = ready.signed.manifest();
     let mut history = Vec::new();
     for index in 0_u32.. {
-        let step = ready.analysis.next(&manifest.params, &ready.shape, &history, manifest.limits);
+        let step = analysis.next(&manifest.params, &ready.shape, &history, manifest.limits);
         let round = match step.map_err(|error| coded(error.code(), error))? {
             Step::Report(report) => return Ok(report),
             Step::Round(round) => round,

@@ -14,25 +14,30 @@ use tokio::task::JoinSet;
 use vestibule_link::{Framed, LinkError};
 use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::digest::Digest;
+use vestibule_protocol::dsse::DsseError;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::log::leaf::Event as Logged;
 use vestibule_protocol::log::policy::NotProven;
-use vestibule_protocol::manifest::{Manifest, Signed};
+use vestibule_protocol::manifest::{Manifest, ManifestError, Signed};
 use vestibule_protocol::message::{Answer, CHUNK_BYTES, Chunk, Offer, Receipt};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::release::{Release, Released, combine};
-use vestibule_protocol::round::{Round, RoundRequest, WHOLE_SHARE_PPB};
+use vestibule_protocol::round::{Plan, Round, RoundRequest, WHOLE_SHARE_PPB};
 use vestibule_protocol::token::Role;
 use vestibule_protocol::trust::Trust;
-use vestibule_sandbox::{Sandbox, Step};
+use vestibule_sandbox::Step;
 
+use crate::analyses::{Analyses, CallError};
 use crate::documents::Documents;
 use crate::intake::{Desk, IntakeError, Ready};
 use crate::link::Sessions;
 use crate::round::{Event, SiteState, Verdict, verdict};
 use crate::run::now;
 use crate::store::{Job, JobState, Store, StoreError};
+
+/// Before an analysis is asked again that the coordinator could not ask.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything that a running coordinator shares.
 #[derive(Debug)]
@@ -42,7 +47,7 @@ pub struct Shared {
     /// Components and documents.
     pub documents: Documents,
     /// Runs `plan` and `next`.
-    pub sandbox: Sandbox,
+    pub analyses: Analyses,
     /// Sites that are connected.
     pub sessions: Sessions,
     /// Says which job changed.
@@ -68,12 +73,12 @@ fn failed(code: &str, why: impl Into<String>) -> Failed {
 impl Shared {
     /// For a coordinator that starts.
     #[must_use]
-    pub fn new(store: Store, documents: Documents, sandbox: Sandbox) -> Self {
+    pub fn new(store: Store, documents: Documents, analyses: Analyses) -> Self {
         let (changes, _) = broadcast::channel(256);
         Self {
             store,
             documents,
-            sandbox,
+            analyses,
             sessions: Sessions::default(),
             changes,
             trust: Mutex::default(),
@@ -82,20 +87,79 @@ impl Shared {
         }
     }
 
-    /// Takes a submitted job. Blocks: it compiles and runs the component's `plan`.
+    /// Takes a submitted job, once its component has said its plan; nobody's component is asked before all else was checked.
     ///
     /// # Errors
     /// Intake's refusals; the store's.
-    pub fn submit(&self, envelope: &[u8], now: i64) -> Result<JobId, SubmitError> {
-        let researchers: Vec<_> = self.researchers()?.into_iter().map(|(_, key)| key).collect();
-        let sites = self.store.cards()?;
-        let desk = Desk { sandbox: &self.sandbox, documents: &self.documents, researchers: &researchers, sites: &sites };
-        let (job, ready) = desk.take(envelope, now)?;
-        if self.store.submit(&job, ready.signed.digest(), &ready.signed.manifest().sites)? {
-            self.changed(job.id);
+    pub async fn submit(self: &Arc<Self>, envelope: Vec<u8>, now: i64) -> Result<JobId, SubmitError> {
+        let look = |envelope: Vec<u8>| self.desk(move |desk| Ok((desk.terms(&envelope, now)?, envelope)));
+        let (signed, envelope) = match look(envelope.clone()).await {
+            // A site may have accepted it since it was greeted.
+            Err(SubmitError::Intake(IntakeError::Charter)) => {
+                crate::link::greet_again(self).await;
+                look(envelope).await?
+            }
+            looked => looked?,
+        };
+        let plan = self.plan(&signed).await?;
+        let submitted = self.desk(move |desk| {
+            let ready = desk.ready(signed, plan)?;
+            let job = Job {
+                id: ready.signed.manifest().job,
+                envelope,
+                owner: ready.signed.signer(),
+                submitted: now,
+                state: JobState::Running,
+                error: None,
+                rounds: 0,
+                max_rounds: ready.plan.max_rounds,
+            };
+            Ok((job, ready))
+        });
+        let (job, ready) = submitted.await?;
+        let (id, at) = (job.id, Arc::clone(self));
+        let stored = move || {
+            let new = at.store.submit(&job, ready.signed.digest(), &ready.signed.manifest().sites)?;
+            if new {
+                at.store.set_plan(job.id, &ready.plan)?;
+            }
+            Ok::<_, StoreError>(new)
+        };
+        if tokio::task::spawn_blocking(stored).await.map_err(|_| CallError::Stopping).map_err(IntakeError::from)?? {
+            self.changed(id);
             self.wake.notify_one();
         }
-        Ok(job.id)
+        Ok(id)
+    }
+
+    /// The plan of a job's component.
+    async fn plan(self: &Arc<Self>, signed: &Signed) -> Result<Plan, SubmitError> {
+        let (manifest, signer) = (signed.manifest().clone(), signed.signer());
+        let asked = (manifest.params.clone(), manifest.limits);
+        let at = Arc::clone(self);
+        let found = self.desk(move |desk| Ok((at.person(&signer)?, desk.component(&manifest)?)));
+        let (who, component) = found.await?;
+        Ok(self.analyses.plan(&who, component, asked).await.map_err(IntakeError::from)?)
+    }
+
+    /// Whom a key is, for fair shares: a person has one, whatever their keys.
+    fn person(&self, key: &PublicKey) -> Result<Name, SubmitError> {
+        let known = self.researchers()?.into_iter().find(|(_, known)| known == key).map(|(name, _)| name);
+        Ok(known.ok_or(ManifestError::Envelope(DsseError::Signature)).map_err(IntakeError::from)?)
+    }
+
+    /// What intake finds, on a thread that may wait.
+    async fn desk<T: Send + 'static>(
+        self: &Arc<Self>,
+        look: impl FnOnce(&Desk<'_>) -> Result<T, SubmitError> + Send + 'static,
+    ) -> Result<T, SubmitError> {
+        let at = Arc::clone(self);
+        let looked = tokio::task::spawn_blocking(move || {
+            let researchers: Vec<_> = at.researchers()?.into_iter().map(|(_, key)| key).collect();
+            let sites = at.store.cards()?;
+            look(&Desk { documents: &at.documents, researchers: &researchers, sites: &sites })
+        });
+        looked.await.map_err(|_| CallError::Stopping).map_err(IntakeError::from)?
     }
 
     /// Cancels a running job.
@@ -185,6 +249,12 @@ impl SubmitError {
             Self::Store(error) => error.code(),
         }
     }
+
+    /// Whether the coordinator is at fault, and the same may do later.
+    #[must_use]
+    pub const fn is_ours(&self) -> bool {
+        matches!(self, Self::Intake(IntakeError::Call(error)) if error.is_ours())
+    }
 }
 
 /// Drives every unfinished job, those in the store and those that come, until dropped.
@@ -230,17 +300,14 @@ async fn one(shared: Arc<Shared>, job: Job) {
 
 /// The rounds of a job, to its report as JSON.
 async fn rounds(shared: &Arc<Shared>, job: Job) -> Result<Vec<u8>, Failed> {
-    let at = Arc::clone(shared);
-    let envelope = job.envelope.clone();
-    let ready = blocking(move || {
-        let keys: Vec<_> = at.researchers()?.into_iter().map(|(_, key)| key).collect();
-        let signed = Signed::verify(&envelope, &keys).map_err(IntakeError::Manifest)?;
-        let desk = Desk { sandbox: &at.sandbox, documents: &at.documents, researchers: &keys, sites: &[] };
-        Ok::<_, SubmitError>(desk.ready(signed)?)
-    })
-    .await?
-    .map_err(|error| Failed(error.code().to_owned(), error.to_string()))?;
-    let ready = Arc::new(ready);
+    let mut pause = FIRST_PAUSE;
+    let ready = loop {
+        match ready(shared, &job).await {
+            Err(error) if error.is_ours() => later(&mut pause, &error).await,
+            ready => break ready,
+        }
+    };
+    let ready = Arc::new(ready.map_err(|error| Failed(error.code().to_owned(), error.to_string()))?);
     let mut history: Vec<Vec<Released>> = Vec::new();
     let (mut share_left, mut entries) = (WHOLE_SHARE_PPB, 0);
     loop {
@@ -285,12 +352,46 @@ async fn next(shared: &Arc<Shared>, ready: &Arc<Ready>, history: &[Vec<Released>
             serde_json::from_slice(&stored.request).map_err(|error| failed("coordinator-database", error.to_string()))?;
         return Round::check(request).map(Step::Round).map_err(|error| failed(error.code(), error.to_string()));
     }
-    let (ready, history) = (Arc::clone(ready), history.to_vec());
-    let step = blocking(move || {
-        let manifest = ready.signed.manifest();
-        ready.analysis.next(&manifest.params, &ready.shape, &history, manifest.limits)
+    let mut pause = FIRST_PAUSE;
+    let step = loop {
+        match stepped(shared, ready, history).await {
+            Err(error) if error.is_ours() => later(&mut pause, &error).await,
+            step => break step,
+        }
+    };
+    step.map_err(|error| failed(error.code(), error.to_string()))
+}
+
+async fn stepped(shared: &Arc<Shared>, ready: &Ready, history: &[Vec<Released>]) -> Result<Step, SubmitError> {
+    let (manifest, signer) = (ready.signed.manifest().clone(), ready.signed.signer());
+    let asked = (manifest.params.clone(), manifest.limits);
+    let at = Arc::clone(shared);
+    let found = shared.desk(move |desk| Ok((at.person(&signer)?, desk.component(&manifest)?)));
+    let (who, component) = found.await?;
+    let known = (Arc::clone(&ready.shape), history.to_vec());
+    Ok(shared.analyses.next(&who, component, asked, known).await.map_err(IntakeError::from)?)
+}
+
+/// What is needed to drive a job: its terms, and the plan that its component said when it was submitted.
+async fn ready(shared: &Arc<Shared>, job: &Job) -> Result<Ready, SubmitError> {
+    let (at, id, envelope) = (Arc::clone(shared), job.id, job.envelope.clone());
+    let found = shared.desk(move |desk| {
+        let signed = Signed::verify(&envelope, desk.researchers).map_err(IntakeError::Manifest)?;
+        Ok((signed, at.store.plan(id)?))
     });
-    step.await?.map_err(|error| failed(error.code(), error.to_string()))
+    let (signed, plan) = found.await?;
+    let plan = match plan {
+        Some(plan) => plan,
+        None => shared.plan(&signed).await?,
+    };
+    shared.desk(move |desk| Ok(desk.ready(signed, plan)?)).await
+}
+
+/// Waits before an analysis is asked again that the coordinator could not ask: longer each time.
+async fn later(pause: &mut Duration, error: &SubmitError) {
+    tracing::warn!(%error, "an analysis could not be asked; trying again");
+    tokio::time::sleep(*pause).await;
+    *pause = pause.saturating_mul(2).min(Duration::from_secs(30));
 }
 
 /// Runs one round at the sites that are still in, and adds their releases up.
@@ -494,10 +595,6 @@ impl Ask {
             }
         }
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failed> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| failed("coordinator-fault", "a task of the coordinator failed"))
 }
 
 #[cfg(test)]

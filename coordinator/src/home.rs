@@ -14,8 +14,10 @@ use vestibule_protocol::key::{KeyError, SecretKey};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::token::{Invitation, Role, TOKEN_SECONDS};
 use vestibule_protocol::trust::{Trust, TrustError};
+use vestibule_sandbox::CodeCache;
 use zeroize::Zeroizing;
 
+use crate::analyses::Folder;
 use crate::store::{Store, StoreError};
 
 /// `coordinator.toml`.
@@ -34,12 +36,26 @@ pub struct Settings {
     pub public_tunnel: Option<String>,
     /// How researchers reach `api` from outside; by default the same.
     pub public_api: Option<String>,
+    /// Longest that one call of an analysis (compiling, `plan`, `next`) may take, in seconds.
+    pub max_public_seconds: u32,
+    /// Calls of analyses that run at the same time; one person has all but one of these places at most.
+    pub public_places: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let (quic, api) = ("127.0.0.1:7443".to_owned(), "127.0.0.1:7480".to_owned());
-        Self { quic, api, tunnel: None, public_quic: None, public_tunnel: None, public_api: None }
+        let (max_public_seconds, public_places) = (30, 2);
+        Self {
+            quic,
+            api,
+            tunnel: None,
+            public_quic: None,
+            public_tunnel: None,
+            public_api: None,
+            max_public_seconds,
+            public_places,
+        }
     }
 }
 
@@ -50,6 +66,8 @@ api  = \"127.0.0.1:7480\"   # where researchers call (HTTP). Beyond this machine
 # tunnel    = \"0.0.0.0:443\"                              # where sites dial whose network lets no UDP out (TCP, TLS)
 # public_quic = \"coordinator.example.org:7443\"          # what invitations tell sites
 # public_tunnel = \"coordinator.example.org:443\"         # the same
+max_public_seconds = 30     # compiling, `plan` and `next` of an analysis: each may take so long
+public_places = 2           # of those, how many run at the same time; one person has one place less
 # public_api  = \"https://coordinator.example.org\"       # what invitations tell researchers
 ";
 
@@ -212,6 +230,24 @@ impl Home {
     #[must_use]
     pub const fn key(&self) -> &SecretKey {
         &self.key
+    }
+
+    /// Where compiled code is kept, sealed with a secret that is made when it is first needed and used for nothing else.
+    ///
+    /// # Errors
+    /// The secret cannot be read or written.
+    pub(crate) fn code_cache(&self) -> Result<CodeCache, HomeError> {
+        let path = self.path.join("keys/code.key");
+        let io = |source| HomeError::Io { path: path.clone(), source };
+        if !path.exists() {
+            let mut key = Zeroizing::new([0; 32]);
+            getrandom::fill(key.as_mut_slice()).map_err(|error| io(std::io::Error::other(error.to_string())))?;
+            write_private(&path, key.as_slice()).map_err(io)?;
+        }
+        let key = Zeroizing::new(std::fs::read(&path).map_err(io)?);
+        let wrong = || io(std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not a key: remove it"));
+        let key = Zeroizing::new(<[u8; 32]>::try_from(key.as_slice()).map_err(|_| wrong())?);
+        Ok(CodeCache::new(Box::new(Folder(self.path.join("code"))), &key))
     }
 
     /// Opens the database.

@@ -1,7 +1,7 @@
 //! Intake: whatever can be checked of a job before any site is asked, so that mistakes cost nothing.
 //!
-//! *In*: a signed manifest, the registered researchers, what the sites say they have. *Out*: a [`Job`] to keep, with the public
-//! [`Shape`] of what it reads. *Trusts*: the database. *Refuses*: with a code, a sentence, and what to do. No site relies on any
+//! *In*: a signed manifest, the registered researchers, what the sites say they have; then the plan of its component, which nobody is asked for
+//! before all else was checked. *Out*: the terms and the public [`Shape`] of what the job reads. *Trusts*: the database. *Refuses*: with a code, a sentence, and what to do. No site relies on any
 //! of this: each checks again, against keys that it has accepted itself.
 
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use vestibule_protocol::message::{DatasetCard, SiteCard};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::round::Plan;
 use vestibule_protocol::shape::{self, ShapeError};
-use vestibule_sandbox::{Analysis, GuestError, LoadError, Sandbox, Shape};
+use vestibule_sandbox::Shape;
 
+use crate::analyses::CallError;
 use crate::documents::Documents;
-use crate::store::{Job, JobState};
 
 /// Why a job was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +31,9 @@ pub enum IntakeError {
     /// The component's size.
     #[error("the component has another size than the manifest says")]
     ComponentSize,
-    /// The component cannot be loaded.
+    /// The component cannot be run, or `plan` refused, trapped or took too long.
     #[error(transparent)]
-    Load(#[from] LoadError),
-    /// `plan` refused or trapped.
-    #[error(transparent)]
-    Guest(#[from] GuestError),
+    Call(#[from] CallError),
     /// The plan names what is not there.
     #[error(transparent)]
     Shape(#[from] ShapeError),
@@ -64,6 +61,9 @@ pub enum IntakeError {
         /// What differs.
         what: String,
     },
+    /// A project that none of the named sites takes part in.
+    #[error("none of the named sites has accepted the charter that the manifest names")]
+    Charter,
     /// No site has shown its documents yet.
     #[error("none of the named sites has connected yet, so the job's columns cannot be checked: try again when one has")]
     Unknown,
@@ -80,12 +80,12 @@ impl IntakeError {
             Self::Manifest(error) => error.code(),
             Self::ComponentMissing(_) => "component-missing",
             Self::ComponentSize => "component-size",
-            Self::Load(error) => error.code(),
-            Self::Guest(error) => error.code(),
+            Self::Call(error) => error.code(),
             Self::Shape(error) => error.code(),
             Self::Site { .. } => "site-unknown",
             Self::Dataset { .. } => "dataset-unknown",
             Self::Version { .. } => "version-differs",
+            Self::Charter => "charter-not-accepted",
             Self::Unknown => "sites-not-connected",
             Self::CatalogueNotNamed(_) => "catalogue-not-named",
         }
@@ -97,8 +97,6 @@ impl IntakeError {
 pub struct Ready {
     /// Its signed terms.
     pub signed: Signed,
-    /// Its analysis.
-    pub analysis: Analysis,
     /// What it reads.
     pub plan: Plan,
     /// The public shape of that.
@@ -108,8 +106,6 @@ pub struct Ready {
 /// What intake looks at.
 #[derive(Debug)]
 pub struct Desk<'a> {
-    /// Loads components.
-    pub sandbox: &'a Sandbox,
     /// Components, dictionaries, catalogues.
     pub documents: &'a Documents,
     /// Registered researchers' keys.
@@ -119,41 +115,42 @@ pub struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    /// Takes a job that was submitted at `now`.
+    /// The terms of a job that was submitted at `now`, and all of them that can be checked without its component.
     ///
     /// # Errors
     /// See [`IntakeError`].
-    pub fn take(&self, envelope: &[u8], now: i64) -> Result<(Job, Ready), IntakeError> {
+    pub fn terms(&self, envelope: &[u8], now: i64) -> Result<Signed, IntakeError> {
         let signed = Signed::verify(envelope, self.researchers)?;
         signed.valid_at(now)?;
-        self.check_sites(signed.manifest())?;
-        let ready = self.ready(signed)?;
-        let job = Job {
-            id: ready.signed.manifest().job,
-            envelope: envelope.to_vec(),
-            owner: ready.signed.signer(),
-            submitted: now,
-            state: JobState::Running,
-            error: None,
-            rounds: 0,
-            max_rounds: ready.plan.max_rounds,
-        };
-        Ok((job, ready))
+        let manifest = signed.manifest();
+        self.check_sites(manifest)?;
+        let catalogues = manifest.catalogues.iter().map(|catalogue| catalogue.sha256);
+        if !std::iter::once(manifest.dictionary).chain(catalogues).all(|digest| self.documents.has(digest)) {
+            return Err(IntakeError::Unknown);
+        }
+        self.check_charter(manifest)?;
+        Ok(signed)
     }
 
-    /// Everything that is needed to drive a job, from its terms: also used after a restart.
+    /// The component that a job's terms name.
     ///
     /// # Errors
-    /// The component, the plan, or the documents.
-    pub fn ready(&self, signed: Signed) -> Result<Ready, IntakeError> {
-        let manifest = signed.manifest();
+    /// It is not here, or is another.
+    pub fn component(&self, manifest: &Manifest) -> Result<Arc<[u8]>, IntakeError> {
         let component = self.documents.get(manifest.component.sha256);
         let component = component.ok_or_else(|| IntakeError::ComponentMissing(manifest.component.sha256.to_string()))?;
         if component.len() as u64 != manifest.component.bytes {
             return Err(IntakeError::ComponentSize);
         }
-        let analysis = self.sandbox.load(&component)?;
-        let plan = analysis.plan(&manifest.params, manifest.limits)?;
+        Ok(component.into())
+    }
+
+    /// Everything that is needed to drive a job, from its terms and its component's plan: also used after a restart.
+    ///
+    /// # Errors
+    /// The plan, or the documents.
+    pub fn ready(&self, signed: Signed, plan: Plan) -> Result<Ready, IntakeError> {
+        let manifest = signed.manifest();
         let dictionary = self.documents.dictionary(manifest.dictionary).ok_or(IntakeError::Unknown)?;
         let named = |name: &str| manifest.catalogues.iter().any(|catalogue| catalogue.name.as_str() == name);
         let catalogues: Vec<Arc<Catalogue>> =
@@ -165,7 +162,14 @@ impl Desk<'_> {
             return Err(IntakeError::CatalogueNotNamed(slice.catalogue.clone()));
         }
         let (variants, columns) = shape::resolve(&dictionary, &catalogues, &plan.columns, &plan.variants)?;
-        Ok(Ready { signed, analysis, plan, shape: Arc::new(Shape { variants, columns }) })
+        Ok(Ready { signed, plan, shape: Arc::new(Shape { variants, columns }) })
+    }
+
+    /// At least one of the named sites takes part in the project, or has not said yet in which it does.
+    fn check_charter(&self, manifest: &Manifest) -> Result<(), IntakeError> {
+        let named = self.sites.iter().filter(|(name, _)| manifest.sites.contains(name));
+        let takes_part = |card: &Option<SiteCard>| card.as_ref().is_none_or(|card| card.charters.contains(&manifest.charter));
+        if named.map(|(_, card)| card).any(takes_part) { Ok(()) } else { Err(IntakeError::Charter) }
     }
 
     /// The named sites exist, and those that have said what they have, have it.

@@ -1,9 +1,10 @@
 //! The coordinator: sees manifests and releases, never rows.
 //!
 //! In the order of a job's path: [`api`] takes a signed manifest; [`intake`] checks whatever can be checked before a site is
-//! asked; [`store`] keeps it; [`drive`] takes it from round to round, by the rules of [`round`]; [`link`] is the sites' end of
+//! asked, with what [`analyses`] hears of its component in a worker process; [`store`] keeps it; [`drive`] takes it from round to round, by the rules of [`round`]; [`link`] is the sites' end of
 //! it. [`home`] is the coordinator's folder. Nothing here is trusted by a site: it can delay, and read releases.
 
+pub mod analyses;
 pub mod api;
 pub mod documents;
 pub mod drive;

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use quinn::{Connection, Endpoint};
 use tokio::sync::watch;
@@ -41,11 +42,18 @@ pub struct Sessions {
     nudges: watch::Sender<u64>,
     /// Which trust bundle the other end of a connection was told of last.
     told: Mutex<HashMap<usize, Digest>>,
+    /// When all sites were greeted again last; held by whoever does it.
+    greeted: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { connected: watch::Sender::new(HashMap::new()), nudges: watch::Sender::new(0), told: Mutex::default() }
+        Self {
+            connected: watch::Sender::new(HashMap::new()),
+            nudges: watch::Sender::new(0),
+            told: Mutex::default(),
+            greeted: tokio::sync::Mutex::default(),
+        }
     }
 }
 
@@ -282,6 +290,24 @@ async fn relay(shared: Arc<Shared>, from: Name, mut stream: Framed) -> Result<()
     };
     stream.send(&answer).await?;
     stream.finish().await
+}
+
+/// Learns again what the connected sites have: something may have changed since they came. Once a second at most, whoever asks for it.
+pub(crate) async fn greet_again(shared: &Arc<Shared>) {
+    let mut greeted = shared.sessions.greeted.lock().await;
+    if greeted.is_some_and(|last| last.elapsed() < BUNDLES) {
+        return;
+    }
+    let connected: Vec<_> =
+        shared.sessions.connected.borrow().iter().map(|(site, connection)| (site.clone(), connection.clone())).collect();
+    let mut greeting = JoinSet::new();
+    for (site, connection) in connected {
+        let shared = Arc::clone(shared);
+        greeting.spawn(async move { tokio::time::timeout(PATIENCE, greet(&shared, &connection, &site)).await });
+    }
+    // What one of them does not say now, it has said before.
+    while greeting.join_next().await.is_some() {}
+    *greeted = Some(Instant::now());
 }
 
 /// Learns what the site has, and the public documents that go with it.

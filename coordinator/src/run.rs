@@ -5,18 +5,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use vestibule_link::{CLOSE_SHUTDOWN, LinkError, Tunnels};
 use vestibule_protocol::tls::Pins;
-use vestibule_sandbox::{Sandbox, SandboxError, Settings};
+use vestibule_worker::{Launch, WorkerError};
 
+use crate::analyses::Analyses;
 use crate::documents::Documents;
 use crate::drive::Shared;
 use crate::home::{Addresses, Home, HomeError};
 use crate::{api, drive, link};
+
+/// What one instance of an analysis may have here at most, beyond what is for `plan` and `next` alone.
+const MEMORY_MIB: u32 = 256;
 
 /// The daemon could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +29,9 @@ pub enum RunError {
     /// The folder.
     #[error(transparent)]
     Home(#[from] HomeError),
-    /// The engine.
+    /// No worker process can be started.
     #[error(transparent)]
-    Sandbox(#[from] SandboxError),
+    Worker(#[from] WorkerError),
     /// The link.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -52,7 +56,7 @@ impl RunError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Home(error) => error.code(),
-            Self::Sandbox(error) => error.code(),
+            Self::Worker(error) => error.code(),
             Self::Link(error) => error.code(),
             Self::Address { .. } => "address-in-use",
             Self::Stopped(_) => "coordinator-stopped",
@@ -89,8 +93,15 @@ pub async fn run(home: Home, stop: CancellationToken) -> Result<(), RunError> {
     };
     let tunnel = tunnels.as_ref().and_then(|listener| listener.local_addr().ok()).map(|at| at.to_string());
     let tunnels = tunnels.map(|listener| Tunnels::new(listener, quic, home.key(), pins.clone())).transpose()?;
-    let sandbox = Sandbox::new(Settings { threads: 2, ..Settings::default() })?;
-    let shared = Arc::new(Shared::new(home.store()?, Documents::new(&home.path().join("blobs")), sandbox));
+    let time = Duration::from_secs(settings.max_public_seconds.max(1).into());
+    let launch = Launch::this_program(MEMORY_MIB);
+    let analyses = Analyses::new(launch, home.code_cache()?, time, settings.public_places);
+    let walls = analyses.clone();
+    let gaps = tokio::task::spawn_blocking(move || walls.gaps()).await;
+    for gap in gaps.map_err(|error| RunError::Stopped(error.to_string()))?? {
+        tracing::warn!(gap, "the wall around analyses is not whole");
+    }
+    let shared = Arc::new(Shared::new(home.store()?, Documents::new(&home.path().join("blobs")), analyses));
     tracing::info!(%quic, %http, tunnel, "listening");
     home.set_addresses(&Addresses { quic: quic.to_string(), tunnel, api: format!("http://{http}") })?;
     let api = axum::serve(listener, api::router(Arc::clone(&shared))).with_graceful_shutdown(stop.clone().cancelled_owned());

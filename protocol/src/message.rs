@@ -53,6 +53,9 @@ pub struct SiteCard {
     pub software: String,
     /// Its datasets.
     pub datasets: Vec<DatasetCard>,
+    /// The charters that it has accepted, by digest. A job of another project is not worth compiling.
+    #[serde(default)]
+    pub charters: Vec<Digest>,
 }
 message!(SiteCard, 2, 1 << 20);
 

@@ -267,6 +267,11 @@ fn catalogue_file(index: usize) -> String {
     format!("catalogue-{index}.tsv")
 }
 
+/// A version by the name under which it is paid for. Without somebody it is another dataset: what was released of it before is no answer.
+fn shown(version: &str, withdrawn: &withdrawal::Withdrawn) -> String {
+    if withdrawn.is_empty() { version.to_owned() } else { format!("{version}-{}", withdrawn.name()) }
+}
+
 impl Dataset {
     /// The public description, which needs no key. `None` where there is no such dataset.
     ///
@@ -302,11 +307,19 @@ impl Dataset {
         }
         let (info, _) = read_info(&dir, name)?;
         let withdrawn = withdrawal::Withdrawn::read(data, name, key)?;
-        // Without somebody it is another dataset: what was released of it before is no answer.
-        let shown = if withdrawn.is_empty() { version.clone() } else { format!("{version}-{}", withdrawn.name()) };
+        let shown = shown(&version, &withdrawn);
         let source = store::Source::of(data, &dir).map_err(|error| rows::unread(name, error))?;
         let rows = Rows::open(name, source, key.version(&version), withdrawn)?;
         Ok(Self { info, version: shown, rows })
+    }
+
+    /// Which version serves now: [`Dataset::version`] of what [`Dataset::open`] would open.
+    ///
+    /// # Errors
+    /// There is no such dataset; the files cannot be read.
+    pub(crate) fn version_of(data: &DataFolder, name: &Name, key: &StoreKey) -> Result<String, DatasetError> {
+        let (_, version) = current(data, name)?.ok_or_else(|| DatasetError::Unknown(name.clone()))?;
+        Ok(shown(&version, &withdrawal::Withdrawn::read(data, name, key)?))
     }
 
     /// The public description.

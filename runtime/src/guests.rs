@@ -13,7 +13,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Plan, Round, RoundRequest};
 use vestibule_sandbox::{CodeCache, code_name};
-use vestibule_worker::{Each, Launch, Refusal, Rehearsals, Worker, WorkerError};
+use vestibule_worker::{Each, Launch, PUBLIC_PATIENCE, Refusal, Rehearsals, Worker, WorkerError};
 
 use crate::costs::Costs;
 use crate::dataset::{RowGroup, Selection};
@@ -44,11 +44,15 @@ impl GuestsError {
     }
 }
 
+/// What a machine of a cluster whose processor is another has for each of compiling and baking anew. The site has done both within its own limit.
+const ELSEWHERE: Duration = Duration::from_secs(600);
+
 /// How this site runs guests.
 #[derive(Debug)]
 pub struct Guests {
     launch: Launch,
     cache: CodeCache,
+    public: Duration,
 }
 
 /// How many workers are started to measure how long that takes.
@@ -58,6 +62,8 @@ const STARTS: usize = 3;
 #[derive(Debug)]
 pub struct Loaded {
     worker: Worker,
+    /// How long a call that sees nobody's data may take.
+    public: Duration,
     launch: Launch,
     component: Arc<[u8]>,
 }
@@ -90,7 +96,13 @@ impl Guests {
     /// `cache` must be sealed with a secret of this site that is used for nothing else.
     #[must_use]
     pub const fn new(launch: Launch, cache: CodeCache) -> Self {
-        Self { launch, cache }
+        Self { launch, cache, public: PUBLIC_PATIENCE }
+    }
+
+    /// The same, where each call that sees nobody's data (compiling, `plan`, `prepare`) may take so long.
+    #[must_use]
+    pub fn within(self, public: Duration) -> Self {
+        Self { public, ..self }
     }
 
     /// What does not hold of the wall around workers, in words.
@@ -121,19 +133,27 @@ impl Guests {
     /// # Errors
     /// See [`GuestsError`].
     pub fn load(&self, component: &[u8]) -> Result<Loaded, GuestsError> {
-        let mut worker = Worker::start(&self.launch)?;
+        let mut worker = self.public()?;
         let name = code_name(worker.engine(), Digest::of(component));
         let code = match self.cache.open(&name) {
             Some(code) => code,
             None => {
                 let code = worker.compile(component)?.map_err(GuestsError::Refused)?;
                 self.cache.keep(&name, &code);
-                worker = Worker::start(&self.launch)?;
+                worker = self.public()?;
                 code
             }
         };
         worker.load(&code, component)?.map_err(GuestsError::Refused)?;
-        Ok(Loaded { worker, launch: self.launch.clone(), component: component.into() })
+        Ok(Loaded { worker, public: self.public, launch: self.launch.clone(), component: component.into() })
+    }
+
+    /// A worker for what sees nobody's data: it has a limit, and lets rounds go first.
+    fn public(&self) -> Result<Worker, WorkerError> {
+        let mut worker = Worker::start(&self.launch)?;
+        worker.allow(self.public);
+        worker.step_back();
+        Ok(worker)
     }
 }
 
@@ -181,7 +201,9 @@ impl Loaded {
             rehearsals,
             limit,
         };
-        let first = terms.take_in(started.unwrap_or(Err(WorkerError::Lost))?)?;
+        let mut first = started.unwrap_or(Err(WorkerError::Lost))?;
+        first.allow(self.public);
+        let first = terms.take_in(first)?;
         Ok(Prepared { first, load, terms: Arc::new(terms) })
     }
 }
@@ -289,8 +311,10 @@ impl Portable {
         let code = if worker.engine().as_bytes() == &self.engine {
             self.code
         } else {
+            worker.allow(ELSEWHERE);
             let code = worker.compile(&self.component)?.map_err(|_| RoundFailure::Worker)?;
             worker = Worker::start(&launch)?;
+            worker.allow(ELSEWHERE);
             worker.load(&code, &self.component)?.map_err(|_| RoundFailure::Worker)?;
             let code = worker.bake(&round, self.limits)?.map_err(|_| RoundFailure::Worker)?;
             worker = Worker::start(&launch)?;

@@ -24,6 +24,7 @@ mod recovery;
 mod schema;
 mod seal;
 mod serving;
+mod unpaid;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -6,6 +6,7 @@
 mod direct;
 mod join;
 mod pause;
+mod public;
 mod serve;
 mod witnessing;
 

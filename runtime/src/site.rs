@@ -7,6 +7,7 @@
 mod error;
 mod explain;
 mod judging;
+mod preparing;
 mod purse;
 mod standing;
 
@@ -17,9 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use vestibule_protocol::calibration::{Calibrated, calibrate};
+use vestibule_protocol::calibration::Calibrated;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::{JobId, Limits};
 use vestibule_protocol::log::leaf::Event;
@@ -28,7 +28,7 @@ use vestibule_protocol::message::{Answer, Offer};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::trust::{Role, Trust};
 use vestibule_sandbox::CodeCache;
-use vestibule_worker::Launch;
+use vestibule_worker::{Launch, Places};
 
 use crate::admission::{self, Verified};
 use crate::cohort::Floor;
@@ -36,8 +36,8 @@ use crate::component::{CodeFolder, ComponentError, Components};
 use crate::costs::Costs;
 use crate::dataset::{Dataset, Selection};
 use crate::delay::{self, Delay, Load};
-use crate::executor::{self, Ask, Executor, ExecutorError, Work};
-use crate::guests::{Guests, GuestsError, Prepared};
+use crate::executor::{self, Ask, Executor, Work};
+use crate::guests::{self, Guests};
 use crate::home::{Coordinator, Home, HomeError};
 use crate::ledger::{Admission, Charged, Departed, Ledger, LedgerError, Settled};
 use crate::partitions::Partitions;
@@ -50,6 +50,8 @@ pub use error::SiteError;
 pub use explain::{Explained, Unexplained, explain};
 pub(crate) use judging::Held;
 use judging::Judged;
+use preparing::Asked;
+pub(crate) use preparing::{Prepared, Public};
 use purse::purse;
 pub use purse::recover;
 use standing::FROZEN;
@@ -76,7 +78,10 @@ pub struct Site {
     components: Components,
     threads: usize,
     executor: Box<dyn Executor>,
-    running: Arc<Semaphore>,
+    /// Places among offers whose public calls run, among rounds that are prepared, and among those that run.
+    public: Places<Name>,
+    ahead: Places<Name>,
+    running: Places<Name>,
     /// The rules that hold, and which the log said they are.
     rules: Mutex<Option<(Option<Digest>, Arc<Rules>)>>,
     turns: Mutex<HashMap<(JobId, u32), Turn>>,
@@ -129,7 +134,7 @@ pub(crate) struct Ready {
     dataset: Dataset,
     selection: Selection,
     partitions: Partitions,
-    guests: Prepared,
+    guests: guests::Prepared,
     calibrated: Vec<Calibrated>,
     floor: Option<Floor>,
     load: Load,
@@ -177,6 +182,8 @@ pub(crate) enum Outcome {
     Refused(Answer),
     /// What became of it was settled before.
     Settled(Settled),
+    /// Other data serve than those that it was prepared for: from the start.
+    Again,
 }
 
 impl Site {
@@ -187,6 +194,10 @@ impl Site {
         let cache = CodeCache::new(Box::new(CodeFolder(home.folder("code")?)), &home.code_key());
         let rounds = settings.max_running_rounds.max(1);
         let guests = Guests::new(Launch::this_program(settings.max_memory_mib), cache);
+        let guests = guests.within(Duration::from_secs(settings.max_public_seconds.max(1).into()));
+        // Nobody has all of the places that are not rounds', so that there is one for whoever comes next.
+        let places = settings.public_places.max(1);
+        let (public, ahead) = (Places::new(places, places.saturating_sub(1)), Places::new(rounds.saturating_add(1), rounds));
         let gaps = guests.gaps()?;
         for gap in &gaps {
             tracing::warn!(gap, "the wall around guests is not whole");
@@ -198,7 +209,7 @@ impl Site {
         let executor = executor::of(home.executor(), (threads, settings.max_round_memory_mib), stop)?;
         let components = Components::new(home.folder("blobs")?);
         started(&home)?;
-        let (ledger, running) = (home.ledger()?, Arc::new(Semaphore::new(rounds)));
+        let (ledger, running) = (home.ledger()?, Places::new(rounds, rounds));
         let (name, consortium) = (coordinator.site.clone(), coordinator.consortium);
         let (witness, witnessing) = (home.witness()?, tokio::sync::Mutex::default());
         let trust = RwLock::new(home.trust()?.map(Arc::new));
@@ -223,6 +234,8 @@ impl Site {
             components,
             threads,
             executor,
+            public,
+            ahead,
             running,
             rules: Mutex::default(),
             turns,
@@ -274,14 +287,18 @@ impl Site {
         &self.components
     }
 
-    /// Steps 7 and 8, once the component is here. Blocks.
-    pub(crate) fn charge(&self, admitted: Admitted, component: &[u8], clock: Duration) -> Outcome {
+    /// Step 8, once a round has its place. It may have waited long for that: whatever may have changed is asked again. Blocks.
+    pub(crate) fn charge(&self, offer: Offer, prepared: Prepared, clock: Duration) -> Outcome {
+        let admitted = match self.admit(offer, clock) {
+            Ok(admitted) => admitted,
+            Err(refused) => return Outcome::Refused(refused),
+        };
         let verified = admitted.verified().clone();
         let since = match self.ledger.time(clock) {
             Ok(since) => since,
             Err(error) => return Outcome::Refused(refusal(own("ledger", &error))),
         };
-        match self.prepare(admitted, component, since) {
+        match self.charged(admitted, prepared, since) {
             Ok(outcome) => outcome,
             Err(refused) => Outcome::Refused(self.refuse(&verified, refused, since)),
         }
@@ -297,53 +314,20 @@ impl Site {
         self.ledger.depart(job, round, clock)
     }
 
-    fn prepare(&self, admitted: Admitted, component: &[u8], since: Duration) -> Result<Outcome, Refused> {
-        let manifest = admitted.verified().signed().manifest().clone();
-        let round = admitted.verified().round().clone();
-        let guest = |error: GuestsError| Refused::from((error.code(), error));
-        let mut loaded = self.guests.load(component).map_err(guest)?;
-        let plan = loaded.plan(&manifest.params, admitted.limits()).map_err(guest)?;
-        if admitted.verified().index() >= plan.max_rounds {
-            return Err(("round-beyond-plan", "the analysis' own plan has fewer rounds").into());
-        }
+    fn charged(&self, admitted: Admitted, prepared: Prepared, since: Duration) -> Result<Outcome, Refused> {
+        let Prepared { guests, asked, load, delay } = prepared;
+        let Asked { plan, dataset, selection, variants, partitions, calibrated, floor, .. } = asked;
         admitted.verified().charter().reads(&plan.columns).map_err(|error| Refused::from((error.code(), error)))?;
-        let named = |name: &str| manifest.catalogues.iter().any(|catalogue| catalogue.name.as_str() == name);
-        if let Some(slice) = plan.variants.iter().find(|slice| !named(&slice.catalogue)) {
-            let why = format!("the plan reads catalogue `{}`, which the manifest does not name", slice.catalogue);
-            return Err(("catalogue-not-named", why).into());
-        }
-        let data = self.home.data().map_err(|error| own("data", &error))?;
-        let key = self.home.store_key();
-        let dataset = Dataset::open(&data, &manifest.dataset, &key).map_err(|error| own("dataset", &error))?;
-        let selection = dataset.select(&plan.columns, &plan.variants).map_err(|error| Refused::from((error.code(), error)))?;
-        round.fits(selection.variants(), plan.partitioning).map_err(|error| Refused::from((error.code(), error)))?;
-        let read = (&plan, selection.variants());
-        let (judged, held) = self.judge(admitted.verified(), read, dataset.info(), since)?;
+        let (judged, held) = self.judge(admitted.verified(), (&plan, variants), dataset.info(), since)?;
         if let Some(held) = held {
             return Ok(Outcome::Held(held));
         }
-        let selection = selection.of(&round);
-        let signed = admitted.verified().signed();
-        let partitions = Partitions::of(plan.partitioning, dataset.info().approximate_size);
-        let calibrated = calibrate(&round, plan.partitioning, signed.budget().round(round.share_ppb()))
-            .map_err(|error| Refused::from((error.code(), error)))?;
-        let patience = self.home.settings().slowest.patience(self.costs);
-        let guests = loaded.prepare(&round, admitted.limits(), &selection, partitions, patience).map_err(guest)?;
-        let load = guests.load();
-        let budget = signed.budget().round(round.share_ppb());
-        let floor = Floor::of(dataset.info().conditions.min_cohort, plan.partitioning, budget.time());
-        let (floor, moment) = floor.map_err(|error| Refused::from((error.code(), error)))?;
-        let delay = Delay::of(&round, moment, load, self.costs);
-        let latest = self.executor.latest(&delay);
-        if latest > Duration::from_secs(manifest.round_deadline_seconds.into()) {
-            return Err(("release-too-late", late(latest, &manifest)).into());
+        let data = self.home.data().map_err(|error| own("data", &error))?;
+        let name = &admitted.verified().signed().manifest().dataset;
+        let version = Dataset::version_of(&data, name, &self.home.store_key()).map_err(|error| own("dataset", &error))?;
+        if version != dataset.version() {
+            return Ok(Outcome::Again);
         }
-        let costs = self.costs;
-        let ask = Ask { rows: &dataset, selection: &selection, partitions, calibrated: &calibrated, load, costs, delay };
-        self.executor.check(&ask).map_err(|error| match error {
-            ExecutorError::TooLong { .. } | ExecutorError::TooLarge { .. } => (error.code(), error).into(),
-            error => own("executor", &error),
-        })?;
         let purse = purse(&self.home, dataset.info(), dataset.version()).map_err(|error| own("dataset", &error))?;
         let ledger = |error: LedgerError| match error {
             LedgerError::Database { .. } => own("ledger", &error),
@@ -449,6 +433,50 @@ impl Site {
         cleared.map_err(|error| Nothing::Failed(error.code(), error.evidence()))
     }
 
+    /// Places among the offers whose public calls run.
+    pub(crate) const fn public(&self) -> &Places<Name> {
+        &self.public
+    }
+
+    /// Places among the rounds that are prepared: each has a worker, and its state in memory.
+    pub(crate) const fn ahead(&self) -> &Places<Name> {
+        &self.ahead
+    }
+
+    /// Places among the rounds that run.
+    pub(crate) const fn running(&self) -> &Places<Name> {
+        &self.running
+    }
+
+    /// Whether a researcher's offers have cost so much here, within a day, that nothing was charged for, that no more of them is looked at now.
+    pub(crate) fn worn(&self, admitted: &Admitted, clock: Duration) -> Option<Answer> {
+        let verified = admitted.verified();
+        let most = Duration::from_secs(self.home.settings().refused_seconds_per_day.into());
+        let found =
+            self.ledger.time(clock).and_then(|since| Ok((since, self.ledger.worn(verified.researcher(), most, since)?)));
+        match found {
+            Ok((_, None)) => None,
+            Ok((since, Some(again))) => {
+                let why = format!(
+                    "jobs of this researcher took {} s of this site's time within a day without being charged, as many as they may: it can \
+                     be asked again in {} minutes",
+                    most.as_secs(),
+                    again.saturating_sub(since).as_secs().div_ceil(60)
+                );
+                Some(self.refuse(verified, ("refused-work-exhausted", why).into(), since))
+            }
+            Err(error) => Some(refusal(own("ledger", &error))),
+        }
+    }
+
+    /// Books what a researcher's offer took that nothing was charged for.
+    pub(crate) fn unpaid(&self, researcher: &Name, spent: Duration, clock: Duration) {
+        let booked = self.ledger.time(clock).and_then(|since| self.ledger.unpaid(researcher, spent, since));
+        if let Err(error) = booked {
+            tracing::error!(%error, "what a refused job took could not be booked");
+        }
+    }
+
     fn begun(&self) -> MutexGuard<'_, BTreeSet<(JobId, u32)>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -460,11 +488,6 @@ impl Site {
                 tracing::error!(%job, %error, "that a round was taken back is not booked: it counts as one that was lost");
             }
         }
-    }
-
-    /// A place among the rounds that run.
-    pub(crate) fn running(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.running)
     }
 
     /// One at a time runs a round, however often it is asked for.

@@ -7,7 +7,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Limits;
 use vestibule_sandbox::{CodeCache, CodeStore, Sandbox, Settings};
 
-use crate::world::{World, component, run};
+use crate::world::{World, component, root, run};
 
 const CLOCK: &str = r#"(component (import "wasi:clocks/wall-clock@0.2.0" (instance (export "now" (func)))))"#;
 
@@ -82,4 +82,59 @@ fn compiled_code_is_used_again_only_if_this_host_sealed_it() {
     shelf.0.lock().unwrap().0.values_mut().for_each(Vec::clear);
     assert_eq!(load(1), 8);
     assert_eq!(load(2), 9);
+}
+
+/// A component of the same code whose types are another contract's.
+fn by_contract(wit: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(include_str!("isolation.wat")).unwrap();
+    let mut resolve = wit_parser::Resolve::default();
+    let package = resolve.push_str("analysis.wit", wit).unwrap();
+    let world = resolve.select_world(&[package], Some("analysis")).unwrap();
+    wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8, false).unwrap();
+    wit_component::ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
+}
+
+/// Anything else, however deep it lies, is found without compiling: the engine would find it after that.
+#[test]
+fn a_component_of_another_contract_is_refused_before_it_is_compiled_and_says_where() {
+    let wit = std::fs::read_to_string(root().join("wit/analysis.wit")).unwrap();
+    assert!(vestibule_sandbox::inspect(&by_contract(&wit)).is_ok());
+    for (was, is, says) in [
+        ("max-rounds: u32", "max-rounds: u16", "`plan` has another type than wit/analysis.wit says: the result, `max-rounds`"),
+        ("max-rounds: u32", "most-rounds: u32", "the result, `max-rounds`"),
+        (
+            "budget-share: f64",
+            "budget-share: f32",
+            "`next` has another type than wit/analysis.wit says: the result, `round`, `budget-share`",
+        ),
+        ("scores: list<s16>", "scores: list<u16>", "`statistics`, an element, `source`, `genotypes`, `scores`, an element"),
+        ("tuple<u32, f64, f64>", "tuple<u32, f64, f64, f64>", "`bound`, `top`"),
+        ("frequency: option<f64>", "frequency: f64", "parameter 2, `variants`, an element, `frequency`"),
+        ("noise-sd: f64", "noise-sd: f64, more: bool", "parameter 3, an element, an element"),
+        (
+            "level(u32),",
+            "level,",
+            "`contribute` has another type than wit/analysis.wit says: parameter 1, an element, `values`, an element, `level`",
+        ),
+        (
+            "reals(list<f64>),",
+            "reals(list<f64>), words(list<string>),",
+            "`contribute` has another type than wit/analysis.wit says: the result",
+        ),
+        (
+            "export prepare: func(state: list<u8>)",
+            "export prepare: func(state: string)",
+            "`prepare` has another type than wit/analysis.wit says: parameter 1",
+        ),
+    ] {
+        assert!(wit.contains(was), "{was}");
+        let component = by_contract(&wit.replacen(was, is, 1));
+        let begun = std::time::Instant::now();
+        let error = vestibule_sandbox::inspect(&component).unwrap_err();
+        let took = begun.elapsed();
+        assert_eq!(error.code(), "component-not-analysis", "{error}");
+        assert!(error.to_string().contains(says), "{is}: {error}");
+        assert!(took < std::time::Duration::from_millis(100), "{took:?}");
+        assert_eq!(Sandbox::new(Settings::default()).unwrap().load(&component).unwrap_err(), error);
+    }
 }

@@ -9,6 +9,7 @@
 //! | `attack` | every attack is held off, and succeeds where a defect is planted |
 //! | `hostile` | a dry run shows what hostile guests did, and counts nothing of it |
 //! | `isolation` | no instance finds anything of another, at the settings of sites; `prepare` is held to its limits |
+//! | `public` | what sees no data is ended in time, and takes nobody's place, at sites and at the coordinator |
 //! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
 //! | `review` | what rules do not decide waits for people whose word counts; releases wait on a site's terms; officers set rules |
 //! | `simulated` | every coding of simulated sites is read; their planted effects are found; whoever withdraws is left out |
@@ -49,6 +50,7 @@ mod isolation;
 mod jobs;
 mod liar;
 mod network;
+mod public;
 mod real;
 mod review;
 mod rotation;

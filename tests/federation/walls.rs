@@ -6,7 +6,7 @@ use std::time::Duration;
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
 use vestibule_protocol::scores::Source;
-use vestibule_sandbox::Value;
+use vestibule_sandbox::{Shape, Value};
 use vestibule_worker::{Importer, Launch, Rehearsals, Worker, WorkerError};
 
 use crate::world::{BINARY, World, component, root, wait};
@@ -216,4 +216,59 @@ fn a_worker_that_dies_costs_the_individual_that_it_was_at_and_nothing_else() {
     assert!((budget[0]["spent_epsilon"].as_f64().unwrap() - 1.0).abs() < 0.01, "{budget}");
     let summary = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";
     assert_eq!(world.ended(&world.submitted("cohort-summary", summary))["state"], "finished");
+}
+
+/// What sees nobody's data has a limit of its own: a worker that says nothing until then is ended, and is asked nothing more.
+#[test]
+fn a_worker_that_is_silent_before_any_data_is_ended_when_its_time_is_over() {
+    let ready = [&[0, 64][..], &[b'0'; 64], &[1, 1, 0]].concat();
+    let silent = |messages: &[&[u8]]| {
+        let mut worker = Worker::start(&impostor(&[&[&ready[..]], messages].concat())).unwrap();
+        worker.allow(Duration::from_millis(200));
+        worker
+    };
+    let limits = Limits::default();
+    let code = |answer: Result<(), WorkerError>| answer.unwrap_err().code();
+    let mut worker = silent(&[]);
+    assert_eq!(code(worker.compile(b"component").map(|_| ())), "analysis-too-slow");
+    assert_eq!(code(worker.plan("{}", limits).map(|_| ())), "worker-lost");
+    let done: &[u8] = &[1];
+    let mut worker = silent(&[done]);
+    assert!(worker.load(b"code", b"component").unwrap().is_ok(), "it answered in time");
+    assert!(worker.is_alive());
+    let error = worker.plan("{}", limits).unwrap_err();
+    assert!(matches!(error, WorkerError::TooSlow { call: "`plan`", seconds: 0 }), "{error}");
+    let shape = Shape { variants: vec![], columns: vec![] };
+    assert_eq!(code(silent(&[]).next("{}", (&shape, &[]), limits).map(|_| ())), "analysis-too-slow");
+    assert_eq!(code(silent(&[]).bake(&round(), limits).map(|_| ())), "analysis-too-slow");
+    assert_eq!(code(silent(&[]).inspect(b"component").map(|_| ())), "analysis-too-slow");
+    // A step that no guest may say: a report of more than there may be, a round without statistics.
+    let said = |json: &str| {
+        let length = u8::try_from(json.len()).unwrap();
+        let message = [&[8, length][..], json.as_bytes()].concat();
+        silent(&[&message]).next("{}", (&shape, &[]), limits)
+    };
+    assert!(said(r#"{"Report":{"summary":"s","tables":[],"charts":[]}}"#).unwrap().is_ok());
+    assert!(matches!(
+        said(r#"{"Report":{"summary":"s","tables":[],"charts":[{"title":"t","spec":"no"}]}}"#),
+        Err(WorkerError::Lost)
+    ));
+    assert!(matches!(
+        said(r#"{"Round":{"statistics":[],"budget_share":1,"state":[],"dosages":true}}"#),
+        Err(WorkerError::Lost)
+    ));
+}
+
+#[test]
+fn a_worker_that_works_beside_rounds_lets_them_go_first() {
+    let worker = Worker::start(&Launch::of(BINARY.into(), 64)).unwrap();
+    let nice = || {
+        let id: String = format!("{worker:?}").chars().filter(char::is_ascii_digit).collect();
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        // Behind the name, which is in brackets: the nineteenth field is the seventeenth.
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
+    };
+    let before = nice();
+    worker.step_back();
+    assert_eq!(nice(), before + 5);
 }

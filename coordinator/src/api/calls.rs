@@ -111,16 +111,15 @@ pub(crate) async fn put_component(
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer<Stored> {
-    caller(&app, &method, &uri, &headers, &body)?;
+    let (who, _) = caller(&app, &method, &uri, &headers, &body)?;
     let unusable = |code, why: &dyn std::fmt::Display| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, code, why);
     if digest.parse::<Digest>() != Ok(Digest::of(&body)) {
         return Err(unusable("component-digest", &"the bytes have another digest than the path says"));
     }
-    let inspection = vestibule_sandbox::inspect(&body).map_err(|error| unusable(error.code(), &error))?;
-    if let Some(import) = inspection.imports.into_iter().next() {
-        let error = vestibule_sandbox::LoadError::Import { import };
-        return Err(unusable(error.code(), &error));
-    }
+    app.analyses.inspect(&who, body.clone()).await.map_err(|error| match error.is_ours() {
+        true => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), &error),
+        false => unusable(error.code(), &error),
+    })?;
     let stored = app.documents.put(&body);
     let digest = stored.map_err(|error| Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "coordinator-disk", error))?;
     Ok(Json(Stored { digest: digest.to_string() }))
@@ -137,11 +136,10 @@ pub(crate) async fn submit(
     body: Bytes,
 ) -> Answer<Submitted> {
     caller(&app, &method, &uri, &headers, &body)?;
-    let task = tokio::task::spawn_blocking(move || app.submit(&body, now()));
-    let fault = |error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "coordinator-fault", error);
-    match task.await.map_err(fault)? {
+    match app.submit(body.to_vec(), now()).await {
         Ok(job) => Ok(Json(Submitted { job: job.to_string() })),
         Err(crate::drive::SubmitError::Store(error)) => Err(error.into()),
+        Err(error) if error.is_ours() => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error)),
         Err(error) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error)),
     }
 }

@@ -8,6 +8,7 @@ use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::message::Receipt;
 use vestibule_protocol::name::Name;
+use vestibule_protocol::round::Plan;
 
 use super::schema::{self, parsed, word};
 use super::{Job, JobSite, JobState, Proven, Result, Store, StoreError, StoredRound};
@@ -60,6 +61,30 @@ impl Store {
             }
             Ok(true)
         })
+    }
+
+    /// Keeps what a job's component said it reads.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn set_plan(&self, job: JobId, plan: &Plan) -> Result<()> {
+        let json = serde_json::to_vec(plan).map_err(|error| StoreError::Database(error.to_string()))?;
+        self.with(|tx| {
+            tx.execute("INSERT OR IGNORE INTO plan(job, json) VALUES(?1, ?2)", params![job.to_string(), json])?;
+            Ok(())
+        })
+    }
+
+    /// What a job's component said it reads, if it was kept.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn plan(&self, job: JobId) -> Result<Option<Plan>> {
+        let json = self.with(|tx| {
+            let found = tx.query_row("SELECT json FROM plan WHERE job = ?1", [job.to_string()], |row| row.get::<_, Vec<u8>>(0));
+            Ok(found.optional()?)
+        })?;
+        Ok(json.and_then(|json| serde_json::from_slice::<Plan>(&json).ok()).and_then(|plan| plan.checked().ok()))
     }
 
     /// Jobs: one owner's, or all, newest first.

@@ -3,6 +3,7 @@
 use super::*;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::SecretKey;
+use vestibule_protocol::round::Plan;
 use vestibule_protocol::token::Invitation;
 
 fn request(role: Role, key: PublicKey) -> Request {
@@ -99,4 +100,18 @@ fn a_job_is_listed_for_its_owner() {
     assert_eq!(store.jobs(Some(key(1))).unwrap().len(), 1);
     assert_eq!(store.jobs(Some(key(2))).unwrap().len(), 0);
     assert_eq!(store.jobs(None).unwrap().len(), 1);
+}
+
+#[test]
+fn a_plan_is_kept_once_and_read_as_it_was() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(&temp);
+    store.submit(&job(1), Digest::of(b"1"), &[]).unwrap();
+    assert_eq!(store.plan(job(1).id).unwrap(), None);
+    let partitioning = vestibule_protocol::round::Partitioning::Each;
+    let plan = |column: &str| Plan { columns: vec![column.to_owned()], variants: vec![], partitioning, max_rounds: 3 };
+    store.set_plan(job(1).id, &plan("age")).unwrap();
+    store.set_plan(job(1).id, &plan("sex")).unwrap();
+    assert_eq!(open(&temp).plan(job(1).id).unwrap(), Some(plan("age")));
+    assert_eq!(store.set_plan(job(2).id, &plan("age")).unwrap_err().code(), "coordinator-database", "of no job");
 }

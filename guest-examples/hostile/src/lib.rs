@@ -44,6 +44,7 @@ impl<'de> Deserialize<'de> for Laid {
             "loop in prepare" => loop {
                 black_box(&how);
             },
+            "chase in prepare" => drop(chase()),
             "panic in prepare" => panic!("a planted panic in prepare"),
             "refuse in prepare" => return Err(D::Error::custom("a planted refusal")),
             "fill memory in prepare" => {
@@ -90,6 +91,9 @@ impl Analysis for Hostile {
             loop {
                 black_box(params);
             }
+        }
+        if params.how == "chase in plan" {
+            chase();
         }
         if params.how == "by hand" {
             return Ok(Plan::new().slices(&params.catalogue, &params.slices));

@@ -53,8 +53,9 @@ fn golden_bytes() {
         cap_delta_femto: 1,
         min_cohort: 30,
     };
-    let card = SiteCard { software: "1".into(), datasets: vec![dataset] };
-    golden(&card, &format!("0000005800020001{}{d1}{}{d1}{}", "013101016400c413", "010163", "0162ac0201014480a4e803011e"));
+    let card = SiteCard { software: "1".into(), datasets: vec![dataset], charters: vec![digest] };
+    let want = ["013101016400c413", "010163", "0162ac0201014480a4e803011e01"];
+    golden(&card, &format!("0000007900020001{}{d1}{}{d1}{}{d1}", want[0], want[1], want[2]));
     golden(&Fetch { digest }, &format!("0000002000030001{d1}"));
     golden(&Document { bytes: 300 }, "0000000200040001ac02");
     golden(&Chunk { bytes: vec![1, 2, 3] }, "000000040005000103010203");

@@ -5,6 +5,7 @@
 //! *Refuses*: components that are not analyses, with the reason; whatever the component itself refuses, with its own words
 //! (it has seen public input only, so its words are public too); results outside the limits of the protocol.
 
+use serde::{Deserialize, Serialize};
 use vestibule_protocol::catalogue::Variant;
 use vestibule_protocol::dictionary::Column;
 use vestibule_protocol::digest::Digest;
@@ -54,7 +55,7 @@ pub enum Step {
 }
 
 /// The public shape of what a plan asked for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shape {
     /// The variants of the plan's slices, in the order of an individual's dosages.
     pub variants: Vec<Variant>,
@@ -95,6 +96,16 @@ pub enum LoadError {
         /// What stands in the way.
         why: String,
     },
+    /// It has more parts than an analysis has.
+    #[error("the component is more complex than an analysis may be: it has {found} {what}, and {most} are allowed")]
+    TooComplex {
+        /// Of what.
+        what: &'static str,
+        /// How many it has, as far as they were counted.
+        found: u64,
+        /// How many are allowed.
+        most: u64,
+    },
     /// Its work cannot be counted.
     #[error(
         "the component's work cannot be counted: {why}. Build it with `vestibule analysis build`, as one module, optimised"
@@ -120,6 +131,7 @@ impl LoadError {
             Self::Import { .. } => "component-imports",
             Self::NotAnalysis { .. } => "component-not-analysis",
             Self::Unbakeable { .. } => "component-unbakeable",
+            Self::TooComplex { .. } => "component-too-complex",
             Self::Unmetered { .. } => "component-unmetered",
             Self::TooLarge { .. } => "component-too-large",
         }

@@ -1,6 +1,8 @@
 //! Looks at a component without compiling any of it: what it exports, and whether it imports a function.
 //!
-//! *In*: bytes. *Out*: [`Inspection`]. *Refuses*: what is no valid component of the proposals we run. A component may import
+//! *In*: bytes. *Out*: [`Inspection`]. *Refuses*, in this order, so that what is refused costs little: a component of more parts than an
+//! analysis has ([`crate::bounds`]); what is no valid component of the proposals we run; one whose type is not an analysis'
+//! ([`crate::contract`]), before its functions' bodies are looked at. A component may import
 //! instances that hold types only (the contract's own `types`); whatever else it asks for is listed as a function import, and
 //! [`crate::Sandbox::load`] refuses it.
 
@@ -8,11 +10,14 @@ use serde::Serialize;
 use vestibule_protocol::digest::Digest;
 use wasmparser::component_types::{ComponentEntityType, ComponentInstanceTypeId};
 use wasmparser::types::Types;
-use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{
+    Encoding, FuncToValidate, FuncValidatorAllocations, FunctionBody, Parser, Payload, ValidPayload, Validator,
+    ValidatorResources, WasmFeatures,
+};
 
 use crate::analysis::LoadError;
-use crate::bake;
 use crate::meter::metered;
+use crate::{bake, bounds, contract};
 
 /// What a component is, from its own type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,8 +49,8 @@ const FEATURES: WasmFeatures = WasmFeatures::WASM1
 /// Looks at a component.
 ///
 /// # Errors
-/// [`LoadError::NotComponent`]; [`LoadError::Unmetered`] or [`LoadError::Unbakeable`] where it imports
-/// no function, which would be worse.
+/// [`LoadError::TooComplex`], [`LoadError::NotComponent`]; [`LoadError::NotAnalysis`], [`LoadError::Unmetered`]
+/// or [`LoadError::Unbakeable`] where it imports no function, which would be worse.
 pub fn inspect(component: &[u8]) -> Result<Inspection, LoadError> {
     let found = look(component)?;
     if found.imports.is_empty() {
@@ -57,7 +62,8 @@ pub fn inspect(component: &[u8]) -> Result<Inspection, LoadError> {
 /// What it is, whether it can run here or not.
 pub(crate) fn look(component: &[u8]) -> Result<Inspection, LoadError> {
     let not = |why: String| LoadError::NotComponent { why };
-    let types = Validator::new_with_features(FEATURES).validate_all(component).map_err(|error| not(error.to_string()))?;
+    bounds::check(component)?;
+    let (types, functions) = declared(component).map_err(|error| not(error.to_string()))?;
     let mut found = Inspection {
         digest: Digest::of(component),
         bytes: component.len(),
@@ -87,7 +93,40 @@ pub(crate) fn look(component: &[u8]) -> Result<Inspection, LoadError> {
             _ => {}
         }
     }
+    if found.imports.is_empty() {
+        contract::check(types.as_ref())?;
+    }
+    bodies(functions).map_err(|error| not(error.to_string()))?;
     Ok(found)
+}
+
+/// A function whose body is still to be validated.
+type Body<'a> = (FuncToValidate<ValidatorResources>, FunctionBody<'a>);
+
+/// Validates all but the functions' bodies.
+fn declared(component: &[u8]) -> wasmparser::Result<(Types, Vec<Body<'_>>)> {
+    let (mut validator, mut parser) = (Validator::new_with_features(FEATURES), Parser::new(0));
+    parser.set_features(FEATURES);
+    let (mut functions, mut types) = (vec![], None);
+    for payload in parser.parse_all(component) {
+        match validator.payload(&payload?)? {
+            ValidPayload::Func(function, body) => functions.push((function, body)),
+            // The last is that of the outermost component.
+            ValidPayload::End(found) => types = Some(found),
+            ValidPayload::Ok | ValidPayload::Parser(_) => {}
+        }
+    }
+    Ok((types.expect("a component that was parsed to its end has types"), functions))
+}
+
+fn bodies(functions: Vec<Body<'_>>) -> wasmparser::Result<()> {
+    let mut allocations = FuncValidatorAllocations::default();
+    for (function, body) in functions {
+        let mut validator = function.into_validator(allocations);
+        validator.validate(&body)?;
+        allocations = validator.into_allocations();
+    }
+    Ok(())
 }
 
 impl Inspection {

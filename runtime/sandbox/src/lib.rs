@@ -23,7 +23,9 @@ mod bake;
     reason = "generated from wit/analysis.wit"
 )]
 mod bindings;
+mod bounds;
 mod cache;
+mod contract;
 mod convert;
 mod engine;
 mod fuel;

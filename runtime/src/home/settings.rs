@@ -29,6 +29,12 @@ pub struct Settings {
     pub max_round_tries: u32,
     /// Rounds that run at the same time.
     pub max_running_rounds: usize,
+    /// Longest that one call may take that sees nobody's data (compiling, `plan`, `prepare`), in seconds.
+    pub max_public_seconds: u32,
+    /// Offers whose calls that see nobody's data run at the same time; one researcher has all but one of these places at most.
+    pub public_places: usize,
+    /// What a researcher's jobs may take of this site's time within a day without being charged, in seconds. Then they are refused unseen.
+    pub refused_seconds_per_day: u32,
     /// Do not start on a kernel that cannot put up every wall around the processes in which guests run.
     pub require_walls: bool,
     /// Answers that follow from data leave at whole multiples of so many seconds since 1970. 0: when their delay is over.
@@ -63,6 +69,9 @@ impl Default for Settings {
             max_round_memory_mib: 8_192,
             max_round_tries: 3,
             max_running_rounds: 1,
+            max_public_seconds: 30,
+            public_places: 2,
+            refused_seconds_per_day: 600,
             require_walls: false,
             release_tick_seconds: 0,
             heartbeat_seconds: 86_400,
@@ -88,6 +97,9 @@ max_memory_mib = 256                   # memory of one instance
 max_round_memory_mib = 8192            # memory of one round's sums and rows, over all threads, beside its instances
 max_round_tries = 3                    # a charged round that was lost with its process so often releases nothing
 max_running_rounds = 1                 # rounds that run at the same time; more of them share processors, and can be told from each other's length
+max_public_seconds = 30                # compiling, `plan` and `prepare`, which see no data: each may take so long
+public_places = 2                      # jobs for which that is done at the same time, beside rounds; one researcher has one place less
+refused_seconds_per_day = 600          # a researcher whose jobs took so much of it within a day, uncharged, is refused
 require_walls = false                  # true: do not start where the kernel lacks Landlock or seccomp
 release_tick_seconds = 0               # e.g. 60: results leave on the minute after their delay
 heartbeat_seconds = 86_400             # after so long without a line, the log says that it goes on, and other sites witness it

@@ -63,6 +63,9 @@ CREATE TABLE IF NOT EXISTS policy(
 CREATE TABLE IF NOT EXISTS serving(
   dataset TEXT PRIMARY KEY, version TEXT NOT NULL, withdrawn TEXT NOT NULL, list BLOB NOT NULL,
   leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
+CREATE TABLE IF NOT EXISTS unpaid(
+  number INTEGER PRIMARY KEY, researcher TEXT NOT NULL, at_ms INTEGER NOT NULL, spent_ms INTEGER NOT NULL CHECK(spent_ms >= 0)) STRICT;
+CREATE INDEX IF NOT EXISTS unpaid_researcher ON unpaid(researcher, at_ms);
 CREATE VIEW IF NOT EXISTS job_account AS SELECT job.rowid AS number, job.*, dataset.population,
   COALESCE((SELECT rho FROM reservation WHERE reservation.job = job.job), 0) AS reserved_rho,
   COALESCE((SELECT SUM(rho) FROM charge WHERE charge.job = job.job), 0) AS spent_rho,

@@ -554,3 +554,35 @@ fn what_serves_is_a_leaf_each_time_it_changes() {
         assert!(error.contains("not the one that the log names"), "{error}");
     }
 }
+
+#[test]
+fn a_day_of_refused_work_has_a_bound_and_ends() {
+    let temp = tempfile::tempdir().unwrap();
+    let (ada, bob) = ("ada".parse().unwrap(), "bob".parse().unwrap());
+    let (second, most) = (Duration::from_secs(1), Duration::from_secs(10));
+    let day = Duration::from_secs(86_400);
+    let book = |spent: u32, at: u32| ledger(&temp).unpaid(&ada, second * spent, AT + second * at).unwrap();
+    // Opened anew each time, as after a restart.
+    let worn = |who: &Name, at: Duration| ledger(&temp).worn(who, most, at).unwrap();
+    book(4, 0);
+    book(5, 10);
+    assert_eq!(worn(&ada, AT + second * 20), None, "nine seconds are less than ten");
+    book(1, 30);
+    // The first four are forgotten a day after they were booked.
+    assert_eq!(worn(&ada, AT + second * 30), Some(AT + day));
+    assert_eq!(worn(&bob, AT + second * 30), None);
+    assert_eq!(worn(&ada, AT + day - Duration::from_millis(1)), Some(AT + day));
+    assert_eq!(worn(&ada, AT + day), None);
+    // A single row over the limit counts too, and until it is a day old.
+    book(20, 40);
+    assert_eq!(worn(&ada, AT + second * 40), Some(AT + second * 40 + day));
+    // What a row books removes what is old, and no more.
+    ledger(&temp).unpaid(&bob, second, AT + day + second * 20).unwrap();
+    let rows: i64 = ledger(&temp).connection().query_row("SELECT COUNT(*) FROM unpaid", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 3);
+    let names: i64 = ledger(&temp)
+        .connection()
+        .query_row("SELECT COUNT(*) FROM unpaid WHERE researcher IN ('ada', 'bob')", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(names, 0, "names are not kept in the clear");
+}

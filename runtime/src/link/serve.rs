@@ -20,6 +20,7 @@ use vestibule_protocol::message::{
 };
 
 use super::pause::{Pause, jittered};
+use super::public::{self, Standing};
 use super::witnessing;
 use crate::admission::Verified;
 use crate::component::ComponentError;
@@ -27,7 +28,7 @@ use crate::dataset::{Dataset, DatasetInfo};
 use crate::home::Coordinator;
 use crate::ledger::Settled;
 use crate::policy::Admitted;
-use crate::site::{Held, Outcome, Site};
+use crate::site::{Held, Outcome, Public, Site};
 
 /// How often the log is looked at, whether it has been silent for long.
 const LOOK: Duration = Duration::from_secs(600);
@@ -171,8 +172,9 @@ async fn offered(
     witnessing::ready(site, connection).await?;
     let mut told = false;
     loop {
-        match considered(site, offer.clone(), stream).await? {
+        match considered(site, connection, offer.clone(), stream).await? {
             Considered::Answered(answer) => return Ok(answer),
+            Considered::Again => {}
             Considered::Settled(verified, settled) => return answered(site, connection, &verified, settled, stream).await,
             Considered::Held(verified, held) => {
                 if !std::mem::replace(&mut told, true) {
@@ -189,6 +191,8 @@ enum Considered {
     Answered(Answer),
     Settled(Box<Verified>, Settled),
     Held(Box<Verified>, Held),
+    /// From the start: other data serve than those that it was prepared for.
+    Again,
 }
 
 /// Waits until somebody whose word counts has decided about a job, as long as the coordinator does.
@@ -214,36 +218,65 @@ async fn decided(
 }
 
 /// One offer, as far as it goes without a person.
-async fn considered(site: &Arc<Site>, offer: Offer, stream: &mut Framed) -> Result<Considered, LinkError> {
-    let at = Arc::clone(site);
-    let admitted = match blocking(move || at.admit(offer, since_1970())).await? {
+async fn considered(
+    site: &Arc<Site>,
+    connection: &quinn::Connection,
+    offer: Offer,
+    stream: &mut Framed,
+) -> Result<Considered, LinkError> {
+    let (at, asked) = (Arc::clone(site), offer.clone());
+    let admitted = match blocking(move || at.admit(asked, since_1970())).await? {
         Ok(admitted) => admitted,
         Err(refused) => return Ok(Considered::Answered(refused)),
     };
-    let component = match component(site, &admitted, stream).await? {
-        Ok(component) => component,
-        Err(error) => {
-            let at = Arc::clone(site);
-            return blocking(move || at.without_component(&admitted, &error, since_1970())).await.map(Considered::Answered);
-        }
-    };
+    if let Err(error) = component(site, &admitted, stream).await? {
+        let at = Arc::clone(site);
+        return blocking(move || at.without_component(&admitted, &error, since_1970())).await.map(Considered::Answered);
+    }
     let verified = admitted.verified();
     let job = verified.signed().manifest().job;
     let verified = Box::new(verified.clone());
     let turn = site.turn(job, verified.index()).lock_owned().await;
-    // Rounds over the limit wait here, before they are charged.
-    let permit = site.running().acquire_owned().await;
-    let permit = permit.map_err(|_| LinkError::Closed("stopping".to_owned()))?;
+    // All that sees nobody's data comes first, beside the rounds that run; then the round waits for its place, before it is charged.
+    let ready = async {
+        Ok::<_, LinkError>(match public::prepare(site, admitted).await? {
+            Public::Goes(standing) => Ok((standing, site.running().take(verified.researcher()).await)),
+            Public::Held(held) => Err(Outcome::Held(held)),
+            Public::Refused(refused) => Err(Outcome::Refused(refused)),
+        })
+    };
+    let ready = tokio::select! {
+        gone = connection.closed() => return Err(LinkError::Closed(gone.to_string())),
+        () = stream.abandoned() => return Err(LinkError::Closed("the coordinator no longer waits".to_owned())),
+        ready = ready => ready?,
+    };
+    let (Standing { prepared, spent, ahead }, permit) = match ready {
+        Ok((standing, permit)) => (*standing, permit),
+        Err(Outcome::Held(held)) => return Ok(Considered::Held(verified, held)),
+        Err(Outcome::Refused(refused)) => return Ok(Considered::Answered(refused)),
+        Err(_) => return Err(LinkError::Closed("a task failed".to_owned())),
+    };
+    drop(ahead);
     let at = Arc::clone(site);
-    let settled = match blocking(move || at.charge(admitted, &component, since_1970())).await? {
-        Outcome::Refused(refused) => return Ok(Considered::Answered(refused)),
+    let settled = match blocking(move || at.charge(offer, prepared, since_1970())).await? {
+        Outcome::Refused(refused) => {
+            spent.refused(&refused);
+            return Ok(Considered::Answered(refused));
+        }
         Outcome::Held(held) => return Ok(Considered::Held(verified, held)),
+        Outcome::Again => {
+            // That is this site's doing.
+            spent.paid();
+            return Ok(Considered::Again);
+        }
         Outcome::Settled(settled) => {
+            spent.paid();
             drop((turn, permit));
             until(settled.leaves_ms).await;
             settled
         }
         Outcome::Run(ready) => {
+            spent.paid();
             stream.send(&Answer::Accepted).await?;
             let at = Arc::clone(site);
             // Whether somebody is still there to hear the answer makes no difference to when the next round may begin.
@@ -312,16 +345,17 @@ async fn until(moment_ms: i64) {
     }
 }
 
-/// The component's bytes: from this site's folder, or from the coordinator, from where an earlier transfer stopped.
+/// Has the component in this site's folder: from the coordinator, from where an earlier transfer stopped, if it is not there yet.
 async fn component(
-    site: &Site,
+    site: &Arc<Site>,
     admitted: &Admitted,
     stream: &mut Framed,
-) -> Result<Result<Vec<u8>, ComponentError>, LinkError> {
+) -> Result<Result<(), ComponentError>, LinkError> {
     let wanted = admitted.verified().signed().manifest().component;
-    match site.components().get(wanted) {
-        Ok(Some(bytes)) => return Ok(Ok(bytes)),
-        Ok(None) => {}
+    let at = Arc::clone(site);
+    match blocking(move || at.components().get(wanted).map(|found| found.is_some())).await? {
+        Ok(true) => return Ok(Ok(())),
+        Ok(false) => {}
         Err(error) => return Ok(Err(error)),
     }
     let mut incoming = match site.components().receive(wanted) {
@@ -335,7 +369,7 @@ async fn component(
             return Ok(Err(error));
         }
     }
-    Ok(incoming.finish())
+    Ok(incoming.finish().map(|_| ()))
 }
 
 fn card(site: &Site) -> SiteCard {
@@ -359,7 +393,12 @@ fn card(site: &Site) -> SiteCard {
         cap_delta_femto: info.budget.delta_femto(),
         min_cohort: info.conditions.min_cohort,
     });
-    SiteCard { software: env!("CARGO_PKG_VERSION").to_owned(), datasets: datasets.collect() }
+    let charters = site.home.charters().unwrap_or_else(|error| {
+        tracing::error!(%error, "the charters cannot be listed");
+        Vec::new()
+    });
+    let charters = charters.iter().map(|charter| charter.signed().digest()).collect();
+    SiteCard { software: env!("CARGO_PKG_VERSION").to_owned(), datasets: datasets.collect(), charters }
 }
 
 fn infos(site: &Site) -> Vec<DatasetInfo> {

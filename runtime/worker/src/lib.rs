@@ -7,8 +7,10 @@
 //! *Trusts*, in the daemon: nothing that a worker says. A worker that dies, hangs or lies costs its job and nothing else.
 
 mod confine;
+mod deadline;
 mod importer;
 mod message;
+mod places;
 mod rows;
 mod serve;
 mod shared;
@@ -19,6 +21,7 @@ mod worker;
 pub use confine::Walls;
 pub use importer::{Importer, Link, serve_importer};
 pub use message::Rehearsals;
+pub use places::{Place, Places};
 pub use serve::serve;
 pub use watch::overlooked;
-pub use worker::{Each, Launch, Refusal, Worker, WorkerError};
+pub use worker::{Each, Launch, PUBLIC_PATIENCE, Refusal, Worker, WorkerError};

@@ -9,6 +9,8 @@ use std::io::{Error, ErrorKind, Read, Result, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vestibule_protocol::job::Limits;
+use vestibule_protocol::report::Report;
+use vestibule_protocol::round::RoundRequest;
 use vestibule_sandbox::Slowest;
 
 use crate::confine::Walls;
@@ -35,6 +37,10 @@ pub(crate) enum Command<'a> {
     Batch { partitions: u32, bytes: u64, skip: u32 },
     /// Measure how slow this machine is, for guests of so much memory in MiB.
     Measure(u32),
+    /// Look at this component.
+    Inspect(Bytes<'a>),
+    /// Run `next`, by the shape and all that was released (as JSON).
+    Next(String, Bytes<'a>, Limits),
 }
 
 /// Public partitions, as rows lie in the memory file.
@@ -63,6 +69,17 @@ pub(crate) enum Reply<'a> {
     Fault,
     /// What was measured.
     Measured(Slowest),
+    /// What `next` says: a [`Said`] as JSON.
+    Step(Bytes<'a>),
+}
+
+/// What `next` says.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Said {
+    /// Another round.
+    Round(RoundRequest),
+    /// The end.
+    Report(Report),
 }
 
 /// Many bytes, taken as they are: serde goes through a `Vec<u8>` byte by byte.

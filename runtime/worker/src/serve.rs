@@ -12,11 +12,14 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use vestibule_protocol::job::Limits;
+use vestibule_protocol::release::Released;
 use vestibule_protocol::round::Round;
-use vestibule_sandbox::{Alone, Analysis, Contributions, Failure, Ground, Individual, Sandbox, Settings};
+use vestibule_sandbox::{
+    Alone, Analysis, Contributions, Failure, Ground, Individual, Inspection, LoadError, Sandbox, Settings, Shape, Step,
+};
 
 use crate::confine;
-use crate::message::{Bytes, Command, Rehearsals, Reply, receive, send};
+use crate::message::{Bytes, Command, Rehearsals, Reply, Said, receive, send};
 use crate::rows::{Partitions, put_contributions};
 use crate::shared::{REGION, Shared};
 
@@ -48,6 +51,10 @@ fn run() -> Result<()> {
         let reply = worker.answer(command)?;
         send(&mut link, &reply)?;
     }
+}
+
+fn step(said: &Said) -> Result<Reply<'static>> {
+    Ok(Reply::Step(Bytes(serde_json::to_vec(said)?.into())))
 }
 
 const fn settings() -> Settings {
@@ -98,6 +105,24 @@ impl Process {
                 let round = Round::check(serde_json::from_slice(&request)?).map_err(Error::other)?;
                 match self.analysis()?.bake(&round, limits) {
                     Ok(code) => Reply::Code(Bytes(code.into())),
+                    Err(error) => refused(error.code(), &error),
+                }
+            }
+            Command::Inspect(Bytes(component)) => match vestibule_sandbox::inspect(&component) {
+                Ok(Inspection { imports, .. }) => match imports.into_iter().next() {
+                    None => Reply::Done,
+                    Some(import) => {
+                        let error = LoadError::Import { import };
+                        refused(error.code(), &error)
+                    }
+                },
+                Err(error) => refused(error.code(), &error),
+            },
+            Command::Next(params, Bytes(known), limits) => {
+                let (shape, history): (Shape, Vec<Vec<Released>>) = serde_json::from_slice(&known)?;
+                match self.analysis()?.next(&params, &shape, &history, limits) {
+                    Ok(Step::Round(round)) => step(&Said::Round(round.request().clone()))?,
+                    Ok(Step::Report(report)) => step(&Said::Report(report))?,
                     Err(error) => refused(error.code(), &error),
                 }
             }

@@ -18,11 +18,13 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vestibule_protocol::digest::{Digest, unhex};
 use vestibule_protocol::job::Limits;
+use vestibule_protocol::release::Released;
 use vestibule_protocol::round::{Plan, Round, Statistic};
-use vestibule_sandbox::{Given, Slowest, Value};
+use vestibule_sandbox::{Given, Shape, Slowest, Step, Value};
 
 use crate::confine::Walls;
-use crate::message::{Bytes, Command, Rehearsals, Reply, receive, send};
+use crate::deadline::Until;
+use crate::message::{Bytes, Command, Rehearsals, Reply, Said, receive, send};
 use crate::rows::{Reader, contribution_bytes, end_partition, partition_bytes, put_partition, put_row};
 use crate::shared::{self, FILE_BYTES, OUT_OFFSET, REGION};
 use crate::start::start;
@@ -32,12 +34,15 @@ use crate::watch::{Eyes, Watch};
 const BATCH_BYTES: usize = 8 << 20;
 /// Most partitions of a batch: how soon a round that failed elsewhere ends.
 const BATCH_PARTITIONS: usize = 256;
-/// A public call takes no longer. It is ended, and refused, whatever its fuel.
+/// What a worker has for a call that sees nobody's data, where nothing else is said.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A worker that has not put its walls up by then does not.
 const STARTING: Duration = Duration::from_secs(60);
-/// A component that takes longer to compile is not compiled.
-const COMPILING: Duration = Duration::from_secs(120);
+/// What a site lets such a call take, where its settings say nothing else.
+pub const PUBLIC_PATIENCE: Duration = Duration::from_secs(30);
+/// How much further from its turn a worker is that [steps back](Worker::step_back): where processors are short, it gets a third of what
+/// others get (each step is a quarter).
+const STEPS_BACK: i32 = 5;
 
 /// How workers are started.
 #[derive(Debug, Clone)]
@@ -74,11 +79,12 @@ pub struct Refusal {
 }
 
 /// Codes that a worker may give: those of the sandbox.
-const CODES: [&str; 9] = [
+const CODES: [&str; 10] = [
     "component-unreadable",
     "component-imports",
     "component-not-analysis",
     "component-unbakeable",
+    "component-too-complex",
     "component-unmetered",
     "component-too-large",
     "analysis-refused",
@@ -96,6 +102,14 @@ pub enum WorkerError {
     /// It died or hung before any data was near, or said what no worker says.
     #[error("a worker process was lost")]
     Lost,
+    /// A call that sees nobody's data took longer than it may.
+    #[error("{call} took longer than {seconds} s, which is all that a call before any data has here: let it do less")]
+    TooSlow {
+        /// What was called, in words.
+        call: &'static str,
+        /// How long it had.
+        seconds: u64,
+    },
     /// One partition's rows, or what a guest may contribute for it, are larger than a worker takes.
     #[error("a partition of this round is larger than a worker takes: ask for more blocks, or for fewer columns and variants")]
     TooLarge,
@@ -108,6 +122,7 @@ impl WorkerError {
         match self {
             Self::Start(_) => "worker-start",
             Self::Lost => "worker-lost",
+            Self::TooSlow { .. } => "analysis-too-slow",
             Self::TooLarge => "worker-row-too-large",
         }
     }
@@ -121,6 +136,8 @@ pub struct Worker {
     process: Process,
     engine: Digest,
     walls: Walls,
+    /// How long a call may take that sees nobody's data.
+    public: Duration,
     lengths: Vec<usize>,
     batch_partitions: usize,
     /// The most that a partition may take, of the worker's own time.
@@ -150,6 +167,7 @@ impl Worker {
             process,
             engine: Digest::from_bytes(unhex(&engine).ok_or(WorkerError::Lost)?),
             walls,
+            public: PATIENCE,
             lengths: vec![],
             batch_partitions: 1,
             limit: PATIENCE,
@@ -166,6 +184,23 @@ impl Worker {
         self.engine
     }
 
+    /// Whether the process is there still.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.process.child.try_wait(), Ok(None))
+    }
+
+    /// From now on, no call that sees nobody's data may take longer than that.
+    pub const fn allow(&mut self, time: Duration) {
+        self.public = time;
+    }
+
+    /// Lets others go first where processors are short: for work that is done beside rounds. It does not come forward again.
+    pub fn step_back(&self) {
+        // Where that is not possible, it works as fast as all others.
+        let id = i32::try_from(self.process.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let _ = id.map(|id| rustix::process::setpriority_process(Some(id), STEPS_BACK));
+    }
+
     /// What it found when it tried its walls.
     #[must_use]
     pub const fn walls(&self) -> &Walls {
@@ -177,16 +212,42 @@ impl Worker {
         self.process.hear()
     }
 
+    /// Asks for what sees nobody's data, and ends the worker that has not answered by then.
+    fn ask_public(&mut self, call: &'static str, command: &Command<'_>) -> Result<Reply<'static>, WorkerError> {
+        let mut link = Until::new(&self.process.link, self.public);
+        let answer = send(&mut link, command).and_then(|()| receive(&mut link));
+        let over = link.is_over();
+        match answer {
+            Ok(reply) => {
+                self.process.link.set_read_timeout(Some(PATIENCE)).map_err(|_| WorkerError::Lost)?;
+                self.process.link.set_write_timeout(None).map_err(|_| WorkerError::Lost)?;
+                Ok(reply)
+            }
+            Err(_) => {
+                // What it would say later is no answer to what is asked next.
+                let _ = self.process.child.kill();
+                Err(if over { WorkerError::TooSlow { call, seconds: self.public.as_secs() } } else { WorkerError::Lost })
+            }
+        }
+    }
+
+    /// Looks at a component: whether it is one that could be run.
+    ///
+    /// # Errors
+    /// [`WorkerError`]. The inner error is the component's.
+    pub fn inspect(&mut self, component: &[u8]) -> Result<Result<(), Refusal>, WorkerError> {
+        match self.ask_public("looking at the component", &Command::Inspect(Bytes(component.into())))? {
+            Reply::Done => Ok(Ok(())),
+            other => refused(other).map(Err),
+        }
+    }
+
     /// Compiles a component. The worker has then seen bytes of a stranger: start another for what comes next.
     ///
     /// # Errors
     /// [`WorkerError`]. The inner error is the component's.
     pub fn compile(&mut self, component: &[u8]) -> Result<Result<Vec<u8>, Refusal>, WorkerError> {
-        let patience = |worker: &Self, time| worker.process.link.set_read_timeout(Some(time)).map_err(|_| WorkerError::Lost);
-        patience(self, COMPILING)?;
-        let answer = self.ask(&Command::Compile(Bytes(component.into())))?;
-        patience(self, PATIENCE)?;
-        match answer {
+        match self.ask_public("compiling the component", &Command::Compile(Bytes(component.into())))? {
             Reply::Code(Bytes(code)) => Ok(Ok(code.into_owned())),
             other => refused(other).map(Err),
         }
@@ -197,7 +258,8 @@ impl Worker {
     /// # Errors
     /// [`WorkerError`]. The inner error is the component's.
     pub fn load(&mut self, code: &[u8], component: &[u8]) -> Result<Result<(), Refusal>, WorkerError> {
-        match self.ask(&Command::Load { code: Bytes(code.into()), component: Bytes(component.into()) })? {
+        let command = Command::Load { code: Bytes(code.into()), component: Bytes(component.into()) };
+        match self.ask_public("loading the component", &command)? {
             Reply::Done => Ok(Ok(())),
             other => refused(other).map(Err),
         }
@@ -208,11 +270,28 @@ impl Worker {
     /// # Errors
     /// [`WorkerError`]. The inner error is the analysis'.
     pub fn plan(&mut self, params: &str, limits: Limits) -> Result<Result<Plan, Refusal>, WorkerError> {
-        match self.ask(&Command::Plan(params.to_owned(), limits))? {
+        match self.ask_public("`plan`", &Command::Plan(params.to_owned(), limits))? {
             Reply::Plan(json) => {
                 let plan: Plan = serde_json::from_slice(&json).map_err(|_| WorkerError::Lost)?;
                 plan.checked().map(Ok).map_err(|_| WorkerError::Lost)
             }
+            other => refused(other).map(Err),
+        }
+    }
+
+    /// Runs `next`.
+    ///
+    /// # Errors
+    /// [`WorkerError`]. The inner error is the analysis'.
+    pub fn next(
+        &mut self,
+        params: &str,
+        (shape, history): (&Shape, &[Vec<Released>]),
+        limits: Limits,
+    ) -> Result<Result<Step, Refusal>, WorkerError> {
+        let known = serde_json::to_vec(&(shape, history)).map_err(|_| WorkerError::Lost)?;
+        match self.ask_public("`next`", &Command::Next(params.to_owned(), Bytes(known.into()), limits))? {
+            Reply::Step(Bytes(json)) => step(&json).map(Ok).ok_or(WorkerError::Lost),
             other => refused(other).map(Err),
         }
     }
@@ -235,7 +314,7 @@ impl Worker {
     /// [`WorkerError`]. The inner error is the analysis'.
     pub fn bake(&mut self, round: &Round, limits: Limits) -> Result<Result<Vec<u8>, Refusal>, WorkerError> {
         let request = serde_json::to_vec(round.request()).map_err(|_| WorkerError::Lost)?;
-        match self.ask(&Command::Bake(Bytes(request.into()), limits))? {
+        match self.ask_public("`prepare`", &Command::Bake(Bytes(request.into()), limits))? {
             Reply::Code(Bytes(code)) => Ok(Ok(code.into_owned())),
             other => refused(other).map(Err),
         }
@@ -272,7 +351,7 @@ impl Worker {
         let lengths = lengths.map_err(|_| WorkerError::TooLarge)?;
         let (code, rehearsals) = (Bytes(code.into()), rehearsals.clone());
         let round = Command::Round { code, lengths, limits, rehearsals, batch_bytes: batch_bytes as u64 };
-        match self.ask(&round)? {
+        match self.ask_public("rehearsing `contribute`", &round)? {
             Reply::Done => Ok(Ok(())),
             other => refused(other).map(Err),
         }
@@ -420,6 +499,14 @@ fn spawn(launch: &Launch) -> std::io::Result<Process> {
     let child = start(program)?;
     let eyes = Eyes::on(child.id());
     Ok(Process { child, link: ours, memory, eyes })
+}
+
+/// A step as a worker says it, checked as if a guest did.
+fn step(json: &[u8]) -> Option<Step> {
+    Some(match serde_json::from_slice(json).ok()? {
+        Said::Round(request) => Step::Round(Round::check(request).ok()?),
+        Said::Report(report) => Step::Report(report.checked().ok()?),
+    })
 }
 
 /// A refusal as the worker words it: one of the sandbox's codes, and text fit for a terminal.

@@ -1,0 +1,200 @@
+//! Calls that see nobody's data (compiling, `plan`, `prepare`, `next`): each is ended when its time is over, and none takes the place of anybody else,
+//! at sites and at the coordinator.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use serde_json::Value;
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::job::JobId;
+use vestibule_protocol::key::SecretKey;
+use vestibule_protocol::manifest::{Manifest, Signed};
+
+use crate::world::{World, component, now, vestibule_key, wait};
+
+const HONEST: &str = "epsilon = 0.5\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";
+const SPINS: &str = "epsilon = 0.5\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[limits]\nfuel_per_partition = 1_000_000\nmemory_mib = 64\n\
+    [params]\nhow = \"chase in prepare\"\n";
+
+/// Another researcher, with a project of their own that the site takes part in, and a file for their jobs.
+fn second(world: &World, site: &str) {
+    world.ok(&["key", "new", "bob.pem"]);
+    let token = world.ok(&["coordinator", "invite", "coordinator", "researcher", "bob"]);
+    let token = token["token"].as_str().unwrap();
+    world.ok(&["researcher", "join", token, "--key", "bob.pem", "--organisation", "test", "--country", "NL"]);
+    world.issue();
+    let ada = vestibule_key(world.dir()).public().to_string();
+    let text = std::fs::read_to_string(world.dir().join("project.toml")).unwrap();
+    let text = text.replace("\"project\"", "\"other\"").replace(&ada, &key(world, "bob.pem").public().to_string());
+    std::fs::write(world.dir().join("other.toml"), text).unwrap();
+    world.ok(&["charter", "sign", "other.toml", "--key", "bob.pem"]);
+    world.ok(&["site", "charter", "accept", site, "other.json"]);
+    std::fs::copy(component("cohort-summary"), world.dir().join("cohort-summary.wasm")).unwrap();
+    let job = format!("charter = \"other.json\"\nanalysis = \"cohort-summary.wasm\"\ndataset = \"cohort\"\n{HONEST}");
+    std::fs::write(world.dir().join("bob.toml"), job).unwrap();
+}
+
+fn key(world: &World, file: &str) -> SecretKey {
+    SecretKey::from_pem(&std::fs::read_to_string(world.dir().join(file)).unwrap(), None).unwrap()
+}
+
+/// A job of the second researcher's, to its end.
+fn honest(world: &World) -> Value {
+    let api = format!("http://{}", world.api_address());
+    let document = world.ok(&["job", "submit", "bob.toml", "--key", "bob.pem", "--coordinator", &api]);
+    let job = document["job"].as_str().unwrap().to_owned();
+    wait("an honest job's end", || {
+        let (code, status) = world.json(&["job", "status", &job, "--key", "bob.pem", "--coordinator", &api]);
+        (code == 0 && status["state"] != "running").then_some(status)
+    })
+}
+
+fn restart(world: &mut World, site: &str, settings: &str) {
+    world.kill_site(site);
+    world.set_site(site, settings);
+    world.start_site(site);
+    world.all_connected();
+}
+
+#[test]
+fn a_flood_of_jobs_that_spin_before_any_data_leaves_others_served_and_is_refused_with_a_code() {
+    let mut world = World::new(&["leiden"]);
+    second(&world, "leiden");
+    restart(&mut world, "leiden", "max_public_seconds = 6\n");
+    // What follows is compiled already.
+    assert_eq!(honest(&world)["state"], "finished");
+    let alone = Instant::now();
+    assert_eq!(honest(&world)["state"], "finished");
+    let alone = alone.elapsed();
+    let flood: Vec<String> = (0..8).map(|_| world.submitted("hostile", SPINS)).collect();
+    let first = |world: &World| world.ended(&flood[0]);
+    // One of them is being looked at, and all others wait for the same researcher's place.
+    let (mut served, beside) = (0_u32, Instant::now());
+    while served < 3 {
+        assert_eq!(honest(&world)["state"], "finished");
+        served += 1;
+        let running = flood.iter().filter(|job| world.job(&["status", job]).1["state"] == "running").count();
+        assert!(running > 0, "the flood was over before {served} honest jobs were");
+    }
+    eprintln!("an honest job took {alone:?} alone, and {:?} beside a flood", beside.elapsed() / served);
+    let reason = first(&world)["sites"][0]["reason"].clone();
+    assert_eq!(reason["code"], "analysis-too-slow", "{reason}");
+    for says in ["`prepare`", "6 s"] {
+        assert!(reason["message"].as_str().unwrap().contains(says), "{reason}");
+    }
+    // Nothing of it was charged; the honest ones were: the first, and then the same question again for nothing.
+    let budget = world.ok(&["site", "budget", "leiden"]);
+    assert!(budget[0]["jobs"].as_array().unwrap().iter().all(|job| job["researcher"] == "bob"), "{budget}");
+}
+
+#[test]
+fn what_refused_jobs_take_of_a_day_is_limited_for_each_researcher_also_over_restarts() {
+    let mut world = World::new(&["leiden"]);
+    second(&world, "leiden");
+    let settings = "max_public_seconds = 6\nrefused_seconds_per_day = 15\n";
+    restart(&mut world, "leiden", settings);
+    let code = |world: &World| {
+        let status = world.ended(&world.submitted("hostile", SPINS));
+        status["sites"][0]["reason"].clone()
+    };
+    // Each takes six seconds, and what compiling took: as long as that is below the limit, the next is looked at, and no longer.
+    let booked = |world: &World, jobs: i64| {
+        wait("what was taken to be booked", || {
+            let sql = "SELECT COUNT(*), COALESCE(SUM(spent_ms), 0) FROM unpaid";
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+            let (rows, spent) = world.ledger("leiden").query_row(sql, [], read).ok()?;
+            (rows == jobs).then_some(spent)
+        })
+    };
+    let (mut jobs, mut spent) = (0, 0);
+    while spent < 15_000 {
+        assert_eq!(code(&world)["code"], "analysis-too-slow", "{spent} ms were taken");
+        jobs += 1;
+        let now = booked(&world, jobs);
+        assert!(now >= spent + 6_000, "{spent} ms, then {now} ms");
+        spent = now;
+    }
+    let worn = code(&world);
+    assert_eq!(worn["code"], "refused-work-exhausted", "{worn}");
+    assert!(worn["message"].as_str().unwrap().contains(" minutes"), "{worn}");
+    restart(&mut world, "leiden", settings);
+    assert_eq!(code(&world)["code"], "refused-work-exhausted");
+    assert_eq!(honest(&world)["state"], "finished", "others are not meant");
+    // What was refused unseen and what was charged count for nothing: an honest researcher may go on for as long as the budget lasts.
+    assert!(booked(&world, jobs) < spent + 1_000);
+}
+
+/// A call that the command line would not make: it looks at a plan itself before it submits.
+fn post(world: &World, key: &SecretKey, path: &str, body: &[u8]) -> (u16, Value) {
+    let header = vestibule_protocol::request::authorize("POST", path, body, now(), key);
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let answer =
+        agent.post(format!("http://{}{path}", world.api_address())).header("authorization", header).send(body).unwrap();
+    let status = answer.status().as_u16();
+    (status, serde_json::from_str(&answer.into_body().read_to_string().unwrap()).unwrap())
+}
+
+/// The terms that ada signed for a job.
+fn terms(world: &World, job: &str) -> Manifest {
+    let (path, key) = (format!("/v1/jobs/{job}/manifest"), vestibule_key(world.dir()));
+    let header = vestibule_protocol::request::authorize("GET", &path, b"", now(), &key);
+    let answer = ureq::get(format!("http://{}{path}", world.api_address())).header("authorization", header).call().unwrap();
+    let envelope = answer.into_body().read_to_vec().unwrap();
+    Signed::verify(&envelope, &[key.public()]).unwrap().manifest().clone()
+}
+
+#[test]
+fn at_the_coordinator_a_plan_that_spins_is_ended_and_keeps_nobody_waiting() {
+    let mut world = World::new(&["leiden"]);
+    second(&world, "leiden");
+    let file = world.dir().join("coordinator/coordinator.toml");
+    let settings = std::fs::read_to_string(&file).unwrap();
+    world.kill_coordinator();
+    std::fs::write(&file, format!("{settings}max_public_seconds = 6\n")).unwrap();
+    world.start_coordinator();
+    world.all_connected();
+    assert_eq!(honest(&world)["state"], "finished");
+    let ada = vestibule_key(world.dir());
+    let honest_of_ada = world.submitted("hostile", &SPINS.replace("chase in prepare", "infinite"));
+    let good = terms(&world, &honest_of_ada);
+    world.ended(&honest_of_ada);
+    let spins = |number: u8| {
+        let params = good.params.replace("infinite", "chase in plan");
+        Manifest { job: JobId::from_bytes([number; 16]), params, ..good.clone() }.sign(&ada).unwrap()
+    };
+    let (over, most) = (AtomicUsize::new(0), 6);
+    std::thread::scope(|scope| {
+        for number in 1..=most {
+            let (world, over, ada, envelope) = (&world, &over, &ada, spins(number));
+            scope.spawn(move || {
+                let (status, document) = post(world, ada, "/v1/jobs", &envelope);
+                over.fetch_add(1, Ordering::Relaxed);
+                assert_eq!((status, &document["code"]), (422, &"analysis-too-slow".into()), "{document}");
+                assert!(document["message"].as_str().unwrap().contains("`plan` took longer than 6 s"), "{document}");
+            });
+        }
+        assert_eq!(honest(&world)["state"], "finished");
+        assert!(over.load(Ordering::Relaxed) < usize::from(most), "the flood was over before an honest job was");
+    });
+    // A project that no named site takes part in is refused before anything is compiled, whatever the plan would do.
+    let stranger = Manifest { charter: Digest::of(b"none"), job: JobId::from_bytes([99; 16]), ..good };
+    let params = stranger.params.replace("infinite", "chase in plan");
+    let (status, document) = post(&world, &ada, "/v1/jobs", &Manifest { params, ..stranger }.sign(&ada).unwrap());
+    assert_eq!((status, &document["code"]), (422, &"charter-not-accepted".into()), "{document}");
+}
+
+/// A restart finds plans where they were kept: no component is asked for one again, and the job goes on.
+#[test]
+fn a_restart_asks_no_component_for_its_plan_again() {
+    let mut world = World::new(&["leiden"]);
+    world.kill_site("leiden");
+    let job = world.submitted("cohort-summary", HONEST);
+    world.kill_coordinator();
+    let kept = rusqlite::Connection::open(world.dir().join("coordinator/coordinator.sqlite")).unwrap();
+    let plans: i64 = kept.query_row("SELECT COUNT(*) FROM plan WHERE job = ?1", [&job], |row| row.get(0)).unwrap();
+    assert_eq!(plans, 1);
+    drop(kept);
+    world.start_coordinator();
+    world.start_site("leiden");
+    assert_eq!(world.ended(&job)["state"], "finished");
+}

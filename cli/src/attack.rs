@@ -4,11 +4,13 @@
 //! (measured, where it can be run), what was observed here, and whether the promise held. *Trusts*: nothing; where a [`Defect`] is
 //! planted, the attack that is made for it must see it, which is how the attacks themselves are tested.
 
+mod ends;
 mod guests;
 mod lab;
 mod naked;
 mod noise;
 mod processes;
+mod public;
 mod researchers;
 mod statistics;
 mod terms;
@@ -76,6 +78,20 @@ pub(crate) enum Defect {
     NoDelay,
     /// A block's contribution is taken to move by no more than its own size.
     BlockReach,
+    /// Fuel is looked at where functions and turns of loops begin, and nowhere else.
+    Unmetered,
+    /// What an instance touched stays, and is reset for everybody behind it.
+    KeptPages,
+    /// Moments have half the noise that they need.
+    HalfLongest,
+    /// A choice tries candidates until it accepts one.
+    TryingChoice,
+    /// As many groups of rows as people fill.
+    GroupsOfPeople,
+    /// Digests of releases have no salt.
+    BareDigest,
+    /// A daemon that is told to stop ends when its round does.
+    StopAtEnd,
 }
 
 /// What is said of what is not attacked here.
@@ -94,6 +110,9 @@ pub(crate) fn all(root: &Path, defect: Option<Defect>, say: &dyn Fn(&str)) -> Re
     rows.extend(guests::rows(&lab)?);
     say("researchers against releases");
     rows.extend(noise::rows(&lab)?);
+    rows.extend(public::rows(&lab)?);
+    say("guests against the moments at which rounds end: some minutes");
+    rows.extend(ends::rows(&lab)?);
     rows.extend(researchers::rows(&lab, root)?);
     if defect.is_none() {
         say("components and terms against what they may ask for");
@@ -103,5 +122,13 @@ pub(crate) fn all(root: &Path, defect: Option<Defect>, say: &dyn Fn(&str)) -> Re
         say("everybody against daemons");
         rows.extend(processes::rows(&lab, root)?);
     }
+    if defect == Some(Defect::StopAtEnd) {
+        rows.push(processes::stopped_alone(&lab)?);
+    }
     Ok(rows)
+}
+
+/// The moments at which rounds end, at several limits, numbers of threads and of people.
+pub(crate) fn ends(root: &Path, say: &dyn Fn(&str)) -> Result<Vec<Row>> {
+    ends::thorough(&Lab::new(root, None)?, say)
 }

@@ -158,6 +158,21 @@ impl Federation {
         self.daemons.retain(|daemon| daemon.name != name);
     }
 
+    /// A daemon's process.
+    pub(crate) fn pid(&self, name: &str) -> Option<u32> {
+        self.daemons.iter().find(|daemon| daemon.name == name).map(|daemon| daemon.process.id())
+    }
+
+    /// SIGTERM, and the wait for its end.
+    pub(crate) fn terminate(&mut self, name: &str) -> Result<()> {
+        let at = self.daemons.iter().position(|daemon| daemon.name == name).context("no such daemon")?;
+        let mut daemon = self.daemons.remove(at);
+        let pid = rustix::process::Pid::from_child(&daemon.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        daemon.process.wait()?;
+        Ok(())
+    }
+
     /// SIGKILL, all.
     pub(crate) fn stop(&mut self) {
         self.daemons.clear();

@@ -27,9 +27,10 @@ pub struct Costs {
     pub settle_us: f64,
     /// Microseconds, beyond that, of a MiB of code and of the state that was baked into it.
     pub code_mib_us: f64,
-    /// Microseconds until another worker goes on in the place of one that was ended, and until one
-    /// more waits.
+    /// Microseconds until a worker has started, which one more does when another was ended.
     pub takeover_us: f64,
+    /// Microseconds of a MiB that a worker is sent.
+    pub send_mib_us: f64,
 }
 
 /// What runs beside an individual can make it slower than it was when it was measured alone.
@@ -39,16 +40,16 @@ const ENTRY_NS: f64 = 50.0;
 
 impl Costs {
     /// No time at all.
-    pub const NONE: Self = Self::each_of([0.0; 7]);
+    pub const NONE: Self = Self::each_of([0.0; 8]);
     /// What a machine takes that nobody measured: for quotes.
-    pub const USUAL: Self = Self::each_of([30.0, 500.0, 300.0, ENTRY_NS, 500.0, 2_000.0, 10_000.0]);
+    pub const USUAL: Self = Self::each_of([30.0, 500.0, 300.0, ENTRY_NS, 500.0, 2_000.0, 10_000.0, 2_000.0]);
 
-    /// By what was measured in a worker, and how long such a worker takes to start.
+    /// By what was measured in a worker, how long such a worker takes to start, and to be sent a MiB.
     #[must_use]
-    pub fn measured(slowest: Slowest, start: Duration) -> Self {
+    pub fn measured(slowest: Slowest, start: Duration, sent: Duration) -> Self {
         let Slowest { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us } = slowest;
-        let takeover_us = start.as_secs_f64() * 1e6;
-        let seen = [fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us];
+        let [takeover_us, send_mib_us] = [start, sent].map(|time| time.as_secs_f64() * 1e6);
+        let seen = [fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us, send_mib_us];
         let own = Self { entry_ns: ENTRY_NS, ..Self::NONE };
         Self::each_of(seen.map(|cost| cost * MARGIN)).at_least(own)
     }
@@ -61,14 +62,14 @@ impl Costs {
         Self::each_of(own)
     }
 
-    const fn each(&self) -> [f64; 7] {
-        let Self { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us } = *self;
-        [fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us]
+    const fn each(&self) -> [f64; 8] {
+        let Self { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us, send_mib_us } = *self;
+        [fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us, send_mib_us]
     }
 
-    const fn each_of(costs: [f64; 7]) -> Self {
-        let [fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us] = costs;
-        Self { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us }
+    const fn each_of(costs: [f64; 8]) -> Self {
+        let [fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us, send_mib_us] = costs;
+        Self { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us, send_mib_us }
     }
 
     fn are_times(&self) -> bool {
@@ -88,6 +89,7 @@ pub struct Raised {
     pub settle_us: f64,
     pub code_mib_us: f64,
     pub takeover_us: f64,
+    pub send_mib_us: f64,
     /// Take these as they are, and measure nothing: in builds for tests alone, which attack moments
     /// by themselves.
     pub assume: bool,
@@ -113,8 +115,8 @@ impl Raised {
     }
 
     const fn costs(&self) -> Costs {
-        let Self { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us, assume: _ } = *self;
-        Costs { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us }
+        let Self { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us, send_mib_us, assume: _ } = *self;
+        Costs { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us, send_mib_us }
     }
 }
 
@@ -166,7 +168,7 @@ mod tests {
 
     #[test]
     fn settings_only_raise_what_was_measured() {
-        let measured = Costs::measured(SEEN, Duration::from_millis(4));
+        let measured = Costs::measured(SEEN, Duration::from_millis(4), Duration::from_millis(1));
         assert_eq!((measured.fuel_ns, measured.entry_ns, measured.takeover_us), (30.0, 50.0, 6_000.0));
         let raised = Raised { fuel_ns: 99.0, mib_us: 1.0, ..Raised::default() };
         let costs = raised.over(|| Ok::<_, ()>(measured)).unwrap();
@@ -182,7 +184,7 @@ mod tests {
     #[test]
     fn what_was_measured_on_another_machine_is_not_believed() {
         let here = machine("a program", 256).unwrap();
-        let known = Known::new(here.clone(), Costs::measured(SEEN, Duration::ZERO));
+        let known = Known::new(here.clone(), Costs::measured(SEEN, Duration::ZERO, Duration::ZERO));
         let bytes = serde_json::to_vec(&known).unwrap();
         assert_eq!(Known::read(&bytes, &here), Some(known.costs));
         assert_eq!(Known::read(&bytes, &machine("another", 256).unwrap()), None);

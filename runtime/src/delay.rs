@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use vestibule_protocol::job::{Limits, Spend};
 use vestibule_protocol::round::Round;
-use vestibule_worker::overlooked;
+use vestibule_worker::{overlooked, sent_again};
 
 use crate::costs::Costs;
 use crate::noise::{self, NoiseError};
@@ -24,6 +24,10 @@ use crate::partitions::Partitions;
 /// neighbouring datasets (2 x 1.3e-12 for a Gaussian at 7 standard deviations, 2 x 0.94e-12 for a Laplace at 27 scales).
 pub const DELTA_FEMTO: u64 = 3_000;
 pub use vestibule_importer::SUMS_DELTA;
+/// How often a worker that takes over builds its engine until it is as the first one was: once when
+/// it starts, and behind the first people, at whom it touches pages of its own for the first time
+/// (`runtime/sandbox/tests/alone.rs`).
+const TAKEOVER_BUILDS: f64 = 3.0;
 const GAUSSIAN_SHIFT: f64 = 7.0;
 const LAPLACE_SHIFT: f64 = 27.0;
 /// 8 standard deviations, 31 scales.
@@ -40,6 +44,8 @@ pub struct Load {
     reads: u32,
     /// Of the baked code, with the state that is in it.
     code_bytes: usize,
+    /// Of the pages that are laid down wherever the engine is built anew.
+    laid_bytes: usize,
 }
 
 /// The noise of a moment: its scale and its shift, in microseconds.
@@ -52,10 +58,17 @@ pub struct Delay {
 
 impl Load {
     /// `inputs`: values and dosages of a row. `code_bytes`: of what the round's state was baked into.
+    /// Nothing is laid down.
     #[must_use]
     pub const fn new(limits: Limits, inputs: usize, partitions: Partitions, code_bytes: usize) -> Self {
         let inputs = inputs.saturating_mul(partitions.most());
-        Self { limits, inputs, reads: partitions.reads(), code_bytes }
+        Self { limits, inputs, reads: partitions.reads(), code_bytes, laid_bytes: 0 }
+    }
+
+    /// The same, where so many bytes of pages are laid down for each instance.
+    #[must_use]
+    pub const fn laying(self, laid_bytes: usize) -> Self {
+        Self { laid_bytes, ..self }
     }
 
     /// The job's limits.
@@ -74,12 +87,19 @@ impl Load {
     fn limit_us(&self, entries: usize, costs: Costs) -> f64 {
         let fuel = self.limits.fuel_per_partition as f64 * costs.fuel_ns;
         let through = costs.entry_ns * self.inputs.saturating_add(entries) as f64;
-        let code_mib = self.code_bytes as f64 / f64::from(1 << 20);
-        (fuel + through) / 1e3
-            + f64::from(self.limits.memory_mib) * costs.mib_us
-            + costs.row_us
-            + costs.settle_us
-            + code_mib * costs.code_mib_us
+        (fuel + through) / 1e3 + f64::from(self.limits.memory_mib) * costs.mib_us + costs.row_us + self.build_us(costs)
+    }
+
+    /// The engine is built, and the pages laid down that its instances find.
+    fn build_us(&self, costs: Costs) -> f64 {
+        costs.settle_us + mib(self.code_bytes) * costs.code_mib_us + mib(self.laid_bytes) * costs.mib_us
+    }
+
+    /// Another worker takes over: it waited, one more is started in its place, which is sent the code,
+    /// and what is left of the batch is sent again, and read.
+    fn takeover_us(&self, costs: Costs) -> f64 {
+        let sent = mib(self.code_bytes) + 2.0 * mib(sent_again(self.inputs));
+        costs.takeover_us + sent * costs.send_mib_us + TAKEOVER_BUILDS * self.build_us(costs)
     }
 
     /// The longest that one individual can keep a thread busy, in microseconds: its partition takes up to [`Load::limit`], which is
@@ -90,8 +110,13 @@ impl Load {
         let limit_us = self.limit_us(entries, costs);
         // Without costs there is nothing to wait for: `--defect` and tests.
         let overlooked = if limit_us > 0.0 { overlooked(self.limit(entries, costs)).as_secs_f64() * 1e6 } else { 0.0 };
-        limit_us + overlooked + costs.takeover_us + f64::from(self.reads) * costs.row_us
+        limit_us + overlooked + self.takeover_us(costs) + f64::from(self.reads) * costs.row_us
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "an estimate with margins")]
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 impl Delay {
@@ -186,19 +211,23 @@ mod tests {
             settle_us: 300.0,
             code_mib_us: 1_000.0,
             takeover_us: 5_000.0,
+            send_mib_us: 700.0,
         };
-        let us = |fuel_per_partition, memory_mib, inputs, code_mib: usize| {
+        // What a limit is beyond an instance's least; what L is beyond a limit, its looks and a take-over.
+        let us = |fuel_per_partition, memory_mib, inputs, [code_mib, laid_mib]: [usize; 2]| {
             let limits = Limits { fuel_per_partition, memory_mib };
-            let load = Load::new(limits, inputs, Partitions::of(Partitioning::Each, 1), code_mib << 20);
+            let load = Load::new(limits, inputs, Partitions::of(Partitioning::Each, 1), code_mib << 20).laying(laid_mib << 20);
             let limit_us = load.limit(5_000, costs).as_secs_f64() * 1e6;
-            let rest = overlooked(load.limit(5_000, costs)).as_secs_f64() * 1e6 + 5_000.0 + 2_000.0;
-            assert!((load.longest_us(5_000, costs) - limit_us - rest).abs() < 0.01);
-            (limit_us - 500.0 - 2_000.0 - 300.0).round()
+            let looks = overlooked(load.limit(5_000, costs)).as_secs_f64() * 1e6;
+            let rest = load.longest_us(5_000, costs) - limit_us - looks - 5_000.0 - 2_000.0 - 3.0 * 300.0;
+            [limit_us - 500.0 - 2_000.0 - 300.0, rest].map(f64::round)
         };
-        assert_eq!(us(1_000_000, 0, 0, 0), 10_000.0);
-        assert_eq!(us(0, 64, 0, 0), 32_000.0);
-        assert_eq!(us(0, 0, 10_000, 0), 1_000.0);
-        assert_eq!(us(0, 0, 0, 3), 3_000.0);
+        // Rows of nothing are sent again too: 3 kB.
+        assert_eq!(us(1_000_000, 0, 0, [0, 0]), [10_000.0, 4.0]);
+        assert_eq!(us(0, 64, 0, [0, 0]), [32_000.0, 4.0]);
+        assert_eq!(us(0, 0, 10_000, [0, 0]), [1_000.0, 1_400.0]);
+        assert_eq!(us(0, 0, 0, [3, 0]), [3_000.0, 9_000.0 + 2_100.0 + 4.0]);
+        assert_eq!(us(0, 0, 0, [0, 3]), [1_500.0, 4_500.0 + 4.0]);
     }
 
     /// Variance within 6 standard errors of what was asked for (sd of a variance estimate: sqrt(2/n), sqrt(5/n)): a false alarm about

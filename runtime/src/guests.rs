@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Plan, Round, RoundRequest};
-use vestibule_sandbox::{CodeCache, code_name};
+use vestibule_sandbox::{CodeCache, Pages, code_name};
 use vestibule_worker::{Each, Launch, PUBLIC_PATIENCE, Refusal, Rehearsals, Worker, WorkerError};
 
 use crate::costs::Costs;
@@ -55,8 +55,13 @@ pub struct Guests {
     public: Duration,
 }
 
+/// What a rehearsal can find beyond the guest's memory and its image, either of which may be there
+/// twice: tables, and a page more for each run of them.
+const ROOM_BYTES: usize = 16 << 20;
 /// How many workers are started to measure how long that takes.
 const STARTS: usize = 3;
+/// What is sent to one, to measure how long a MiB takes.
+const SENT_MIB: usize = 4;
 
 /// A loaded analysis, in a worker that has seen public input only.
 #[derive(Debug)]
@@ -87,7 +92,8 @@ struct Terms {
     limits: Limits,
     /// Individuals of a partition, at most; values and dosages of each.
     shape: (usize, usize, usize),
-    rehearsals: Rehearsals,
+    /// What the first worker found in its rehearsal.
+    pages: Pages,
     /// The most that a partition may take of a worker's own time.
     limit: Duration,
 }
@@ -124,8 +130,17 @@ impl Guests {
             drop(Worker::start(&self.launch)?);
             start = start.max(began.elapsed());
         }
+        let mut sent = Duration::ZERO;
+        let nothing = vec![0; SENT_MIB << 20];
+        for _ in 0..STARTS {
+            let mut worker = Worker::start(&self.launch)?;
+            let began = Instant::now();
+            // Refused once it is there.
+            let _ = worker.inspect(&nothing)?;
+            sent = sent.max(began.elapsed() / SENT_MIB as u32);
+        }
         let slowest = Worker::start(&self.launch)?.measure(memory_mib)?;
-        Ok(Costs::measured(slowest, start))
+        Ok(Costs::measured(slowest, start, sent))
     }
 
     /// Loads a component into a fresh worker; compiles it before, in another, if this site never did.
@@ -186,26 +201,34 @@ impl Loaded {
             (started.join(), code)
         });
         let code = code?.map_err(GuestsError::Refused)?;
-        let rehearsals = selection.rehearsals(partitions);
-        let inputs = selection.values().saturating_add(selection.dosages());
-        let load = Load::new(limits, inputs, partitions, code.len());
-        let entries = round.statistics().iter().fold(0, |sum: usize, each| sum.saturating_add(each.length as usize));
-        let limit = load.limit(entries, costs);
-        let terms = Terms {
-            launch: self.launch,
-            component: self.component,
-            code,
-            round: round.clone(),
-            limits,
-            shape,
-            rehearsals,
-            limit,
-        };
         let mut first = started.unwrap_or(Err(WorkerError::Lost))?;
         first.allow(self.public);
-        let first = terms.take_in(first)?;
+        let pages = rehearsed(&mut first, &code, round, limits, shape, &selection.rehearsals(partitions))?;
+        let inputs = selection.values().saturating_add(selection.dosages());
+        let load = Load::new(limits, inputs, partitions, code.len()).laying(pages.bytes());
+        let entries = round.statistics().iter().fold(0, |sum: usize, each| sum.saturating_add(each.length as usize));
+        let limit = load.limit(entries, costs);
+        first.limit(limit);
+        let (launch, component, round) = (self.launch, self.component, round.clone());
+        let terms = Terms { launch, component, code, round, limits, shape, pages, limit };
         Ok(Prepared { first, load, terms: Arc::new(terms) })
     }
+}
+
+/// Has a worker rehearse a round. Its guest may have escaped and said anything: so much can be found
+/// and no more.
+fn rehearsed(
+    worker: &mut Worker,
+    code: &[u8],
+    round: &Round,
+    limits: Limits,
+    shape: (usize, usize, usize),
+    rehearsals: &Rehearsals,
+) -> Result<Pages, GuestsError> {
+    let pages = worker.rehearse(code, round, limits, shape, rehearsals)?.map_err(GuestsError::Refused)?;
+    let memory = (limits.memory_mib as usize).saturating_mul(1 << 20);
+    let most = memory.saturating_mul(2).saturating_add(code.len()).saturating_add(ROOM_BYTES);
+    if pages.bytes() > most { Err(WorkerError::Lost.into()) } else { Ok(pages) }
 }
 
 impl Prepared {
@@ -279,7 +302,7 @@ pub(crate) struct Portable {
     request: RoundRequest,
     limits: Limits,
     shape: (usize, usize, usize),
-    rehearsals: Rehearsals,
+    pages: Pages,
     limit: Duration,
     arguments: Vec<String>,
 }
@@ -287,7 +310,7 @@ pub(crate) struct Portable {
 impl Prepared {
     /// What another machine needs to make crews of the same guests.
     pub(crate) fn portable(&self) -> Portable {
-        let Terms { launch, component, code, round, limits, shape, rehearsals, limit } = &*self.terms;
+        let Terms { launch, component, code, round, limits, shape, pages, limit } = &*self.terms;
         Portable {
             engine: *self.first.engine().as_bytes(),
             component: component.to_vec(),
@@ -295,7 +318,7 @@ impl Prepared {
             request: round.request().clone(),
             limits: *limits,
             shape: *shape,
-            rehearsals: rehearsals.clone(),
+            pages: pages.clone(),
             limit: *limit,
             arguments: launch.arguments.clone(),
         }
@@ -327,7 +350,7 @@ impl Portable {
             round,
             limits: self.limits,
             shape: self.shape,
-            rehearsals: self.rehearsals,
+            pages: self.pages,
             limit: self.limit,
         };
         let first = terms.take_in(worker).map_err(|_| RoundFailure::Worker)?;
@@ -341,8 +364,9 @@ impl Terms {
     }
 
     fn take_in(&self, mut worker: Worker) -> Result<Worker, GuestsError> {
-        let Self { code, round, limits, shape, rehearsals, limit, .. } = self;
-        worker.round(code, round, *limits, *shape, rehearsals, *limit)?.map_err(GuestsError::Refused)?;
+        let Self { code, round, limits, shape, pages, limit, .. } = self;
+        worker.follow(code, round, *limits, *shape, pages)?.map_err(GuestsError::Refused)?;
+        worker.limit(*limit);
         Ok(worker)
     }
 }

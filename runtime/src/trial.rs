@@ -155,6 +155,14 @@ pub fn release(
     Ok((reals(&exact, calibrated), released(noised.steps(), calibrated)))
 }
 
+/// What would be released of sums in whole steps, one vector for each statistic.
+///
+/// # Errors
+/// The noise's.
+pub fn noised(calibrated: &[Calibrated], sums: &[Vec<i64>]) -> Result<Vectors, TrialError> {
+    Ok(released(noise::draw(calibrated, 2)?.over(sums)?.steps(), calibrated))
+}
+
 fn steps(sums: Sums) -> Result<Vec<Vec<i64>>, TrialError> {
     sums.into_steps().map_err(|_| TrialError::Round(round::RoundFailure::Host))
 }

@@ -106,9 +106,6 @@ fn rehearsals() -> Rehearsals {
     rehearsals
 }
 
-/// Longer than any of these guests takes.
-const LIMIT: Duration = Duration::from_secs(60);
-
 /// No worker is ended here.
 fn none() -> Result<Worker, WorkerError> {
     panic!("a worker was ended")
@@ -122,10 +119,8 @@ fn worker(guest: &[u8], state: u8) -> Result<Worker, String> {
     baking.load(&code, guest).unwrap().unwrap();
     let code = baking.bake(&round(state), LIMITS).map_err(|error| error.code().to_owned())?;
     let mut worker = start();
-    worker
-        .round(&code.map_err(|refusal| refusal.code.to_owned())?, &round(state), LIMITS, (1, 0, 1), &rehearsals(), LIMIT)
-        .unwrap()
-        .unwrap();
+    let code = code.map_err(|refusal| refusal.code.to_owned())?;
+    worker.rehearse(&code, &round(state), LIMITS, (1, 0, 1), &rehearsals()).unwrap().unwrap();
     Ok(worker)
 }
 
@@ -166,12 +161,16 @@ fn a_partition_that_takes_too_long_costs_itself_and_nobody_else() {
     let mut baking = start();
     baking.load(&code, &guest).unwrap().unwrap();
     let code = baking.bake(&round(0), limits).unwrap().unwrap();
+    let mut worker = start();
+    let pages = worker.rehearse(&code, &round(0), limits, (1, 0, 1), &rehearsals()).unwrap().unwrap();
+    worker.limit(Duration::from_millis(200));
     let ready = || {
         let mut worker = start();
-        worker.round(&code, &round(0), limits, (1, 0, 1), &rehearsals(), Duration::from_millis(200)).unwrap().unwrap();
+        worker.follow(&code, &round(0), limits, (1, 0, 1), &pages).unwrap().unwrap();
+        worker.limit(Duration::from_millis(200));
         worker
     };
-    let (mut worker, mut started) = (ready(), 0);
+    let mut started = 0;
     let hows = [LOOK_AGAIN, RETURN, LOOP, RETURN, LOOP, LOOK_AGAIN, RETURN, LOOP];
     let mut found = vec![];
     let mut standby = || {

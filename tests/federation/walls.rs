@@ -102,10 +102,9 @@ fn a_worker_that_lies_is_lost_and_moves_nothing() {
     assert!(matches!(started(&[&[3, 2, b'{', b'}']]).compile(b"component"), Err(WorkerError::Lost)));
     assert!(matches!(started(&[&[5, 1, b'x', 1, b'y']]).load(b"code", b"component"), Err(WorkerError::Lost)));
     let ran = |last: &[u8]| {
-        let mut worker = started(&[done, done, last]);
+        let mut worker = started(&[done, &[9, 0], last]);
         worker.load(b"code", b"component").unwrap().unwrap();
-        let (none, limit) = (Rehearsals::default(), Duration::from_secs(60));
-        worker.round(b"code", &round(), Limits::default(), (1, 1, 0), &none, limit).unwrap().unwrap();
+        worker.rehearse(b"code", &round(), Limits::default(), (1, 1, 0), &Rehearsals::default()).unwrap().unwrap();
         worker.push(&[Value::Number(1.0)], &[]);
         worker.close();
         let mut seen = vec![];

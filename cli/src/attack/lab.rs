@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use cap_std::ambient_authority;
@@ -18,7 +19,7 @@ use vestibule_runtime::dataset::{DataFolder, Dataset, Importers, Same, StoreKey,
 use vestibule_runtime::guests::Guests;
 use vestibule_runtime::partitions::Partitions;
 use vestibule_runtime::trial;
-use vestibule_sandbox::{Analysis, CodeCache, Shape, Step};
+use vestibule_sandbox::{Analysis, CodeCache, Individual, Sandbox, Settings, Shape, Step, Value};
 use vestibule_worker::Launch;
 
 use super::Defect;
@@ -96,6 +97,10 @@ impl Ask {
 
     pub(crate) fn fuel(self, fuel_per_partition: u64) -> Self {
         Self { limits: Limits { fuel_per_partition, ..self.limits }, ..self }
+    }
+
+    pub(crate) fn memory(self, memory_mib: u32) -> Self {
+        Self { limits: Limits { memory_mib, ..self.limits }, ..self }
     }
 }
 
@@ -188,6 +193,45 @@ impl Lab {
         let released = exact.iter().zip(&noise).map(|(exact, noise)| exact + noise).collect();
         let calibrated = calibrated.into_iter().next().context("a round without a statistic")?;
         Ok(Seen { exact, released, failures, calibrated })
+    }
+
+    /// How long a round takes from its first row to its sums, before any noise, and by how much one
+    /// individual may move that, as delays reckon it: in microseconds.
+    pub(crate) fn end(&self, ask: &Ask, cohort: &Cohort, threads: usize, costs: Costs) -> Result<(f64, f64)> {
+        let round = self.round(ask, &cohort.dataset)?;
+        let budget = Budget::new(ask.noise, ask.epsilon, 0.0)?.round(round.share_ppb());
+        let mut loaded = self.guests()?.load(&self.component)?;
+        let plan = loaded.plan(&ask.params.to_string(), ask.limits)?;
+        let partitions = Partitions::of(plan.partitioning, cohort.dataset.info().approximate_size);
+        let calibrated = calibrate(&round, plan.partitioning, budget)?;
+        let selection = cohort.dataset.select(&plan.columns, &plan.variants)?.of(&round);
+        let prepared = loaded.prepare(&round, ask.limits, &selection, partitions, costs)?;
+        let longest_us = prepared.load().longest_us(1, costs);
+        let took = match self.defect {
+            Some(Defect::Unmetered) => self.naked.timed(round.state(), &cohort.people, ask.limits.fuel_per_partition)?,
+            Some(Defect::KeptPages) => self.kept(ask, &round, &cohort.people)?,
+            _ => {
+                let crews = prepared.crews(threads)?;
+                let began = Instant::now();
+                trial::release(&cohort.dataset, &selection, partitions, crews, &calibrated)?;
+                began.elapsed()
+            }
+        };
+        Ok((took.as_secs_f64() * 1e6, longest_us))
+    }
+
+    /// The same engine, which never gives back what an instance left.
+    fn kept(&self, ask: &Ask, round: &Round, people: &[Person]) -> Result<Duration> {
+        let settings =
+            Settings { threads: 1, max_memory_mib: 64, alone: true, parallel_compilation: false, ..Settings::default() };
+        let runner = Sandbox::new(settings)?.load(&self.component)?.runner(round, ask.limits)?;
+        let began = Instant::now();
+        for person in people {
+            let values = [Value::Level(u32::from(person.man)), Value::Number(person.age), Value::Number(person.measured)];
+            // What it returns or fails with does not matter here.
+            let _ = runner.contribute(&[Individual { values: &values, dosages: &[] }]);
+        }
+        Ok(began.elapsed())
     }
 
     /// The sums, as a planted defect makes them; else the site's.

@@ -3,6 +3,8 @@
 //!
 //! *In*: a component, people. *Out*: what the guest gave for each. Also the place of the [`super::Defect`]s in how guests are run.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, Store};
@@ -80,6 +82,21 @@ impl Naked {
             }
         }
         Ok(given)
+    }
+
+    /// How long the guest works for all these people, each in an instance of their own, with so much
+    /// fuel, where nothing but the engine looks at it.
+    pub(crate) fn timed(&self, state: &[u8], people: &[Person], fuel: u64) -> Result<Duration> {
+        let mut took = Duration::ZERO;
+        for person in people {
+            let (mut store, instance) = self.prepared(state)?;
+            text(store.set_fuel(fuel))?;
+            let began = Instant::now();
+            // What it returns or fails with does not matter here.
+            let _ = instance.call_contribute(&mut store, &[person.row()]);
+            took += began.elapsed();
+        }
+        Ok(took)
     }
 
     fn prepared(&self, state: &[u8]) -> Result<(Store<()>, bindings::Analysis)> {

@@ -166,7 +166,11 @@ fn moment(lab: &Lab) -> Result<Row> {
     let delay = Delay::of(&round, spend, load, costs);
     let sample = |late_us: f64| -> Result<Vec<f64>> {
         let draw = |_| {
-            let drawn = if lab.defect == Some(Defect::NoDelay) { 0.0 } else { delay.draw()?.as_secs_f64() * 1e6 };
+            let drawn = match lab.defect {
+                Some(Defect::NoDelay) => 0.0,
+                Some(Defect::HalfLongest) => delay.draw()?.as_secs_f64() * 1e6 / 2.0,
+                _ => delay.draw()?.as_secs_f64() * 1e6,
+            };
             Ok(late_us + drawn)
         };
         (0..MOMENTS).map(draw).collect()

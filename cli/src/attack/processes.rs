@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::Row;
+use super::{Defect, Row};
 use super::lab::{DICTIONARY, Lab, Person, RECIPE};
 use crate::federation::{Federation, wait};
 
@@ -18,6 +19,8 @@ const SITES: [&str; 2] = ["with", "less"];
 const SETTINGS: &str = "[slowest]\nassume = true\n";
 /// Nobody else is like this; no job asks for it but through the guest.
 const CANARY: (&str, f64, f64) = ("CANARYqx7", 61.803_398_87, 2.493_710_528);
+/// A daemon that is told to stop is gone by then, whatever runs; the round that runs takes longer.
+const STOPPED: Duration = Duration::from_secs(1);
 const FAILURE: &str = "failure";
 const BUDGET: &str = "budget";
 
@@ -29,8 +32,14 @@ pub(crate) fn rows(lab: &Lab, _root: &Path) -> Result<Vec<Row>> {
     rows.push(world.race()?);
     let mut world = world;
     rows.push(world.killed()?);
+    rows.push(world.stopped(None)?);
     rows.push(world.traces()?);
     Ok(rows)
+}
+
+/// The one row about daemons in which a defect can be planted: around them.
+pub(crate) fn stopped_alone(lab: &Lab) -> Result<Row> {
+    World::start(lab)?.stopped(lab.defect)
 }
 
 struct World {
@@ -252,6 +261,28 @@ impl World {
         ))
     }
 
+    /// SIGTERM in the middle of a long round, and behind its end: when the daemon has gone.
+    fn stopped(&mut self, defect: Option<Defect>) -> Result<Row> {
+        let site = SITES[1];
+        let job = self.submit("ada", site, 0.5, "how = \"chase\"")?;
+        let pid = self.federation.pid(site).context("the site's daemon")?;
+        wait("the round to run", || (!children(pid).is_empty()).then_some(()))?;
+        let began = Instant::now();
+        if defect == Some(Defect::StopAtEnd) {
+            wait("the round's end", || children(pid).is_empty().then_some(()))?;
+        }
+        self.federation.terminate(site)?;
+        let took = began.elapsed();
+        self.federation.run_site(site)?;
+        let state = self.ended("ada", &job)?.get("state").cloned().unwrap_or_default();
+        let found = (
+            took < STOPPED && state == "finished",
+            format!("it is gone {:.0} ms later, and the job {}", took.as_secs_f64() * 1e3, state.as_str().unwrap_or("?")),
+        );
+        let unprotected = "the daemon stays until its round has ended: the moment, without noise";
+        Ok(Row::new("tell a site to stop while a round runs, and see when it does", "time", unprotected, found))
+    }
+
     /// Last: what is left of the man in everything that is not the data.
     fn traces(&mut self) -> Result<Row> {
         self.federation.stop();
@@ -267,6 +298,14 @@ impl World {
             found,
         ))
     }
+}
+
+/// Processes that one has started: of a site, its workers.
+fn children(pid: u32) -> Vec<u32> {
+    let of_thread = |path: PathBuf| std::fs::read_to_string(path.join("children")).unwrap_or_default();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let all: String = threads.map(|thread| of_thread(thread.path())).collect();
+    all.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// A job that did not end well shows nothing.

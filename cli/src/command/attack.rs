@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::attack::{Defect, NOT_TRIED, Row, Verdict, all};
+use crate::attack::{Defect, NOT_TRIED, Row, Verdict, all, ends};
 use crate::failure::{Exit, Failure};
 use crate::federation::source_root;
 use crate::show;
@@ -18,11 +18,15 @@ pub(crate) struct Attack {
     /// Attack a mechanism that is broken on purpose in this way: to see that the attacks notice.
     #[arg(long)]
     defect: Option<Defect>,
+    /// Attack only the moments at which rounds end, at several limits and with many people. Takes an hour.
+    #[arg(long, conflicts_with = "defect")]
+    ends: bool,
 }
 
 impl Attack {
     pub(crate) fn run(self, json: bool) -> Result<()> {
-        let rows = all(&source_root()?, self.defect, &|text| eprintln!("{text}"))?;
+        let (root, say) = (source_root()?, |text: &str| eprintln!("{text}"));
+        let rows = if self.ends { ends(&root, &say)? } else { all(&root, self.defect, &say)? };
         let broken = rows.iter().filter(|row| row.verdict == Verdict::Broken).count();
         if json {
             println!("{}", json!({ "attacks": rows, "not_tried": NOT_TRIED }));

@@ -158,6 +158,7 @@ impl Analysis for Hostile {
                 black_box(calls);
             },
             "chase" => chase(),
+            "tail" => tail(TAILS, 4e-310),
             "touch" => touch(),
             "touch what was laid" => {
                 laid.pages.iter().step_by(4_096).for_each(|page| page.store(2, Ordering::Relaxed));
@@ -241,6 +242,30 @@ fn chase() -> f64 {
         }
         black_box(at);
     }
+}
+
+/// As deep as the stack lets it.
+const TAILS: u32 = 8_000;
+
+macro_rules! eight_times {
+    ($step:expr) => {{
+        $step;
+        $step;
+        $step;
+        $step;
+        $step;
+        $step;
+        $step;
+        $step;
+    }};
+}
+
+/// Leaves work behind each call, in a straight line: an engine that looks at the fuel where functions
+/// and turns of loops begin has seen all of it before any of that work.
+fn tail(depth: u32, x: f64) -> f64 {
+    let mut x = if depth == 0 { x } else { tail(black_box(depth - 1), x) };
+    eight_times!(eight_times!(eight_times!(eight_times!(x = x * 0.999_999 + 1e-315))));
+    x
 }
 
 /// Has the kernel find a page at every step.

@@ -11,7 +11,8 @@
 //! reset for everybody. An instance that touches any other page, of whatever kind, has a page
 //! fault, which the kernel counts. Behind such an instance the engine is built anew, and the pages
 //! of the rehearsal are laid down again before the next partition: the same state, and a bounded
-//! time ([`crate::slowest`] measures it).
+//! time ([`crate::slowest`] measures it). Another process of the same round lays down the same
+//! pages and rehearses nothing, since a guest may take as long for that as for a partition.
 
 use std::fs::File;
 use std::ops::Range;
@@ -21,7 +22,7 @@ use vestibule_protocol::job::Limits;
 use crate::analysis::LoadError;
 use crate::bindings::vestibule::analysis::types::Individual;
 use crate::engine::{Sandbox, Settings};
-use crate::pages::{self, Pool};
+use crate::pages::{self, Pages, Pool};
 use crate::runner::{Contributions, Failure, Runner};
 
 /// What a process must hold open before it gives up the file system.
@@ -53,15 +54,24 @@ pub struct Alone {
     /// Gone while it is built anew.
     runner: Option<Runner>,
     /// Pages that every instance finds laid down.
-    laid: Vec<pages::Laid>,
+    laid: Pages,
     /// Page faults of this process when the last instance's room was in order.
     faults: i64,
     given_back: u64,
 }
 
+/// What a round's instances find.
+#[derive(Debug)]
+pub enum Room<'a> {
+    /// What these partitions, which are nobody's, leave.
+    Rehearsed(&'a [Vec<Individual<'a>>]),
+    /// What another process of the same round found in its rehearsal.
+    Laid(Pages),
+}
+
 impl Alone {
-    /// Loads what [`crate::Analysis::bake`] returned, and rehearses. `settings` as those of the
-    /// sandbox that baked it, but for the cache.
+    /// Loads what [`crate::Analysis::bake`] returned. `settings` as those of the sandbox that baked
+    /// it, but for the cache.
     ///
     /// # Errors
     /// Code of another engine, or the engine could not be set up.
@@ -75,19 +85,31 @@ impl Alone {
         code: Vec<u8>,
         entries: usize,
         limits: Limits,
-        rehearsals: &[Vec<Individual<'_>>],
+        room: Room<'_>,
     ) -> Result<Self, LoadError> {
-        let mut alone = Self { ground, settings, code, entries, limits, runner: None, laid: vec![], faults: 0, given_back: 0 };
+        let laid = Pages::default();
+        let mut alone = Self { ground, settings, code, entries, limits, runner: None, laid, faults: 0, given_back: 0 };
         let pool = alone.build()?;
-        // The second time finds what only a second instance touches.
-        for partition in rehearsals.iter().chain(rehearsals) {
-            // What it returns or fails with is nobody's.
-            drop(alone.runner.as_ref().map(|runner| runner.contribute(partition)));
-        }
-        alone.laid = pool.laid(&alone.ground.maps, &alone.ground.pagemap).map_err(lost)?;
+        alone.laid = match room {
+            Room::Rehearsed(partitions) => {
+                // The second time finds what only a second instance touches.
+                for partition in partitions.iter().chain(partitions) {
+                    // What it returns or fails with is nobody's.
+                    drop(alone.runner.as_ref().map(|runner| runner.contribute(partition)));
+                }
+                pool.laid(&alone.ground.maps, &alone.ground.pagemap).map_err(lost)?
+            }
+            Room::Laid(pages) => pages,
+        };
         pool.lay(&alone.laid);
         alone.faults = pages::faults();
         Ok(alone)
+    }
+
+    /// The pages that every instance finds laid down.
+    #[must_use]
+    pub const fn pages(&self) -> &Pages {
+        &self.laid
     }
 
     /// One partition, as [`Runner::contribute`]. [`Alone::settle`] must follow when the

@@ -39,12 +39,13 @@ mod prune;
 mod runner;
 mod slowest;
 
-pub use alone::{Alone, Ground};
+pub use alone::{Alone, Ground, Room};
 pub use analysis::{Analysis, GuestError, LoadError, Shape, Step};
 pub use bindings::vestibule::analysis::types::{Contribution, Individual, Value};
 pub use cache::{CodeCache, CodeStore, code_name};
 pub use engine::{Sandbox, SandboxError, Settings};
 pub use given::Given;
 pub use inspect::{Inspection, inspect};
+pub use pages::Pages;
 pub use runner::{Contributions, Detail, Failure, Runner};
 pub use slowest::{Slowest, measure};

@@ -1,12 +1,14 @@
 //! Which pages of the engine's pool are there, by what the kernel says of this process.
 //!
 //! *In*: `/proc/self/maps` and `/proc/self/pagemap`, opened before. *Out*: where the pool lies, what
-//! of it was written, and the same pages laid down again. Only hints go to the kernel: no byte of a
-//! guest's memory is read or changed here.
+//! of it was written, and the same pages laid down again, also in another process. Only hints go to
+//! the kernel: no byte of a guest's memory is read or changed here.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+
+use serde::{Deserialize, Serialize};
 
 use crate::alone::Addresses;
 
@@ -25,13 +27,25 @@ pub(crate) struct Mapping {
     file: bool,
 }
 
+/// The pages that every instance of a round finds laid down, as a rehearsal found them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pages(Vec<Laid>);
+
 /// Pages that are to be there, from the start of one of the pool's parts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Laid {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Laid {
     part: usize,
     bytes: Addresses,
     /// Written, and not only read.
     written: bool,
+}
+
+impl Pages {
+    /// Bytes of them, however often one is named: what laying them down takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.iter().fold(0, |sum: usize, laid| sum.saturating_add(laid.bytes.len()).saturating_add(PAGE_BYTES))
+    }
 }
 
 /// Where the engine keeps memories and tables.
@@ -80,7 +94,7 @@ impl Pool {
     }
 
     /// The pages that are there now: what was written, and all of an image that may be read.
-    pub(crate) fn laid(&self, maps: &File, pagemap: &File) -> io::Result<Vec<Laid>> {
+    pub(crate) fn laid(&self, maps: &File, pagemap: &File) -> io::Result<Pages> {
         let mut laid = vec![];
         for mapping in mappings(maps)?.into_iter().filter(|mapping| mapping.writable) {
             let Some((part, start)) = self.part(&mapping.addresses) else { continue };
@@ -93,14 +107,14 @@ impl Pool {
                 laid.push(Laid { part, bytes: place(run.start)..place(run.end), written: true });
             }
         }
-        Ok(laid)
+        Ok(Pages(laid))
     }
 
     /// Lays pages down, with the contents that they have anyway. What cannot be laid is left out:
     /// the next instance that touches it has a fault.
-    pub(crate) fn lay(&self, laid: &[Laid]) {
-        for Laid { part, bytes, written } in laid {
-            let Some(pool) = self.0.get(*part) else { continue };
+    pub(crate) fn lay(&self, pages: &Pages) {
+        for Laid { part, bytes, written } in &pages.0 {
+            let Some(pool) = self.0.get(*part).filter(|pool| bytes.end <= pool.len()) else { continue };
             let advice = if *written { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
             let start = std::ptr::without_provenance_mut(pool.start.saturating_add(bytes.start));
             // SAFETY: populating changes no byte of any mapping; an address that is not mapped, or

@@ -31,7 +31,7 @@ const LOADED_MIB: usize = 4;
 pub struct Slowest {
     /// Nanoseconds of a unit of fuel.
     pub fuel_ns: f64,
-    /// Microseconds of a MiB of memory that an instance touches, and that is taken from it.
+    /// Microseconds of a MiB of memory that an instance touches, and that is taken back with its engine.
     pub mib_us: f64,
     /// Microseconds of making an instance, of lifting the most lists that it can hand over beyond its
     /// sums, and of a stretch of code without a check of its fuel.
@@ -60,7 +60,7 @@ pub fn measure(memory_mib: u32) -> Result<Slowest> {
     let metered = meter::module(GUEST).map_err(|error| wasmtime::Error::msg(format!("{error:?}")))?;
     let module = Module::new(sandbox.engine(), &metered)?;
     let fuel_ns = fuel(&sandbox, &module, memory_mib)?;
-    let mib_us = touched(&sandbox, &module)?;
+    let mib_us = touched(&settings, &metered)?;
     let byte_ns = lifted(&sandbox)?;
     drop(module);
     drop(sandbox);
@@ -115,15 +115,17 @@ fn fuel(sandbox: &Sandbox, module: &Module, memory_mib: u32) -> Result<f64> {
     Ok(slowest)
 }
 
-/// Microseconds of a MiB that is touched and taken back.
-fn touched(sandbox: &Sandbox, module: &Module) -> Result<f64> {
+/// Microseconds of a MiB that is touched and taken back, with the engine that it was touched in.
+fn touched(settings: &Settings, metered: &[u8]) -> Result<f64> {
     largest(|| {
-        let mut store = store(sandbox)?;
-        let instance = Instance::new(&mut store, module, &[])?;
+        let sandbox = Sandbox::new(settings.clone()).map_err(wasmtime::Error::new)?;
+        let module = Module::new(sandbox.engine(), metered)?;
+        let mut store = store(&sandbox)?;
+        let instance = Instance::new(&mut store, &module, &[])?;
         let touch = instance.get_typed_func::<u32, ()>(&mut store, "touch")?;
         let began = Instant::now();
         touch.call(&mut store, TOUCHED_MIB * MIB_PAGES)?;
-        drop(store);
+        drop((store, module, sandbox));
         Ok(micros(began.elapsed()) / f64::from(TOUCHED_MIB))
     })
 }

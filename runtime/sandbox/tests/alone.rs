@@ -2,10 +2,12 @@
 //! process of its own, whose only thread this is.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::panic, reason = "a test without a harness, which loads compiled code")]
 
+use std::process::{Command, Stdio};
+
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
 use vestibule_protocol::scores::Source;
-use vestibule_sandbox::{Alone, Ground, Individual, Sandbox, Settings};
+use vestibule_sandbox::{Alone, Ground, Individual, Pages, Room, Sandbox, Settings};
 
 const LIMITS: Limits = Limits { fuel_per_partition: 100_000_000, memory_mib: 8 };
 /// What the first dosage says.
@@ -70,19 +72,60 @@ fn encoded() -> Vec<u8> {
     wit_component::ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
 }
 
-fn main() {
+fn settings() -> Settings {
+    Settings { threads: 1, max_memory_mib: 64, alone: true, parallel_compilation: false, ..Settings::default() }
+}
+
+fn of(how: &'static [u8]) -> Vec<Individual<'static>> {
+    vec![Individual { values: &[], dosages: how }]
+}
+
+fn baked() -> Vec<u8> {
     let bound = Bound::OneCell;
     let statistic = Statistic { name: "n".into(), length: 1, bound, weight: 1.0, source: Source::Given };
     let request = RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![], dosages: true };
     let round = Round::check(request).unwrap();
-    let settings = Settings { threads: 1, max_memory_mib: 64, alone: true, parallel_compilation: false, ..Settings::default() };
-    let sandbox = Sandbox::new(settings.clone()).unwrap();
-    let code = sandbox.load(&encoded()).unwrap().bake(&round, LIMITS).unwrap();
-    drop(sandbox);
-    let of = |how: &'static [u8]| vec![Individual { values: &[], dosages: how }];
-    // SAFETY: what an engine of the same settings has just made.
-    let alone = unsafe { Alone::new(Ground::new().unwrap(), settings, code, 1, LIMITS, &[of(&[USUAL])]) };
-    let mut alone = alone.unwrap();
+    let sandbox = Sandbox::new(settings()).unwrap();
+    sandbox.load(&encoded()).unwrap().bake(&round, LIMITS).unwrap()
+}
+
+fn alone(code: Vec<u8>, room: Room<'_>) -> Alone {
+    // SAFETY: what an engine of the same settings has made, in this process or in the one that started it.
+    unsafe { Alone::new(Ground::new().unwrap(), settings(), code, 1, LIMITS, room) }.unwrap()
+}
+
+/// A worker that takes over: it rehearses nothing, and lays down what another found.
+fn follow(code: &str) {
+    let pages: Pages = serde_json::from_reader(std::io::stdin()).unwrap();
+    let mut alone = alone(std::fs::read(code).unwrap(), Room::Laid(pages));
+    for _ in 0..1_000 {
+        assert!(alone.contribute(&of(&[USUAL])).is_ok());
+        alone.settle().unwrap();
+    }
+    println!("{}", alone.given_back());
+}
+
+/// It is as the first one was after two builds more: `TAKEOVER_BUILDS` in `runtime/src/delay.rs`.
+fn a_worker_that_takes_over_is_soon_as_the_first_was(code: &[u8], pages: &Pages) {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("follow-{}", std::process::id()));
+    std::fs::write(&file, code).unwrap();
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    let mut child = program.arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    serde_json::to_writer(child.stdin.take().unwrap(), pages).unwrap();
+    let output = child.wait_with_output().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let builds: u64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    assert!(builds <= 2, "{builds}");
+    println!("a follower built its engine {builds} times more; {} bytes are laid down", pages.bytes());
+}
+
+fn main() {
+    if let Some(code) = std::env::args().nth(1).filter(|argument| argument.contains("follow-")) {
+        return follow(&code);
+    }
+    let code = baked();
+    let mut alone = alone(code.clone(), Room::Rehearsed(&[of(&[USUAL])]));
+    a_worker_that_takes_over_is_soon_as_the_first_was(&code, alone.pages());
     let mut contribute = |how: &'static [u8]| {
         let found = alone.contribute(&of(how)).is_ok();
         alone.settle().unwrap();

@@ -24,4 +24,4 @@ pub use message::Rehearsals;
 pub use places::{Place, Places};
 pub use serve::serve;
 pub use watch::overlooked;
-pub use worker::{Each, Launch, PUBLIC_PATIENCE, Refusal, Worker, WorkerError};
+pub use worker::{Each, Launch, PUBLIC_PATIENCE, Refusal, Worker, WorkerError, sent_again};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::report::Report;
 use vestibule_protocol::round::RoundRequest;
-use vestibule_sandbox::Slowest;
+use vestibule_sandbox::{Pages, Slowest};
 
 use crate::confine::Walls;
 
@@ -30,8 +30,8 @@ pub(crate) enum Command<'a> {
     /// Bake a round's state into the component that was loaded (the round's request as JSON).
     Bake(Bytes<'a>, Limits),
     /// Load the code of a component that a worker baked, for a round whose statistics have these lengths as guests give them.
-    /// Rehearse with as many partitions, which are nobody's; have room for batches of so many bytes.
-    Round { code: Bytes<'a>, lengths: Vec<u32>, limits: Limits, rehearsals: Rehearsals, batch_bytes: u64 },
+    /// Have room for batches of so many bytes.
+    Round { code: Bytes<'a>, lengths: Vec<u32>, limits: Limits, first: First, batch_bytes: u64 },
     /// So many partitions lie at the start of the memory file, in so many bytes; the first ones are
     /// left out.
     Batch { partitions: u32, bytes: u64, skip: u32 },
@@ -41,6 +41,15 @@ pub(crate) enum Command<'a> {
     Inspect(Bytes<'a>),
     /// Run `next`, by the shape and all that was released (as JSON).
     Next(String, Bytes<'a>, Limits),
+}
+
+/// What a worker does before its first batch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum First {
+    /// Rehearse with these.
+    Rehearse(Rehearsals),
+    /// Lay down what another found in its rehearsal.
+    Lay(Pages),
 }
 
 /// Public partitions, as rows lie in the memory file.
@@ -71,6 +80,8 @@ pub(crate) enum Reply<'a> {
     Measured(Slowest),
     /// What `next` says: a [`Said`] as JSON.
     Step(Bytes<'a>),
+    /// A round was taken in: what its instances find.
+    Room(Pages),
 }
 
 /// What `next` says.

@@ -15,13 +15,14 @@ use vestibule_protocol::job::Limits;
 use vestibule_protocol::release::Released;
 use vestibule_protocol::round::Round;
 use vestibule_sandbox::{
-    Alone, Analysis, Contributions, Failure, Ground, Individual, Inspection, LoadError, Sandbox, Settings, Shape, Step,
+    Alone, Analysis, Contributions, Failure, Ground, Individual, Inspection, LoadError, Room, Sandbox, Settings, Shape,
+    Step,
 };
 
 use crate::confine;
-use crate::message::{Bytes, Command, Rehearsals, Reply, Said, receive, send};
+use crate::message::{Bytes, Command, First, Rehearsals, Reply, Said, receive, send};
 use crate::rows::{Partitions, put_contributions};
-use crate::shared::{REGION, Shared};
+use crate::shared::{At, REGION, Shared};
 
 /// Runs the worker until the daemon hangs up. `memory_mib`: what all its instances together may hold.
 #[must_use]
@@ -41,7 +42,7 @@ fn run() -> Result<()> {
     let sandbox = Sandbox::new(settings()).map_err(Error::other)?;
     let ground = Ground::new().ok();
     let mut shared = Shared::map(&memory)?;
-    shared.progress(0, 0);
+    shared.progress(At::Reading, 0);
     let walls = confine::enter(confine::Role::Guests);
     send(&mut link, &Reply::Ready(sandbox.engine_digest().hex(), walls))?;
     let mut worker =
@@ -126,10 +127,13 @@ impl Process {
                     Err(error) => refused(error.code(), &error),
                 }
             }
-            Command::Round { code: Bytes(code), lengths, limits, rehearsals, batch_bytes } => {
+            Command::Round { code: Bytes(code), lengths, limits, first, batch_bytes } => {
                 self.shared.lay(usize::try_from(batch_bytes.min(REGION)).map_err(Error::other)?);
                 self.input.reserve(usize::try_from(batch_bytes.min(REGION)).map_err(Error::other)?);
-                self.round(code.into_owned(), &lengths, limits, &rehearsals)?
+                match first {
+                    First::Rehearse(rehearsals) => self.rehearse(code.into_owned(), &lengths, limits, &rehearsals)?,
+                    First::Lay(pages) => self.round(code.into_owned(), &lengths, limits, Room::Laid(pages))?,
+                }
             }
             Command::Measure(memory_mib) => match vestibule_sandbox::measure(memory_mib) {
                 Ok(slowest) => Reply::Measured(slowest),
@@ -143,22 +147,27 @@ impl Process {
         self.analysis.as_ref().ok_or_else(|| Error::other("no analysis was loaded"))
     }
 
-    fn round(&mut self, code: Vec<u8>, lengths: &[u32], limits: Limits, rehearsals: &Rehearsals) -> Result<Reply<'static>> {
-        self.lengths = lengths.iter().map(|&length| length as usize).collect();
-        let entries = self.lengths.iter().fold(0, |sum: usize, length| sum.saturating_add(*length));
-        let ground = self.ground.take().ok_or_else(|| Error::other("another round was taken in"))?;
+    fn rehearse(&mut self, code: Vec<u8>, lengths: &[u32], limits: Limits, rehearsals: &Rehearsals) -> Result<Reply<'static>> {
         let partitions = Partitions::read(&rehearsals.rows, rehearsals.partitions);
         let partitions = partitions.ok_or_else(|| Error::other("no partitions to rehearse with"))?;
         let individuals = partitions.shown();
         let rehearsals: Vec<Vec<Individual<'_>>> =
             partitions.each().map(|each| individuals.get(each).unwrap_or_default().to_vec()).collect();
+        self.round(code, lengths, limits, Room::Rehearsed(&rehearsals))
+    }
+
+    fn round(&mut self, code: Vec<u8>, lengths: &[u32], limits: Limits, room: Room<'_>) -> Result<Reply<'static>> {
+        self.lengths = lengths.iter().map(|&length| length as usize).collect();
+        let entries = self.lengths.iter().fold(0, |sum: usize, length| sum.saturating_add(*length));
+        let ground = self.ground.take().ok_or_else(|| Error::other("another round was taken in"))?;
         // SAFETY: as with `Load`: the daemon sends what a worker of the same engine, which had seen no data, returned from `bake`.
         #[expect(unsafe_code, reason = "argued above")]
-        let loaded = unsafe { Alone::new(ground, settings(), code, entries, limits, &rehearsals) };
+        let loaded = unsafe { Alone::new(ground, settings(), code, entries, limits, room) };
         Ok(match loaded {
             Ok(guests) => {
+                let pages = guests.pages().clone();
                 self.guests = Some(guests);
-                Reply::Done
+                Reply::Room(pages)
             }
             Err(error) => Reply::Refused(error.code().to_owned(), error.to_string()),
         })
@@ -172,6 +181,8 @@ impl Process {
         let read = Partitions::read(input, partitions).ok_or_else(|| Error::other("a row is cut short"))?;
         let individuals = read.shown();
         let (mut done, mut reach) = (0_u64, 0_usize);
+        // What the batch takes to be read is nobody's time.
+        shared.progress(At::Partition(done), 0);
         for each in read.each().skip(skip as usize) {
             out.clear();
             match guests.contribute(individuals.get(each).unwrap_or_default()) {
@@ -184,7 +195,7 @@ impl Process {
             // What the instance left is given back in its own time.
             guests.settle().map_err(Error::other)?;
             done = done.saturating_add(1);
-            shared.progress(done, reach as u64);
+            shared.progress(At::Partition(done), reach as u64);
         }
         Ok(Reply::Batch(reach as u64))
     }

@@ -4,7 +4,8 @@
 //! ```text
 //! rows            REGION bytes, which the daemon writes
 //! contributions   REGION bytes, which the worker writes, partition by partition
-//! progress        u64: partitions of the batch that are done; u64: bytes of their contributions
+//! progress        u64: 0 while the batch is read, then 1 and how many partitions are done;
+//!                 u64: bytes of their contributions
 //! ```
 //!
 //! *In*: the sealed file that neither end can resize. *Out*: contributions, then how far they
@@ -26,6 +27,38 @@ pub(crate) const OUT_OFFSET: u64 = REGION;
 pub(crate) const PROGRESS_OFFSET: u64 = 2 * REGION;
 /// All of it.
 pub(crate) const FILE_BYTES: u64 = PROGRESS_OFFSET + 4_096;
+
+/// What a worker is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum At {
+    /// Reading its batch.
+    Reading,
+    /// The partition behind so many.
+    Partition(u64),
+}
+
+impl At {
+    const fn number(self) -> u64 {
+        match self {
+            Self::Reading => 0,
+            Self::Partition(done) => done.saturating_add(1),
+        }
+    }
+
+    /// Partitions that are done.
+    pub(crate) const fn done(self) -> u64 {
+        match self {
+            Self::Reading => 0,
+            Self::Partition(done) => done,
+        }
+    }
+}
+
+impl From<u64> for At {
+    fn from(number: u64) -> Self {
+        number.checked_sub(1).map_or(Self::Reading, Self::Partition)
+    }
+}
 
 /// The worker's side.
 pub(crate) struct Shared {
@@ -84,24 +117,24 @@ impl Shared {
     }
 
     /// Says how far it is. What was put before is seen by whoever sees this.
-    pub(crate) fn progress(&mut self, partitions: u64, bytes: u64) {
+    pub(crate) fn progress(&mut self, at: At, bytes: u64) {
         // SAFETY: two aligned numbers inside of the mapping, which nobody else writes.
         #[expect(unsafe_code, reason = "argued above")]
-        let [done, reach] = unsafe {
+        let [number, reach] = unsafe {
             let at = self.base.as_ptr().add(PROGRESS_OFFSET as usize).cast::<u64>();
             [AtomicU64::from_ptr(at), AtomicU64::from_ptr(at.add(1))]
         };
         reach.store(bytes, Ordering::Release);
-        done.store(partitions, Ordering::Release);
+        number.store(at.number(), Ordering::Release);
     }
 }
 
-/// How far a worker is, by its own word: partitions, and bytes of their contributions.
-pub(crate) fn progress(file: &File) -> Result<(u64, u64)> {
+/// How far a worker is, by its own word: what it is at, and bytes of contributions.
+pub(crate) fn progress(file: &File) -> Result<(At, u64)> {
     let mut bytes = [0; 16];
     file.read_exact_at(&mut bytes, PROGRESS_OFFSET)?;
-    let ([done, reach], _) = bytes.as_chunks::<8>() else { return Err(Error::other("two numbers")) };
-    Ok((u64::from_ne_bytes(*done), u64::from_ne_bytes(*reach)))
+    let ([number, reach], _) = bytes.as_chunks::<8>() else { return Err(Error::other("two numbers")) };
+    Ok((u64::from_ne_bytes(*number).into(), u64::from_ne_bytes(*reach)))
 }
 
 /// A worker that begins a batch is nowhere, whatever it said before.

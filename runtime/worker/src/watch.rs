@@ -2,7 +2,8 @@
 //!
 //! *In*: how far it is, and what the kernel says of it (`/proc/PID/schedstat`, `stat`), at every
 //! look. *Out*: whether its partition has taken longer than is allowed. *Trusts*: the kernel, and
-//! nothing that the worker says but that it went on.
+//! nothing that the worker says but that it went on. Reading a batch has a limit of its own: it is
+//! no partition's time.
 //!
 //! Time of its own is time on a processor, and time asleep. A worker that waits for a processor,
 //! because the machine is busy with others, is not held responsible for that; nor is one that was
@@ -13,6 +14,11 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::time::Duration;
 
+use crate::shared::At;
+
+/// What reading a batch may take, and for each byte besides: many times what it takes.
+const READING: Duration = Duration::from_millis(100);
+const READING_BYTE: Duration = Duration::from_nanos(20);
 /// Time that may have been waiting for a processor.
 const DOUBT: Duration = Duration::from_secs(1);
 
@@ -66,18 +72,21 @@ fn read(file: &mut File) -> Option<String> {
 #[derive(Debug)]
 pub(crate) struct Watch {
     limit: Duration,
-    partition: u64,
-    /// At the first look at this partition; `None`: it was not looked at, or nothing is known.
+    reading: Duration,
+    /// What it was at when looked at last.
+    at: Option<At>,
+    /// At the first look at this partition; `None`: nothing is known.
     first: Option<Seen>,
     /// Looks' pauses since.
     passed: Duration,
-    begun: bool,
 }
 
 impl Watch {
-    /// `limit`: the most that one partition may take.
-    pub(crate) const fn new(limit: Duration) -> Self {
-        Self { limit, partition: 0, first: None, passed: Duration::ZERO, begun: false }
+    /// `limit`: the most that one partition may take. `bytes`: of the batch.
+    pub(crate) fn new(limit: Duration, bytes: usize) -> Self {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let reading = READING.saturating_add(READING_BYTE.saturating_mul(bytes));
+        Self { limit, reading, at: None, first: None, passed: Duration::ZERO }
     }
 
     /// How often to look.
@@ -86,21 +95,22 @@ impl Watch {
     }
 
     /// A look, `pause` after the one before. `false`: the partition has taken too long.
-    pub(crate) fn look(&mut self, partition: u64, now: Option<Seen>, pause: Duration) -> bool {
-        if !self.begun || partition != self.partition {
-            (self.begun, self.partition) = (true, partition);
+    pub(crate) fn look(&mut self, at: At, now: Option<Seen>, pause: Duration) -> bool {
+        if self.at != Some(at) {
+            self.at = Some(at);
             (self.first, self.passed) = (now, Duration::ZERO);
             return true;
         }
         self.passed = self.passed.saturating_add(pause);
-        let doubtful = self.limit.saturating_add(DOUBT);
+        let limit = if at == At::Reading { self.reading } else { self.limit };
+        let doubtful = limit.saturating_add(DOUBT);
         // Nothing is known: all of it may have been waiting.
         let Some((first, now)) = self.first.zip(now) else { return self.passed <= doubtful };
         let ran = Duration::from_nanos(now.ran.saturating_sub(first.ran));
         // What it waits now is not in it yet, where it is ready to run.
         let waited = Duration::from_nanos(now.waited.saturating_sub(first.waited));
         let own = self.passed.saturating_sub(waited);
-        ran <= self.limit && own <= if now.ready { doubtful } else { self.limit }
+        ran <= limit && own <= if now.ready { doubtful } else { limit }
     }
 }
 
@@ -120,11 +130,22 @@ mod tests {
 
     /// Looks until the partition has taken too long, `each` after the other: how often.
     fn looks(each: impl Fn(u64) -> (u64, Option<Seen>)) -> Option<u64> {
-        let mut watch = Watch::new(LIMIT);
+        let mut watch = Watch::new(LIMIT, 0);
         (0..1_000).find(|look| {
             let (partition, seen) = each(*look);
-            !watch.look(partition, seen, PAUSE)
+            !watch.look(At::Partition(partition), seen, PAUSE)
         })
+    }
+
+    #[test]
+    fn reading_a_batch_is_no_partitions_time() {
+        for (bytes, most) in [(0, 11), (1_000_000, 13)] {
+            let mut watch = Watch::new(Duration::from_millis(15), bytes);
+            let ended = (0..100).find(|look| !watch.look(At::Reading, seen(look * 10, 0, true), PAUSE));
+            assert_eq!(ended, Some(most), "{bytes}");
+            assert!(watch.look(At::Partition(0), seen(2_000, 0, true), PAUSE), "the first one begins anew");
+            assert!(!watch.look(At::Partition(0), seen(2_016, 0, true), PAUSE * 2));
+        }
     }
 
     const fn seen(ran_ms: u64, waited_ms: u64, ready: bool) -> Option<Seen> {

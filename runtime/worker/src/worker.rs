@@ -20,18 +20,19 @@ use vestibule_protocol::digest::{Digest, unhex};
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::release::Released;
 use vestibule_protocol::round::{Plan, Round, Statistic};
-use vestibule_sandbox::{Given, Shape, Slowest, Step, Value};
+use vestibule_sandbox::{Given, Pages, Shape, Slowest, Step, Value};
 
 use crate::confine::Walls;
 use crate::deadline::Until;
-use crate::message::{Bytes, Command, Rehearsals, Reply, Said, receive, send};
+use crate::message::{Bytes, Command, First, Rehearsals, Reply, Said, receive, send};
 use crate::rows::{Reader, contribution_bytes, end_partition, partition_bytes, put_partition, put_row};
 use crate::shared::{self, FILE_BYTES, OUT_OFFSET, REGION};
 use crate::start::start;
 use crate::watch::{Eyes, Watch};
 
-/// Most bytes of a batch, either way, where a row takes less than that.
-const BATCH_BYTES: usize = 8 << 20;
+/// Most bytes of a batch, either way, where a row takes less than that. What of it is left goes to
+/// another worker where one is ended, which is in the limit of what one individual can take.
+const BATCH_BYTES: usize = 1 << 20;
 /// Most partitions of a batch: how soon a round that failed elsewhere ends.
 const BATCH_PARTITIONS: usize = 256;
 /// What a worker has for a call that sees nobody's data, where nothing else is said.
@@ -43,6 +44,14 @@ pub const PUBLIC_PATIENCE: Duration = Duration::from_secs(30);
 /// How much further from its turn a worker is that [steps back](Worker::step_back): where processors are short, it gets a third of what
 /// others get (each step is a quarter).
 const STEPS_BACK: i32 = 5;
+
+/// Bytes of rows that go to another worker where one is ended, at most, by how many values and
+/// dosages a partition has.
+#[must_use]
+pub const fn sent_again(inputs: usize) -> usize {
+    let bytes = partition_bytes(1, inputs, 0).saturating_mul(BATCH_PARTITIONS);
+    if bytes < BATCH_BYTES { bytes } else { BATCH_BYTES }
+}
 
 /// How workers are started.
 #[derive(Debug, Clone)]
@@ -322,22 +331,51 @@ impl Worker {
 
     /// Takes in a round, by the code that [`Worker::bake`] of a worker with the same engine returned
     /// for it, and rehearses it. `shape`: individuals of a partition at most, values and dosages of
-    /// each. `limit`: the most that a partition may take of the worker's own time; then it counts as
-    /// one whose guest failed.
+    /// each. What it found is for [`Worker::follow`].
     ///
     /// # Errors
     /// [`WorkerError`]. The inner error is the code's.
-    pub fn round(
+    pub fn rehearse(
+        &mut self,
+        code: &[u8],
+        round: &Round,
+        limits: Limits,
+        shape: (usize, usize, usize),
+        rehearsals: &Rehearsals,
+    ) -> Result<Result<Pages, Refusal>, WorkerError> {
+        self.round(code, round, limits, shape, First::Rehearse(rehearsals.clone()))
+    }
+
+    /// Takes in a round as another did, which has rehearsed it and found `pages`.
+    ///
+    /// # Errors
+    /// As [`Worker::rehearse`].
+    pub fn follow(
+        &mut self,
+        code: &[u8],
+        round: &Round,
+        limits: Limits,
+        shape: (usize, usize, usize),
+        pages: &Pages,
+    ) -> Result<Result<(), Refusal>, WorkerError> {
+        Ok(self.round(code, round, limits, shape, First::Lay(pages.clone()))?.map(drop))
+    }
+
+    /// The most that a partition may take of the worker's own time; then it counts as one whose
+    /// guest failed.
+    pub const fn limit(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
+    fn round(
         &mut self,
         code: &[u8],
         round: &Round,
         limits: Limits,
         (individuals, values, dosages): (usize, usize, usize),
-        rehearsals: &Rehearsals,
-        limit: Duration,
-    ) -> Result<Result<(), Refusal>, WorkerError> {
+        first: First,
+    ) -> Result<Result<Pages, Refusal>, WorkerError> {
         self.lengths = round.statistics().iter().map(Statistic::given).collect();
-        self.limit = limit;
         let bytes = partition_bytes(individuals, values, dosages).max(contribution_bytes(&self.lengths));
         if bytes as u64 > REGION {
             return Err(WorkerError::TooLarge);
@@ -349,10 +387,9 @@ impl Worker {
         self.found.reserve(batch_bytes);
         let lengths: Result<_, _> = self.lengths.iter().map(|&length| u32::try_from(length)).collect();
         let lengths = lengths.map_err(|_| WorkerError::TooLarge)?;
-        let (code, rehearsals) = (Bytes(code.into()), rehearsals.clone());
-        let round = Command::Round { code, lengths, limits, rehearsals, batch_bytes: batch_bytes as u64 };
+        let round = Command::Round { code: Bytes(code.into()), lengths, limits, first, batch_bytes: batch_bytes as u64 };
         match self.ask_public("rehearsing `contribute`", &round)? {
-            Reply::Done => Ok(Ok(())),
+            Reply::Room(pages) => Ok(Ok(pages)),
             other => refused(other).map(Err),
         }
     }
@@ -415,14 +452,14 @@ impl Worker {
         let (sent, skipped) = (number(partitions)?, number(skip)?);
         let batch = Command::Batch { partitions: sent, bytes: self.filled.len() as u64, skip: skipped };
         let most = partitions.saturating_sub(skip);
-        let (done, bytes) = match self.process.tell(&batch).and_then(|()| self.process.watch(self.limit, most)) {
+        let (done, bytes) = match self.process.tell(&batch).and_then(|()| self.process.watch(Watch::new(self.limit, self.filled.len()), self.limit, most)) {
             Ok(Some(Reply::Batch(bytes))) => (most, bytes),
             Ok(Some(_)) => return Err(WorkerError::Lost),
             // Too long, or gone: what was done before counts.
             Ok(None) | Err(_) => {
                 self.process.end();
-                let (done, bytes) = shared::progress(&self.process.memory).map_err(lost)?;
-                (usize::try_from(done).ok().filter(|done| *done < most).ok_or(WorkerError::Lost)?, bytes)
+                let (at, bytes) = shared::progress(&self.process.memory).map_err(lost)?;
+                (usize::try_from(at.done()).ok().filter(|done| *done < most).ok_or(WorkerError::Lost)?, bytes)
             }
         };
         // A worker that was ended may have put one more partition's.
@@ -454,8 +491,8 @@ impl Process {
     }
 
     /// Waits for the reply to a batch of so many partitions. `None`: one of them took too long.
-    fn watch(&mut self, limit: Duration, partitions: usize) -> Result<Option<Reply<'static>>, WorkerError> {
-        let (mut watch, pause) = (Watch::new(limit), Watch::pause(limit));
+    fn watch(&mut self, mut watch: Watch, limit: Duration, partitions: usize) -> Result<Option<Reply<'static>>, WorkerError> {
+        let pause = Watch::pause(limit);
         let timeout = Timespec::try_from(pause).map_err(|_| WorkerError::Lost)?;
         loop {
             let mut ready = [PollFd::new(&self.link, PollFlags::IN)];
@@ -465,8 +502,8 @@ impl Process {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(_) => return Err(WorkerError::Lost),
             }
-            let (done, _) = shared::progress(&self.memory).map_err(|_| WorkerError::Lost)?;
-            if done > partitions as u64 || !watch.look(done, self.eyes.look(), pause) {
+            let (at, _) = shared::progress(&self.memory).map_err(|_| WorkerError::Lost)?;
+            if at.done() > partitions as u64 || !watch.look(at, self.eyes.look(), pause) {
                 return Ok(None);
             }
         }

@@ -1,0 +1,105 @@
+//! How much later a round ends for one person, before any noise: what delays must cover.
+//!
+//! *In*: what a hostile guest does at one man, on what terms. *Out*: for each, the medians of rounds
+//! with him and without, taken in turns, whose difference must be within L, the sensitivity of the
+//! noise of a release's moment. *Trusts*: the clock. What else the machine does makes single rounds
+//! longer, and both kinds alike.
+
+use anyhow::Result;
+use vestibule_runtime::costs::Costs;
+
+use super::Row;
+use super::lab::{Ask, Lab, Person};
+
+const TIME: &str = "time";
+/// Rounds with him, and as many without.
+const PAIRS: usize = 30;
+
+/// Terms of rounds.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    fuel: u64,
+    memory_mib: u32,
+    people: u32,
+    threads: usize,
+}
+
+const USUAL: Terms = Terms { fuel: 300_000, memory_mib: 8, people: 700, threads: 1 };
+
+/// What a guest does, what it is, and what comes of it without protection.
+type Behaviour = (&'static str, &'static str, &'static str);
+
+const BEHAVIOURS: [Behaviour; 7] = [
+    ("loop", "spend all fuel at a person", "the round hangs, if that person is there"),
+    ("tail", "work behind calls at a person, where an engine looks at no fuel", "minutes for a little fuel"),
+    ("chase", "wait for memory at a person, with all fuel", "up to 250 ns a unit of fuel"),
+    ("touch", "touch all memory at a person, which slows down those behind", "everybody behind is slower"),
+    ("recurse", "exhaust the stack at a person", "the job fails, if that person is there"),
+    ("allocate", "exhaust memory at a person", "the job fails, if that person is there"),
+    ("much too long", "hand over a million numbers at a person", "the host takes them all"),
+];
+
+/// Of each behaviour, on usual terms.
+pub(crate) fn rows(lab: &Lab) -> Result<Vec<Row>> {
+    let costs = lab.guests()?.measure(64)?;
+    BEHAVIOURS.iter().map(|behaviour| row(lab, costs, behaviour, USUAL, behaviour.1.to_owned())).collect()
+}
+
+/// Of each behaviour, at several limits, numbers of threads and of people. Takes an hour.
+pub(crate) fn thorough(lab: &Lab, say: &dyn Fn(&str)) -> Result<Vec<Row>> {
+    let costs = lab.guests()?.measure(64)?;
+    let mut rows = vec![];
+    for terms in [
+        USUAL,
+        Terms { fuel: 20_000, ..USUAL },
+        Terms { fuel: 5_000_000, memory_mib: 64, ..USUAL },
+        Terms { threads: 2, ..USUAL },
+        Terms { threads: 2, people: 20_000, ..USUAL },
+        Terms { fuel: 5_000_000, memory_mib: 64, people: 20_000, threads: 2 },
+    ] {
+        for behaviour in &BEHAVIOURS {
+            let Terms { fuel, memory_mib, people, threads } = terms;
+            let name =
+                format!("{} ({fuel} fuel, {memory_mib} MiB, {people} people, {threads} threads)", behaviour.1);
+            let row = row(lab, costs, behaviour, terms, name)?;
+            say(&format!("{}: {}", row.name, row.observed));
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+fn row(lab: &Lab, costs: Costs, behaviour: &Behaviour, terms: Terms, name: String) -> Result<Row> {
+    let &(how, _, unprotected) = behaviour;
+    let women = (0..terms.people).map(|n| Person { id: format!("w{n}"), man: false, age: 40.0, measured: 0.0 });
+    let man = Person { id: "man".to_owned(), man: true, age: 40.0, measured: 0.0 };
+    let without = lab.cohort(women.clone().collect(), 1)?;
+    let with = lab.cohort(women.chain([man]).collect(), 1)?;
+    let ask = Ask::how(how).fuel(terms.fuel).memory(terms.memory_mib);
+    let once = || -> Result<(f64, f64)> {
+        let (mut late, mut early, mut longest_us) = (vec![], vec![], 0.0);
+        for _ in 0..PAIRS {
+            let (took_us, longest) = lab.end(&ask, &with, terms.threads, costs)?;
+            late.push(took_us);
+            early.push(lab.end(&ask, &without, terms.threads, costs)?.0);
+            longest_us = longest;
+        }
+        Ok((median(late) - median(early), longest_us))
+    };
+    let (mut moved_us, mut longest_us) = once()?;
+    if moved_us.abs() > longest_us {
+        // Something else may have kept the machine busy.
+        (moved_us, longest_us) = once()?;
+    }
+    let observed = format!(
+        "the median of {PAIRS} rounds moves by {:.1} ms; delays reckon with {:.1}",
+        moved_us / 1e3,
+        longest_us / 1e3
+    );
+    Ok(Row::new(name, TIME, unprotected, (moved_us.abs() <= longest_us, observed)))
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+}

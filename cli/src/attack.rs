@@ -94,6 +94,31 @@ pub(crate) enum Defect {
     StopAtEnd,
 }
 
+/// What is attacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Guests,
+    Releases,
+    Public,
+    Ends,
+    Daemons,
+}
+
+impl Defect {
+    /// Where it is planted.
+    const fn part(self) -> Part {
+        match self {
+            Self::ReusedInstance | Self::NoClamp | Self::NanPoison | Self::WallClock | Self::TrapCount => Part::Guests,
+            Self::HalfNoise | Self::SharedNoise | Self::StaleNoise | Self::NoDelay | Self::BlockReach | Self::HalfLongest => {
+                Part::Releases
+            }
+            Self::TryingChoice | Self::GroupsOfPeople | Self::BareDigest => Part::Public,
+            Self::Unmetered | Self::KeptPages => Part::Ends,
+            Self::StopAtEnd => Part::Daemons,
+        }
+    }
+}
+
 /// What is said of what is not attacked here.
 pub(crate) const NOT_TRIED: [&str; 3] = [
     "channels between processes of one processor (Spectre, caches)",
@@ -101,29 +126,41 @@ pub(crate) const NOT_TRIED: [&str; 3] = [
     "an escaped guest whose contribution for one individual depends on others of its job, each within its bound",
 ];
 
-/// Runs them all, but for those that need daemons where a defect is planted: it is planted here, not in them.
+/// Runs them all; where a defect is planted, those on what it is planted in.
 pub(crate) fn all(root: &Path, defect: Option<Defect>, say: &dyn Fn(&str)) -> Result<Vec<Row>> {
     say("building the hostile guest, and the unprotected system that it is compared with");
     let lab = Lab::new(root, defect)?;
     let mut rows = Vec::new();
-    say("guests against a site's sandbox and sums");
-    rows.extend(guests::rows(&lab)?);
-    say("researchers against releases");
-    rows.extend(noise::rows(&lab)?);
-    rows.extend(public::rows(&lab)?);
-    say("guests against the moments at which rounds end: some minutes");
-    rows.extend(ends::rows(&lab)?);
-    rows.extend(researchers::rows(&lab, root)?);
-    if defect.is_none() {
-        say("components and terms against what they may ask for");
-        rows.extend(terms::rows(&lab)?);
-        say("escaped guests against the walls around them");
-        rows.extend(walls::rows()?);
-        say("everybody against daemons");
-        rows.extend(processes::rows(&lab, root)?);
+    let attacked = |part: Part| defect.is_none_or(|defect| defect.part() == part);
+    if attacked(Part::Guests) {
+        say("guests against a site's sandbox and sums");
+        rows.extend(guests::rows(&lab)?);
     }
-    if defect == Some(Defect::StopAtEnd) {
-        rows.push(processes::stopped_alone(&lab)?);
+    if attacked(Part::Releases) {
+        say("researchers against releases");
+        rows.extend(noise::rows(&lab)?);
+        rows.extend(researchers::rows(&lab, root)?);
+    }
+    if attacked(Part::Public) {
+        say("everybody against what is seen beside the numbers");
+        rows.extend(public::rows(&lab)?);
+    }
+    if attacked(Part::Ends) {
+        say("guests against the moments at which rounds end: a minute or two");
+        rows.extend(ends::rows(&lab)?);
+    }
+    match defect {
+        None => {
+            say("components and terms against what they may ask for");
+            rows.extend(terms::rows(&lab)?);
+            say("escaped guests against the walls around them");
+            rows.extend(walls::rows()?);
+            say("everybody against daemons");
+            rows.extend(processes::rows(&lab, root)?);
+        }
+        Some(Defect::StopAtEnd) => rows.push(processes::stopped_alone(&lab)?),
+        // It is planted here, and not in daemons.
+        Some(_) => {}
     }
     Ok(rows)
 }

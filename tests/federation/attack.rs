@@ -50,7 +50,7 @@ fn each_attack_sees_the_defect_that_it_is_made_for() {
         ("stale-noise", "subtract two sums that differ by one person, at epsilon 1/2 each (DataSHIELD issue 251)"),
         ("block-reach", "fingerprint whole blocks of people: who is in one, and who moved to another"),
         ("unmetered", "work behind calls at a person, where an engine looks at no fuel"),
-        ("kept-pages", "touch all memory at a person, which slows down those behind"),
+        ("kept-pages", "write over all that was baked in, at a person"),
         ("half-longest", "spend all fuel and memory on a person, so that the release comes later"),
         ("trying-choice", "tell from the time of a choice how the sums lie"),
         ("groups-of-people", "count the parts of a round, or its tasks on a cluster"),

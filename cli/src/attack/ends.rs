@@ -8,12 +8,13 @@
 use anyhow::Result;
 use vestibule_runtime::costs::Costs;
 
-use super::Row;
 use super::lab::{Ask, Lab, Person};
+use super::{Defect, Row};
 
 const TIME: &str = "time";
-/// Rounds with him, and as many without.
-const PAIRS: usize = 30;
+/// Rounds with him, and as many without: in every run, and where everything is tried.
+const PAIRS: usize = 10;
+const MANY_PAIRS: usize = 30;
 
 /// Terms of rounds.
 #[derive(Debug, Clone, Copy)]
@@ -22,18 +23,20 @@ struct Terms {
     memory_mib: u32,
     people: u32,
     threads: usize,
+    pairs: usize,
 }
 
-const USUAL: Terms = Terms { fuel: 300_000, memory_mib: 8, people: 700, threads: 1 };
+const USUAL: Terms = Terms { fuel: 300_000, memory_mib: 8, people: 700, threads: 1, pairs: PAIRS };
 
 /// What a guest does, what it is, and what comes of it without protection.
 type Behaviour = (&'static str, &'static str, &'static str);
 
-const BEHAVIOURS: [Behaviour; 7] = [
+const BEHAVIOURS: [Behaviour; 8] = [
     ("loop", "spend all fuel at a person", "the round hangs, if that person is there"),
     ("tail", "work behind calls at a person, where an engine looks at no fuel", "minutes for a little fuel"),
     ("chase", "wait for memory at a person, with all fuel", "up to 250 ns a unit of fuel"),
-    ("touch", "touch all memory at a person, which slows down those behind", "everybody behind is slower"),
+    ("touch", "touch all memory at a person", "the machine's memory, at once"),
+    ("touch some that was laid", "write over all that was baked in, at a person", "everybody behind is slower"),
     ("recurse", "exhaust the stack at a person", "the job fails, if that person is there"),
     ("allocate", "exhaust memory at a person", "the job fails, if that person is there"),
     ("much too long", "hand over a million numbers at a person", "the host takes them all"),
@@ -42,25 +45,31 @@ const BEHAVIOURS: [Behaviour; 7] = [
 /// Of each behaviour, on usual terms.
 pub(crate) fn rows(lab: &Lab) -> Result<Vec<Row>> {
     let costs = lab.guests()?.measure(64)?;
-    BEHAVIOURS.iter().map(|behaviour| row(lab, costs, behaviour, USUAL, behaviour.1.to_owned())).collect()
+    let chosen = |behaviour: &&Behaviour| match lab.defect {
+        Some(Defect::Unmetered) => behaviour.0 == "tail",
+        Some(_) => behaviour.0 == "touch some that was laid",
+        None => true,
+    };
+    let row = |behaviour: &Behaviour| row(lab, costs, behaviour, USUAL, behaviour.1.to_owned());
+    BEHAVIOURS.iter().filter(chosen).map(row).collect()
 }
 
 /// Of each behaviour, at several limits, numbers of threads and of people. Takes an hour.
 pub(crate) fn thorough(lab: &Lab, say: &dyn Fn(&str)) -> Result<Vec<Row>> {
     let costs = lab.guests()?.measure(64)?;
     let mut rows = vec![];
+    let many = Terms { pairs: MANY_PAIRS, ..USUAL };
     for terms in [
-        USUAL,
-        Terms { fuel: 20_000, ..USUAL },
-        Terms { fuel: 5_000_000, memory_mib: 64, ..USUAL },
-        Terms { threads: 2, ..USUAL },
-        Terms { threads: 2, people: 20_000, ..USUAL },
-        Terms { fuel: 5_000_000, memory_mib: 64, people: 20_000, threads: 2 },
+        many,
+        Terms { fuel: 20_000, ..many },
+        Terms { fuel: 5_000_000, memory_mib: 64, ..many },
+        Terms { threads: 2, ..many },
+        Terms { threads: 2, people: 20_000, ..many },
+        Terms { fuel: 5_000_000, memory_mib: 64, people: 20_000, threads: 2, ..many },
     ] {
         for behaviour in &BEHAVIOURS {
-            let Terms { fuel, memory_mib, people, threads } = terms;
-            let name =
-                format!("{} ({fuel} fuel, {memory_mib} MiB, {people} people, {threads} threads)", behaviour.1);
+            let Terms { fuel, memory_mib, people, threads, pairs: _ } = terms;
+            let name = format!("{} ({fuel} fuel, {memory_mib} MiB, {people} people, {threads} threads)", behaviour.1);
             let row = row(lab, costs, behaviour, terms, name)?;
             say(&format!("{}: {}", row.name, row.observed));
             rows.push(row);
@@ -71,14 +80,16 @@ pub(crate) fn thorough(lab: &Lab, say: &dyn Fn(&str)) -> Result<Vec<Row>> {
 
 fn row(lab: &Lab, costs: Costs, behaviour: &Behaviour, terms: Terms, name: String) -> Result<Row> {
     let &(how, _, unprotected) = behaviour;
-    let women = (0..terms.people).map(|n| Person { id: format!("w{n}"), man: false, age: 40.0, measured: 0.0 });
+    // A planted one tells what it does to those behind him by itself.
+    let people = if lab.defect == Some(Defect::KeptPages) { 2_000 } else { terms.people };
+    let women = (0..people).map(|n| Person { id: format!("w{n}"), man: false, age: 40.0, measured: 0.0 });
     let man = Person { id: "man".to_owned(), man: true, age: 40.0, measured: 0.0 };
     let without = lab.cohort(women.clone().collect(), 1)?;
-    let with = lab.cohort(women.chain([man]).collect(), 1)?;
+    let with = lab.cohort(std::iter::once(man).chain(women).collect(), 1)?;
     let ask = Ask::how(how).fuel(terms.fuel).memory(terms.memory_mib);
     let once = || -> Result<(f64, f64)> {
         let (mut late, mut early, mut longest_us) = (vec![], vec![], 0.0);
-        for _ in 0..PAIRS {
+        for _ in 0..terms.pairs {
             let (took_us, longest) = lab.end(&ask, &with, terms.threads, costs)?;
             late.push(took_us);
             early.push(lab.end(&ask, &without, terms.threads, costs)?.0);
@@ -92,7 +103,8 @@ fn row(lab: &Lab, costs: Costs, behaviour: &Behaviour, terms: Terms, name: Strin
         (moved_us, longest_us) = once()?;
     }
     let observed = format!(
-        "the median of {PAIRS} rounds moves by {:.1} ms; delays reckon with {:.1}",
+        "the median of {} rounds moves by {:.1} ms; delays reckon with {:.1}",
+        terms.pairs,
         moved_us / 1e3,
         longest_us / 1e3
     );

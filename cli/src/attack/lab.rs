@@ -149,7 +149,8 @@ impl Lab {
         let table: String = std::iter::once("id,sex,age,trait\n".to_owned()).chain(people.iter().map(row)).collect();
         std::fs::write(self.path().join("people.csv"), table)?;
         let key = StoreKey::from_bytes([key; 32]);
-        let recipe = format!("name = \"{name}\"\n{RECIPE}");
+        let size = format!("approximate_size = {}", people.len().max(2_000));
+        let recipe = format!("name = \"{name}\"\n{}", RECIPE.replace("approximate_size = 2_000", &size));
         ingest((&self.dir, &recipe), (&self.dir, &key), &Importers::this_program(), Same::TakeOver, &mut |_| {})?;
         Ok(Cohort { people, dataset: Dataset::open(&self.dir, &name.parse()?, &key)? })
     }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::{Defect, Row};
 use super::lab::{DICTIONARY, Lab, Person, RECIPE};
+use super::{Defect, Row};
 use crate::federation::{Federation, wait};
 
 const SITES: [&str; 2] = ["with", "less"];

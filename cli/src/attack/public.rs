@@ -116,8 +116,7 @@ fn digest(lab: &Lab) -> Result<Row> {
             steps: vec![steps],
         };
         let (job, salt, statistics) = (JobId::from_bytes([0; 16]), Salt::from_bytes(salt), vec![statistic]);
-        let release =
-            Release { job, round: 0, site: "s".parse()?, charged_rho_pico: 1, rounding: None, statistics, salt };
+        let release = Release { job, round: 0, site: "s".parse()?, charged_rho_pico: 1, rounding: None, statistics, salt };
         Ok(Digest::of(&serde_json::to_vec(&release)?))
     };
     let mut salt = [0; SALT_BYTES];
@@ -131,10 +130,5 @@ fn digest(lab: &Lab) -> Result<Row> {
         found += u32::from(release(steps, [0; SALT_BYTES])? == held);
     }
     let observed = format!("{found} of {STEPS} values fit the digest of a release that a person held back");
-    Ok(Row::new(
-        "try all values until one fits the digest of a denied release",
-        "log",
-        "the value",
-        (found == 0, observed),
-    ))
+    Ok(Row::new("try all values until one fits the digest of a denied release", "log", "the value", (found == 0, observed)))
 }

@@ -58,13 +58,19 @@ impl<'de> Deserialize<'de> for Laid {
             "find what was laid" => LAID.iter().for_each(|laid| laid.store(0x5A, Ordering::Relaxed)),
             _ => {}
         }
-        let pages = if how == "touch what was laid" { PAGES_BYTES } else { 0 };
+        let pages = match how.as_str() {
+            "touch what was laid" => PAGES_BYTES,
+            "touch some that was laid" => SOME_PAGES_BYTES,
+            _ => 0,
+        };
         Ok(Self { how, weights, pages: (0..pages).map(|_| AtomicU8::new(1)).collect() })
     }
 }
 
 /// Most of 64 MiB.
 const PAGES_BYTES: usize = 56 << 20;
+/// Half of 8 MiB.
+const SOME_PAGES_BYTES: usize = 4 << 20;
 
 fn room(bytes: usize) -> core::result::Result<Vec<u8>, std::collections::TryReserveError> {
     let mut block = Vec::new();
@@ -160,7 +166,7 @@ impl Analysis for Hostile {
             "chase" => chase(),
             "tail" => tail(TAILS, 4e-310),
             "touch" => touch(),
-            "touch what was laid" => {
+            "touch what was laid" | "touch some that was laid" => {
                 laid.pages.iter().step_by(4_096).for_each(|page| page.store(2, Ordering::Relaxed));
                 loop {
                     black_box(calls);
@@ -268,9 +274,15 @@ fn tail(depth: u32, x: f64) -> f64 {
     x
 }
 
-/// Has the kernel find a page at every step.
+/// Has the kernel find a page at every step, of as much memory as there is.
 fn touch() -> f64 {
-    let mut pages = Vec::<u8>::with_capacity(56 << 20);
+    let mut bytes = 56 << 20;
+    let mut pages = loop {
+        match room(bytes) {
+            Ok(pages) => break pages,
+            Err(_) => bytes /= 2,
+        }
+    };
     for page in pages.spare_capacity_mut().iter_mut().step_by(4_096) {
         page.write(1);
     }

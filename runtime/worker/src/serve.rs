@@ -15,8 +15,7 @@ use vestibule_protocol::job::Limits;
 use vestibule_protocol::release::Released;
 use vestibule_protocol::round::Round;
 use vestibule_sandbox::{
-    Alone, Analysis, Contributions, Failure, Ground, Individual, Inspection, LoadError, Room, Sandbox, Settings, Shape,
-    Step,
+    Alone, Analysis, Contributions, Failure, Ground, Individual, Inspection, LoadError, Room, Sandbox, Settings, Shape, Step,
 };
 
 use crate::confine;

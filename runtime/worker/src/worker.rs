@@ -452,7 +452,11 @@ impl Worker {
         let (sent, skipped) = (number(partitions)?, number(skip)?);
         let batch = Command::Batch { partitions: sent, bytes: self.filled.len() as u64, skip: skipped };
         let most = partitions.saturating_sub(skip);
-        let (done, bytes) = match self.process.tell(&batch).and_then(|()| self.process.watch(Watch::new(self.limit, self.filled.len()), self.limit, most)) {
+        let (done, bytes) = match self
+            .process
+            .tell(&batch)
+            .and_then(|()| self.process.watch(Watch::new(self.limit, self.filled.len()), self.limit, most))
+        {
             Ok(Some(Reply::Batch(bytes))) => (most, bytes),
             Ok(Some(_)) => return Err(WorkerError::Lost),
             // Too long, or gone: what was done before counts.

@@ -62,28 +62,6 @@ pub(crate) enum Command {
     /// Read and verify a site's log.
     #[command(subcommand)]
     Log(log::Log),
-    /// The process in which a site runs guests. Started by the site alone.
-    #[command(hide = true)]
-    Worker {
-        /// What it may hold, in MiB.
-        #[arg(long)]
-        memory_mib: u32,
-    },
-    /// The process in which a site reads the files that it is given. Started by the site alone.
-    #[command(hide = true)]
-    Importer,
-    /// A part of a round, on a node of a cluster. Started by the cluster alone.
-    #[command(hide = true)]
-    Task {
-        /// The round's folder.
-        folder: std::path::PathBuf,
-        /// Which part.
-        #[arg(long, env = "SLURM_ARRAY_TASK_ID")]
-        index: u32,
-        /// Of these parts, where not of all.
-        #[arg(long, value_delimiter = ',')]
-        of: Vec<u32>,
-    },
 }
 
 impl Command {
@@ -109,7 +87,6 @@ impl Command {
             Self::Simulate(command) => command.run(json),
             Self::Witness(command) => command.run(json),
             Self::Log(command) => command.run(json),
-            Self::Worker { .. } | Self::Importer | Self::Task { .. } => unreachable!("`main` runs them before anything else"),
         }
     }
 }

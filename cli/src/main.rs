@@ -16,6 +16,7 @@ mod failure;
 mod federation;
 mod files;
 mod html;
+mod inner;
 mod jobfile;
 mod recompute;
 mod show;
@@ -45,34 +46,22 @@ fn main() -> ExitCode {
     if let Err(error) = closed::without_core() {
         return unclosed(error);
     }
+    if let Some(inner) = inner::Inner::asked() {
+        if !inner.closes_itself()
+            && let Err(error) = closed::close()
+        {
+            return unclosed(error);
+        }
+        return inner.run();
+    }
     let Arguments { json, command } = Arguments::parse();
     if command.runs_guests() {
         // Wasmtime opens `/proc/self/pagemap` with its first engine, once: a process that is not
         // dumpable could not, but as root.
         let _ = vestibule_sandbox::Sandbox::new(vestibule_sandbox::Settings { threads: 1, ..Default::default() });
     }
-    // A worker does so itself, when its engine is set up and before it reads anything.
-    if !matches!(command, command::Command::Worker { .. })
-        && let Err(error) = closed::close()
-    {
+    if let Err(error) = closed::close() {
         return unclosed(error);
-    }
-    match &command {
-        // Before anything else is set up in this process.
-        command::Command::Worker { memory_mib } => return vestibule_worker::serve(*memory_mib),
-        command::Command::Importer => return vestibule_runtime::dataset::import(),
-        command::Command::Task { folder, index, of } => {
-            let task = if of.is_empty() { Some(index) } else { of.get(*index as usize) };
-            return match vestibule_runtime::executor::task(folder, *task.unwrap_or(&u32::MAX)) {
-                Ok(()) => ExitCode::SUCCESS,
-                // Of nothing that it saw, for it has seen nothing.
-                Err(error) => {
-                    eprintln!("{}: {error}", error.code());
-                    ExitCode::FAILURE
-                }
-            };
-        }
-        _ => {}
     }
     let filter = tracing_subscriber::EnvFilter::try_from_env("VESTIBULE_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();

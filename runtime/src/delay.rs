@@ -24,10 +24,10 @@ use crate::partitions::Partitions;
 /// neighbouring datasets (2 x 1.3e-12 for a Gaussian at 7 standard deviations, 2 x 0.94e-12 for a Laplace at 27 scales).
 pub const DELTA_FEMTO: u64 = 3_000;
 pub use vestibule_importer::SUMS_DELTA;
-/// How often a worker that takes over builds its engine until it is as the first one was: once when
-/// it starts, and behind the first people, at whom it touches pages of its own for the first time
+/// How often a worker that takes over builds its engine until it is as the first one was: when it
+/// starts, and behind the first person, at whom it touches pages of its own for the first time
 /// (`runtime/sandbox/tests/alone.rs`).
-const TAKEOVER_BUILDS: f64 = 3.0;
+const TAKEOVER_BUILDS: f64 = 2.0;
 const GAUSSIAN_SHIFT: f64 = 7.0;
 const LAPLACE_SHIFT: f64 = 27.0;
 /// 8 standard deviations, 31 scales.
@@ -219,15 +219,15 @@ mod tests {
             let load = Load::new(limits, inputs, Partitions::of(Partitioning::Each, 1), code_mib << 20).laying(laid_mib << 20);
             let limit_us = load.limit(5_000, costs).as_secs_f64() * 1e6;
             let looks = overlooked(load.limit(5_000, costs)).as_secs_f64() * 1e6;
-            let rest = load.longest_us(5_000, costs) - limit_us - looks - 5_000.0 - 2_000.0 - 3.0 * 300.0;
+            let rest = load.longest_us(5_000, costs) - limit_us - looks - 5_000.0 - 2_000.0 - 2.0 * 300.0;
             [limit_us - 500.0 - 2_000.0 - 300.0, rest].map(f64::round)
         };
         // Rows of nothing are sent again too: 3 kB.
         assert_eq!(us(1_000_000, 0, 0, [0, 0]), [10_000.0, 4.0]);
         assert_eq!(us(0, 64, 0, [0, 0]), [32_000.0, 4.0]);
         assert_eq!(us(0, 0, 10_000, [0, 0]), [1_000.0, 1_400.0]);
-        assert_eq!(us(0, 0, 0, [3, 0]), [3_000.0, 9_000.0 + 2_100.0 + 4.0]);
-        assert_eq!(us(0, 0, 0, [0, 3]), [1_500.0, 4_500.0 + 4.0]);
+        assert_eq!(us(0, 0, 0, [3, 0]), [3_000.0, 6_000.0 + 2_100.0 + 4.0]);
+        assert_eq!(us(0, 0, 0, [0, 3]), [1_500.0, 3_000.0 + 4.0]);
     }
 
     /// Variance within 6 standard errors of what was asked for (sd of a variance estimate: sqrt(2/n), sqrt(5/n)): a false alarm about

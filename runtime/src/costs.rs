@@ -42,7 +42,7 @@ impl Costs {
     /// No time at all.
     pub const NONE: Self = Self::each_of([0.0; 8]);
     /// What a machine takes that nobody measured: for quotes.
-    pub const USUAL: Self = Self::each_of([30.0, 500.0, 300.0, ENTRY_NS, 500.0, 2_000.0, 10_000.0, 2_000.0]);
+    pub const USUAL: Self = Self::each_of([30.0, 500.0, 300.0, ENTRY_NS, 500.0, 2_000.0, 5_000.0, 2_000.0]);
 
     /// By what was measured in a worker, how long such a worker takes to start, and to be sent a MiB.
     #[must_use]

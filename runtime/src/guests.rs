@@ -58,8 +58,9 @@ pub struct Guests {
 /// What a rehearsal can find beyond the guest's memory and its image, either of which may be there
 /// twice: tables, and a page more for each run of them.
 const ROOM_BYTES: usize = 16 << 20;
-/// How many workers are started to measure how long that takes.
-const STARTS: usize = 3;
+/// How many workers are started to measure how long that takes: the one in the middle counts, less the
+/// time in which it waited for a processor.
+const STARTS: usize = 5;
 /// What is sent to one, to measure how long a MiB takes.
 const SENT_MIB: usize = 4;
 
@@ -124,21 +125,23 @@ impl Guests {
     /// # Errors
     /// A worker cannot be started, or cannot measure.
     pub fn measure(&self, memory_mib: u32) -> Result<Costs, WorkerError> {
-        let mut start = Duration::ZERO;
-        for _ in 0..STARTS {
-            let began = Instant::now();
-            drop(Worker::start(&self.launch)?);
-            start = start.max(began.elapsed());
-        }
-        let mut sent = Duration::ZERO;
         let nothing = vec![0; SENT_MIB << 20];
-        for _ in 0..STARTS {
+        let (mut starts, mut sent) = ([Duration::ZERO; STARTS], [Duration::ZERO; STARTS]);
+        for (start, sent) in starts.iter_mut().zip(&mut sent) {
+            let began = Instant::now();
             let mut worker = Worker::start(&self.launch)?;
+            let (elapsed, waited) = (began.elapsed(), worker.waited());
+            *start = elapsed.saturating_sub(waited);
             let began = Instant::now();
             // Refused once it is there.
             let _ = worker.inspect(&nothing)?;
-            sent = sent.max(began.elapsed() / SENT_MIB as u32);
+            let waited = worker.waited().saturating_sub(waited);
+            *sent = began.elapsed().saturating_sub(waited) / SENT_MIB as u32;
         }
+        let [start, sent] = [starts, sent].map(|mut times| {
+            times.sort_unstable();
+            times.get(STARTS / 2).copied().unwrap_or_default()
+        });
         let slowest = Worker::start(&self.launch)?.measure(memory_mib)?;
         Ok(Costs::measured(slowest, start, sent))
     }

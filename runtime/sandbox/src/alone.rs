@@ -24,6 +24,7 @@ use crate::bindings::vestibule::analysis::types::Individual;
 use crate::engine::{Sandbox, Settings};
 use crate::pages::{self, Pages, Pool};
 use crate::runner::{Contributions, Failure, Runner};
+use crate::usage;
 
 /// What a process must hold open before it gives up the file system.
 #[derive(Debug)]
@@ -102,7 +103,7 @@ impl Alone {
             Room::Laid(pages) => pages,
         };
         pool.lay(&alone.laid);
-        alone.faults = pages::faults();
+        alone.faults = usage::faults();
         Ok(alone)
     }
 
@@ -119,7 +120,7 @@ impl Alone {
     /// See [`Failure`].
     pub fn contribute(&mut self, partition: &[Individual<'_>]) -> Result<Contributions, Failure> {
         let missing = || Failure::Host("the engine is gone".to_owned());
-        self.faults = pages::faults();
+        self.faults = usage::faults();
         self.runner.as_ref().ok_or_else(missing)?.contribute(partition)
     }
 
@@ -128,7 +129,7 @@ impl Alone {
     /// # Errors
     /// The engine could not be set up again: nothing may run here any more.
     pub fn settle(&mut self) -> Result<(), LoadError> {
-        if pages::faults() != self.faults {
+        if usage::faults() != self.faults {
             self.give_back()?;
         }
         Ok(())

@@ -38,6 +38,7 @@ mod pages;
 mod prune;
 mod runner;
 mod slowest;
+mod usage;
 
 pub use alone::{Alone, Ground, Room};
 pub use analysis::{Analysis, GuestError, LoadError, Shape, Step};

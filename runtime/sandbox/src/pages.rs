@@ -149,19 +149,6 @@ fn written(pagemap: &File, of: &Addresses) -> io::Result<Vec<Addresses>> {
     Ok(runs)
 }
 
-/// Page faults of this process so far that needed no disk: any page that it touched for the first
-/// time, of whatever kind.
-pub(crate) fn faults() -> i64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the kernel writes one `rusage`, of which all zeros is one too.
-    #[expect(unsafe_code, reason = "argued above")]
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    usage.ru_minflt
-}
-
 /// No threshold of this process moves by what it was asked to hold: what the allocator has it
 /// keeps, and the kernel gives pages one by one.
 pub(crate) fn steady() {
@@ -200,14 +187,5 @@ mod tests {
         let after = [known.clone(), mapping(POOL_BYTES * 4..POOL_BYTES * 8, false), mapping(0x10..0x20, true)];
         let found = Pool::found(&[known], &after).0;
         assert_eq!((found.len(), found.first()), (1, Some(&(POOL_BYTES * 4..POOL_BYTES * 8))));
-    }
-
-    #[test]
-    fn a_page_that_is_touched_first_is_a_fault() {
-        // Too much for what an allocator may have kept of other tests: it asks the kernel.
-        let before = faults();
-        let mut bytes = vec![0_u8; 32_768 * PAGE_BYTES];
-        std::hint::black_box(&mut bytes).iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
-        assert!(faults() > before);
     }
 }

@@ -1,10 +1,11 @@
 //! How long this machine takes at its slowest for what a guest can have it do.
 //!
 //! *In*: how much memory guests may have. *Out*: [`Slowest`], measured now, in this process, with the
-//! engine, the fuel and the pool that guests have. *Trusts*: the clock. Each figure is the largest of
-//! several; what else runs on the machine makes figures larger and never smaller.
+//! engine, the fuel and the pool that guests have. *Trusts*: the kernel's account of this thread's
+//! time on a processor, so that a busy machine is not taken for a slow one. Each figure is the largest
+//! of several.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wasmtime::component::{Component, Linker};
@@ -14,6 +15,7 @@ use crate::engine::{Sandbox, Settings};
 use crate::guard::Guard;
 use crate::meter;
 use crate::runner::LIFTED_BYTES;
+use crate::usage::own_time;
 
 const GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.wasm"));
 const LISTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lists.wasm"));
@@ -106,10 +108,10 @@ fn fuel(sandbox: &Sandbox, module: &Module, memory_mib: u32) -> Result<f64> {
     for (name, turns) in [("chase", 500), ("subnormal", 2_000), ("leap", 100_000), ("ask", 10_000)] {
         let work = instance.get_typed_func::<u32, ()>(&mut store, name)?;
         slowest = slowest.max(largest(|| {
-            let (before, began) = (store.get_fuel()?, Instant::now());
+            let (before, began) = (store.get_fuel()?, own_time());
             work.call(&mut store, turns)?;
             let taken = before.saturating_sub(store.get_fuel()?);
-            Ok(began.elapsed().as_nanos() as f64 / taken.max(1) as f64)
+            Ok(since(began).as_nanos() as f64 / taken.max(1) as f64)
         })?);
     }
     Ok(slowest)
@@ -123,10 +125,10 @@ fn touched(settings: &Settings, metered: &[u8]) -> Result<f64> {
         let mut store = store(&sandbox)?;
         let instance = Instance::new(&mut store, &module, &[])?;
         let touch = instance.get_typed_func::<u32, ()>(&mut store, "touch")?;
-        let began = Instant::now();
+        let began = own_time();
         touch.call(&mut store, TOUCHED_MIB * MIB_PAGES)?;
         drop((store, module, sandbox));
-        Ok(micros(began.elapsed()) / f64::from(TOUCHED_MIB))
+        Ok(micros(since(began)) / f64::from(TOUCHED_MIB))
     })
 }
 
@@ -141,9 +143,9 @@ fn lifted(sandbox: &Sandbox) -> Result<f64> {
         store.set_hostcall_fuel(LIFTED_BYTES.saturating_mul(2));
         let instance = pre.instantiate(&mut store)?;
         let lists = instance.get_typed_func::<(u32,), (Vec<Vec<u8>>,)>(&mut store, "lists")?;
-        let began = Instant::now();
+        let began = own_time();
         let (lists,) = lists.call(&mut store, (u32::try_from(count)?,))?;
-        let elapsed = began.elapsed();
+        let elapsed = since(began);
         drop(lists);
         Ok((elapsed.as_nanos() as f64) / LIFTED_BYTES as f64)
     })
@@ -158,7 +160,7 @@ fn built(settings: &Settings, mib: usize) -> Result<f64> {
     let code = Component::new(sandbox.engine(), module)?.serialize()?;
     drop(sandbox);
     largest(|| {
-        let began = Instant::now();
+        let began = own_time();
         let sandbox = Sandbox::new(settings.clone()).map_err(wasmtime::Error::new)?;
         // SAFETY: what an engine of the same settings has just made, in this very process.
         #[expect(unsafe_code, reason = "argued above")]
@@ -167,7 +169,7 @@ fn built(settings: &Settings, mib: usize) -> Result<f64> {
         let mut store = store(&sandbox)?;
         pre.instantiate(&mut store)?;
         drop((store, pre, component, sandbox));
-        Ok(micros(began.elapsed()))
+        Ok(micros(since(began)))
     })
 }
 
@@ -188,6 +190,10 @@ fn snapshot(bytes: usize, pages: usize) -> Vec<u8> {
     let mut component = Component::new();
     component.section(&ModuleSection(&module)).section(&instances);
     component.finish()
+}
+
+fn since(began: Duration) -> Duration {
+    own_time().saturating_sub(began)
 }
 
 fn micros(time: Duration) -> f64 {

@@ -31,6 +31,12 @@ pub(crate) struct Seen {
     ready: bool,
 }
 
+impl Seen {
+    pub(crate) const fn waited(self) -> Duration {
+        Duration::from_nanos(self.waited)
+    }
+}
+
 /// A process that is looked at.
 #[derive(Debug)]
 pub(crate) struct Eyes {

@@ -28,7 +28,7 @@ use crate::message::{Bytes, Command, First, Rehearsals, Reply, Said, receive, se
 use crate::rows::{Reader, contribution_bytes, end_partition, partition_bytes, put_partition, put_row};
 use crate::shared::{self, FILE_BYTES, OUT_OFFSET, REGION};
 use crate::start::start;
-use crate::watch::{Eyes, Watch};
+use crate::watch::{Eyes, Seen, Watch};
 
 /// Most bytes of a batch, either way, where a row takes less than that. What of it is left goes to
 /// another worker where one is ended, which is in the limit of what one individual can take.
@@ -196,6 +196,11 @@ impl Worker {
     /// Whether the process is there still.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.process.child.try_wait(), Ok(None))
+    }
+
+    /// How long it has waited for a processor so far, by the kernel's account.
+    pub fn waited(&mut self) -> Duration {
+        self.process.eyes.look().map_or(Duration::ZERO, Seen::waited)
     }
 
     /// From now on, no call that sees nobody's data may take longer than that.

@@ -114,7 +114,8 @@ keep_details_days = 3650               # names, titles and reasons beside the lo
 # entry_ns = 50.0                      # a value, a dosage, an entry of the sums
 # settle_us = 500.0                    # building the engine anew behind an instance that touched what others do not
 # code_mib_us = 2000.0                 # of a MiB of code and of a round's state
-# takeover_us = 10000.0                # until another worker is in the place of one that was ended
+# takeover_us = 5000.0                 # starting another worker, where one was ended
+# send_mib_us = 2000.0                 # of a MiB that a worker is sent
 # [distrust]                           # not believed here, whatever the consortium's trust bundle says
 # keys = []                            # of people and sites, \"ed25519:...\"
 # components = []                      # \"sha256:...\"

@@ -6,33 +6,49 @@ use vestibule_protocol::job::Limits;
 
 use crate::dice::Dice;
 use crate::guest::Guest;
-use crate::shapes::{KEPT, LOCALS, forever, statements};
+use crate::shapes::{KEPT, LOCALS, forever, slow, statements};
 
 /// Statements of a guest at most: what they are compiled in is no part of the test.
-const STATEMENTS: u64 = 40_000;
+const STATEMENTS: u64 = 12_000;
+
+/// So many statements that no check of a function's own comes, or any number.
+fn behind_a_call(dice: &mut Dice, most: u64) -> String {
+    match dice.within(0, 3) {
+        0 => {
+            let count = dice.size(10, most);
+            statements(dice, count)
+        }
+        1 => {
+            let count = dice.within(100, 350);
+            statements(dice, count)
+        }
+        _ => {
+            let count = dice.within(150, 250);
+            slow(dice, count)
+        }
+    }
+}
 
 /// As deep as the fuel pays for entries, or the stack goes; what follows each call is long.
 pub(crate) fn recursion(dice: &mut Dice, limits: Limits) -> Guest {
-    let depth = dice.size(10, (limits.fuel_per_partition / 24).min(6_000));
-    let count = dice.size(10, STATEMENTS);
-    let tail = statements(dice, count);
+    let most = (limits.fuel_per_partition / 40).min(6_000);
+    let depth = *[most, dice.size(10, most), 1_000_000_000].get(dice.within(0, 9) as usize).unwrap_or(&most);
+    let tail = behind_a_call(dice, STATEMENTS);
     let fields = format!(
         "(func $f (param $n i32) {LOCALS}
            (if (local.get $n) (then (call $f (i32.sub (local.get $n) (i32.const 1)))))
            {tail} {KEPT})"
     );
-    let depth = if dice.chance(8) { 1_000_000_000 } else { depth };
     Guest { fields, work: forever(&format!("(call $f (i32.const {depth}))")), ..Guest::default() }
 }
 
 /// Functions that call each other by way of a table, with something behind each call.
 pub(crate) fn mutual(dice: &mut Dice, limits: Limits) -> Guest {
     let functions = dice.within(2, 12);
-    let depth = dice.size(10, (limits.fuel_per_partition / 50).min(4_000));
+    let depth = (limits.fuel_per_partition / dice.within(60, 100)).min(5_000);
     let mut fields = String::from("(type $t (func (param i32)))");
     for at in 0..functions {
-        let count = dice.size(1, STATEMENTS / functions);
-        let tail = statements(dice, count);
+        let tail = behind_a_call(dice, STATEMENTS / functions);
         let index = format!("(i32.rem_u (i32.mul (local.get $n) (i32.const 7)) (i32.const {functions}))");
         let call = format!("(call_indirect (type $t) (i32.sub (local.get $n) (i32.const 1)) {index})");
         let again = if dice.chance(3) { call.as_str() } else { "" };
@@ -45,7 +61,7 @@ pub(crate) fn mutual(dice: &mut Dice, limits: Limits) -> Guest {
 
 /// Functions of many statements without a branch.
 pub(crate) fn straight(dice: &mut Dice, _: Limits) -> Guest {
-    let count = dice.size(100, STATEMENTS);
+    let count = dice.size(100, 2 * STATEMENTS);
     let body = statements(dice, count);
     let fields = format!("(func $f {LOCALS} {body} {KEPT})");
     Guest { fields, work: forever("(call $f)"), ..Guest::default() }
@@ -53,7 +69,7 @@ pub(crate) fn straight(dice: &mut Dice, _: Limits) -> Guest {
 
 /// Nested loops with a table of ways, each of which leaves through further blocks.
 pub(crate) fn table_of_ways(dice: &mut Dice, _: Limits) -> Guest {
-    let ways = dice.size(2, 20_000);
+    let ways = dice.size(2, 4_000);
     let each = dice.size(1, 30).min(STATEMENTS / ways);
     let repeated = dice.within(1, (60_000 / ways).max(1));
     let names: String = (0..ways).flat_map(|way| (0..repeated).map(move |_| format!("$w{way} "))).collect();
@@ -92,7 +108,7 @@ pub(crate) fn empty_loops(dice: &mut Dice, _: Limits) -> Guest {
 
 /// Very many functions, each called from one place, each of which lies far from the others.
 pub(crate) fn spread_calls(dice: &mut Dice, _: Limits) -> Guest {
-    let functions = dice.size(10, 10_000);
+    let functions = dice.size(10, 6_000);
     let each = (STATEMENTS / functions).min(dice.size(1, 200));
     let mut fields = String::new();
     let far = statements(dice, each);
@@ -107,7 +123,7 @@ pub(crate) fn spread_calls(dice: &mut Dice, _: Limits) -> Guest {
 
 /// Locals that change places at branches that name none of them.
 pub(crate) fn moves(dice: &mut Dice, _: Limits) -> Guest {
-    let locals = dice.size(4, 2_000);
+    let locals = dice.size(4, 1_000);
     let turns = dice.within(1, (4_000 / locals).clamp(1, 20));
     let declared = "(local i64)".repeat(locals as usize);
     let mut body = String::new();
@@ -128,7 +144,7 @@ pub(crate) fn moves(dice: &mut Dice, _: Limits) -> Guest {
 
 /// Calls of functions that take much of the stack and return at once.
 pub(crate) fn large_frames(dice: &mut Dice, _: Limits) -> Guest {
-    let locals = dice.size(16, 40_000);
+    let locals = dice.size(16, 10_000);
     let declared = "(local i64)".repeat(locals as usize);
     let filled: String =
         (0..locals).map(|at| format!("(local.set {at} (i64.load (i32.const {})))", 16_384 + at % 4_000)).collect();

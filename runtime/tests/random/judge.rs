@@ -20,7 +20,7 @@ use crate::guest::{HOSTILE, ORDINARY};
 /// Most memory of any job of the test's.
 pub(crate) const MAX_MEMORY_MIB: u32 = 64;
 /// How often a time is taken that is too long: what else runs here makes times longer only.
-const TRIES: usize = 5;
+const TRIES: usize = 20;
 /// Ordinary individuals that are looked at before and after a hostile one.
 const ORDINARIES: usize = 20;
 
@@ -68,17 +68,14 @@ fn round(entries: u64) -> Round {
     Round::check(RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![], dosages: true }).unwrap()
 }
 
+/// A code, and the words for it.
+pub(crate) type Refused = (&'static str, String);
+
 /// Runs `component`.
 ///
 /// # Errors
-/// The code it is refused with.
-pub(crate) fn judge(
-    component: &[u8],
-    entries: u64,
-    rehearsed: bool,
-    limits: Limits,
-    costs: Costs,
-) -> Result<Judged, &'static str> {
+/// What it is refused with.
+pub(crate) fn judge(component: &[u8], entries: u64, rehearsed: bool, limits: Limits, costs: Costs) -> Result<Judged, Refused> {
     let settings = Settings {
         threads: 1,
         max_memory_mib: MAX_MEMORY_MIB,
@@ -87,18 +84,22 @@ pub(crate) fn judge(
         ..Settings::default()
     };
     let sandbox = Sandbox::new(settings.clone()).unwrap();
-    let analysis = sandbox.load(component).map_err(|error| error.code())?;
-    let code = analysis.bake(&round(entries), limits).map_err(|error| error.code())?;
+    // What `load` returns stays with its sandbox, which would never be dropped.
+    let compiled = sandbox.compile(component).map_err(|error| (error.code(), error.to_string()))?;
+    // SAFETY: what this very engine has just made.
+    let analysis = unsafe { sandbox.load_compiled(&compiled, component) };
+    let analysis = analysis.map_err(|error| (error.code(), error.to_string()))?;
+    let code = analysis.bake(&round(entries), limits).map_err(|error| (error.code(), error.to_string()))?;
     let entries = usize::try_from(entries.max(1)).unwrap();
     // SAFETY: what this very engine has just made.
-    let runner = unsafe { sandbox.load_baked(&code, entries, limits) }.map_err(|error| error.code())?;
+    let runner = unsafe { sandbox.load_baked(&code, entries, limits) }.map_err(|error| (error.code(), error.to_string()))?;
     let load = Load::new(limits, 1, Partitions::of(Partitioning::Each, 1), runner.code_bytes());
     drop((runner, analysis, sandbox));
     let rehearsals = [of(ORDINARY), of(HOSTILE)];
     let rehearsals = &rehearsals[..if rehearsed { 2 } else { 1 }];
     // SAFETY: what an engine of the same settings has just made.
     let alone = unsafe { Alone::new(Ground::new().unwrap(), settings, code, entries, limits, rehearsals) };
-    let mut room = Room(alone.map_err(|error| error.code())?);
+    let mut room = Room(alone.map_err(|error| (error.code(), error.to_string()))?);
     // What the allocator takes at first is nobody's.
     room.ordinary();
     let before = room.ordinary();

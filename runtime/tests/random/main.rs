@@ -28,6 +28,7 @@ mod instance;
 mod judge;
 mod memory;
 mod shapes;
+mod smith;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -37,10 +38,13 @@ use vestibule_runtime::costs::Costs;
 use vestibule_sandbox::{Slowest, measure};
 
 use dice::Dice;
+use guest::Guest;
 use judge::{MAX_MEMORY_MIB, judge};
 use shapes::{SHAPES, Shape};
 
 const SECONDS: u64 = 75;
+/// Modules that wasm-smith makes up.
+const SMITH: &str = "made-up";
 const FUEL: [u64; 3] = [20_000, 200_000, 5_000_000];
 const MEMORY_MIB: [u32; 3] = [1, 8, MAX_MEMORY_MIB];
 
@@ -74,9 +78,10 @@ fn main() {
         if began.elapsed() > time && alone.is_none() {
             break;
         }
-        let (name, shape) = SHAPES[(seed % SHAPES.len() as u64) as usize];
-        if only.as_ref().is_none_or(|only| only == name) {
-            run.one(seed, name, shape);
+        // As many modules that are made up as there are of three kinds.
+        let kind = SHAPES.get((seed % (SHAPES.len() as u64 + 3)) as usize).copied();
+        if only.as_ref().is_none_or(|only| only == kind.map_or(SMITH, |(name, _)| name)) {
+            run.one(seed, kind);
         }
         if alone.is_some() {
             break;
@@ -110,12 +115,15 @@ struct Run {
 }
 
 impl Run {
-    fn one(&mut self, seed: u64, name: &'static str, shape: Shape) {
+    fn one(&mut self, seed: u64, kind: Option<(&'static str, Shape)>) {
         let mut dice = Dice::new(seed);
         let (fuel_per_partition, memory_mib) = (dice.one(&FUEL), dice.one(&MEMORY_MIB));
         let limits = Limits { fuel_per_partition, memory_mib };
-        let guest = shape(&mut dice, limits);
-        let component = guest.component(limits);
+        let name = kind.map_or(SMITH, |(name, _)| name);
+        let guest = kind.map_or_else(Guest::default, |(_, shape)| shape(&mut dice, limits));
+        let component = if kind.is_some() { Some(guest.component(limits)) } else { smith::component(&mut dice, limits) };
+        // Not every row of bytes becomes a module.
+        let Some(component) = component else { return };
         let judged = judge(&component, guest.entries, guest.rehearsed, limits, self.costs);
         let what = format!("seed {seed}, {name}, fuel {fuel_per_partition}, {memory_mib} MiB, {} bytes", component.len());
         if self.alone {
@@ -123,7 +131,7 @@ impl Run {
         }
         let kind = self.kinds.entry(name).or_default();
         match judged {
-            Err(code) => *kind.refused.entry(code).or_default() += 1,
+            Err((code, _)) => *kind.refused.entry(code).or_default() += 1,
             Ok(judged) => {
                 kind.accepted += 1;
                 if judged.ratio() > kind.worst {

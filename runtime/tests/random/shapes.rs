@@ -40,9 +40,9 @@ pub(crate) const SHAPES: &[(&str, Shape)] = &[
 ];
 
 /// Locals that statements work on, and what is in them at first.
-pub(crate) const LOCALS: &str = "(local $x i64) (local $y i64) (local $u f64) (local $v f64) (local $s f32) (local $t f32) (local $p i32) (local $w v128)
+pub(crate) const LOCALS: &str = "(local $x i64) (local $y i64) (local $u f64) (local $v f64) (local $s f32) (local $t f32) (local $z f32) (local $p i32) (local $w v128)
   (local.set $x (i64.const 88172645463325252)) (local.set $y (i64.const 1442695040888963407))
-  (local.set $u (f64.const 0x1.8p-1050)) (local.set $v (f64.const 0x1.fffp-1)) (local.set $s (f32.const 0x1p-140)) (local.set $t (f32.const 0x1.8p-1))
+  (local.set $u (f64.const 0x1.8p-1050)) (local.set $v (f64.const 0x1.fffp-1)) (local.set $s (f32.const 0x1p-140)) (local.set $t (f32.const 0x1.8p-1)) (local.set $z (f32.const 0x1.fffp-1))
   (local.set $w (v128.const i64x2 0x0000000000012345 0x8000000000054321))\n";
 
 /// What takes some time, and leaves all locals in use.
@@ -76,6 +76,18 @@ const STATEMENTS: &[&str] = &[
     "(local.set $w (f32x4.demote_f64x2_zero (local.get $w)))",
     "(local.set $w (i64x2.shr_s (i8x16.swizzle (local.get $w) (v128.const i8x16 9 2 4 1 0 3 3 3 15 14 99 1 2 3 4 5)) (local.get $p)))",
 ];
+
+/// Each waits for the one before, and for a processor that stops at small numbers.
+const SLOW: &[&str] = &[
+    "(local.set $u (f64.mul (local.get $u) (local.get $v)))",
+    "(local.set $s (f32.mul (local.get $s) (local.get $z)))",
+    "(local.set $w (f64x2.mul (local.get $w) (f64x2.splat (local.get $v))))",
+];
+
+/// So many of one that is slow.
+pub(crate) fn slow(dice: &mut Dice, count: u64) -> String {
+    dice.one(SLOW).repeat(count as usize)
+}
 
 /// So many of them: any, or one kind alone.
 pub(crate) fn statements(dice: &mut Dice, count: u64) -> String {

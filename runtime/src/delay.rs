@@ -61,7 +61,8 @@ impl Load {
     /// Nothing is laid down.
     #[must_use]
     pub const fn new(limits: Limits, inputs: usize, partitions: Partitions, code_bytes: usize) -> Self {
-        let inputs = inputs.saturating_mul(partitions.most());
+        // That an individual is there is handed over too.
+        let inputs = inputs.saturating_add(1).saturating_mul(partitions.most());
         Self { limits, inputs, reads: partitions.reads(), code_bytes, laid_bytes: 0 }
     }
 
@@ -222,12 +223,12 @@ mod tests {
             let rest = load.longest_us(5_000, costs) - limit_us - looks - 5_000.0 - 2_000.0 - 2.0 * 300.0;
             [limit_us - 500.0 - 2_000.0 - 300.0, rest].map(f64::round)
         };
-        // Rows of nothing are sent again too: 3 kB.
-        assert_eq!(us(1_000_000, 0, 0, [0, 0]), [10_000.0, 4.0]);
-        assert_eq!(us(0, 64, 0, [0, 0]), [32_000.0, 4.0]);
+        // Rows of nothing are sent again too: 5 kB.
+        assert_eq!(us(1_000_000, 0, 0, [0, 0]), [10_000.0, 7.0]);
+        assert_eq!(us(0, 64, 0, [0, 0]), [32_000.0, 7.0]);
         assert_eq!(us(0, 0, 10_000, [0, 0]), [1_000.0, 1_400.0]);
-        assert_eq!(us(0, 0, 0, [3, 0]), [3_000.0, 6_000.0 + 2_100.0 + 4.0]);
-        assert_eq!(us(0, 0, 0, [0, 3]), [1_500.0, 3_000.0 + 4.0]);
+        assert_eq!(us(0, 0, 0, [3, 0]), [3_000.0, 6_000.0 + 2_100.0 + 7.0]);
+        assert_eq!(us(0, 0, 0, [0, 3]), [1_500.0, 3_000.0 + 7.0]);
     }
 
     /// Variance within 6 standard errors of what was asked for (sd of a variance estimate: sqrt(2/n), sqrt(5/n)): a false alarm about

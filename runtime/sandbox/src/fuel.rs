@@ -22,6 +22,11 @@ const CALL_INDIRECT: u8 = 24;
 const BR_TABLE: u8 = 8;
 /// A global lies in the instance's own record.
 const GLOBAL: u8 = 4;
+/// No operator that code can be made of is free, also where it does nothing: a function can have
+/// millions. A loop is a look at the fuel; of many blocks leaps are left.
+const NEXT_TO_NOTHING: u8 = 1;
+/// The engine makes what a reference refers to each time anew, of parts that can lie in no cache.
+const REFER: u8 = 24;
 /// Divisions and roots take some tens of cycles.
 const DIVIDE: u8 = 3;
 /// Products and quotients that are too small for the usual form make the processor stop.
@@ -52,6 +57,8 @@ fn table() -> OperatorCost {
     set!(table, CALL, Call ReturnCall MemoryCopy MemoryFill MemoryInit TableSize MemorySize);
     set!(table, CALL_INDIRECT, CallIndirect ReturnCallIndirect CallRef ReturnCallRef);
     set!(table, BR_TABLE, BrTable);
+    set!(table, NEXT_TO_NOTHING, Loop Block);
+    set!(table, REFER, RefFunc);
     set!(table, GLOBAL, GlobalGet GlobalSet);
     set!(table, DIVIDE, I32DivS I32DivU I32RemS I32RemU I64DivS I64DivU I64RemS I64RemU);
     set!(table, SMALL, F32Div F64Div F32Sqrt F64Sqrt F32x4Div F64x2Div F32x4Sqrt F64x2Sqrt);
@@ -76,6 +83,7 @@ mod tests {
         assert_eq!(cost(Operator::I32Load { memarg }), i64::from(LOAD));
         assert_eq!(cost(Operator::V128Store { memarg }), i64::from(STORE));
         assert_eq!(cost(Operator::CallIndirect { type_index: 0, table_index: 0 }), i64::from(CALL_INDIRECT));
+        assert_eq!(cost(Operator::RefFunc { function_index: 0 }), i64::from(REFER));
         assert_eq!(cost(Operator::Nop), 0);
     }
 }

@@ -272,7 +272,9 @@ impl Way {
         let Some(spent) = self.spent else { return Put::default() };
         let spent = spent.saturating_add(put.charge as u64);
         let next = spent.saturating_add(cost(operator));
-        put.check |= next > STRETCH && spent > 0;
+        // A loop is a check by itself, and takes the last unit of a stretch.
+        let checks = matches!(operator, Operator::Loop { .. });
+        put.check |= !checks && next >= STRETCH && spent > 0;
         self.spent = Some(if put.check { 0 } else { spent });
         put
     }

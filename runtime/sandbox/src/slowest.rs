@@ -25,6 +25,8 @@ const TIMES: usize = 3;
 const MIB_PAGES: u32 = 16;
 /// MiB that pages are touched in.
 const TOUCHED_MIB: u32 = 32;
+/// The same, of a memory that begins with a state: each page is a copy, and is reset in place.
+const STATE_MIB: u32 = 8;
 /// MiB of a snapshot that is loaded.
 const LOADED_MIB: usize = 4;
 
@@ -62,7 +64,7 @@ pub fn measure(memory_mib: u32) -> Result<Slowest> {
     let metered = meter::module(GUEST).map_err(|error| wasmtime::Error::msg(format!("{error:?}")))?;
     let module = Module::new(sandbox.engine(), &metered)?;
     let fuel_ns = fuel(&sandbox, &module, memory_mib)?;
-    let mib_us = touched(&settings, &metered)?;
+    let mib_us = touched(&settings, &metered, TOUCHED_MIB)?.max(touched(&settings, &with_state(&metered)?, STATE_MIB)?);
     let byte_ns = lifted(&sandbox)?;
     drop(module);
     drop(sandbox);
@@ -117,8 +119,8 @@ fn fuel(sandbox: &Sandbox, module: &Module, memory_mib: u32) -> Result<f64> {
     Ok(slowest)
 }
 
-/// Microseconds of a MiB that is touched and taken back, with the engine that it was touched in.
-fn touched(settings: &Settings, metered: &[u8]) -> Result<f64> {
+/// Microseconds of a MiB, of so many, that is touched and taken back with the engine.
+fn touched(settings: &Settings, metered: &[u8], mib: u32) -> Result<f64> {
     largest(|| {
         let sandbox = Sandbox::new(settings.clone()).map_err(wasmtime::Error::new)?;
         let module = Module::new(sandbox.engine(), metered)?;
@@ -126,9 +128,9 @@ fn touched(settings: &Settings, metered: &[u8]) -> Result<f64> {
         let instance = Instance::new(&mut store, &module, &[])?;
         let touch = instance.get_typed_func::<u32, ()>(&mut store, "touch")?;
         let began = own_time();
-        touch.call(&mut store, TOUCHED_MIB * MIB_PAGES)?;
+        touch.call(&mut store, mib * MIB_PAGES)?;
         drop((store, module, sandbox));
-        Ok(micros(since(began)) / f64::from(TOUCHED_MIB))
+        Ok(micros(since(began)) / f64::from(mib))
     })
 }
 
@@ -171,6 +173,27 @@ fn built(settings: &Settings, mib: usize) -> Result<f64> {
         drop((store, pre, component, sandbox));
         Ok(micros(since(began)))
     })
+}
+
+/// The guest, whose memory begins with [`STATE_MIB`] of a state.
+fn with_state(module: &[u8]) -> Result<Vec<u8>> {
+    use wasm_encoder::{ConstExpr, DataSection, MemorySection, MemoryType, Module, RawSection};
+    let mut memories = MemorySection::new();
+    let minimum = u64::from(STATE_MIB * MIB_PAGES);
+    memories.memory(MemoryType { minimum, maximum: None, memory64: false, shared: false, page_size_log2: None });
+    let mut out = Module::new();
+    for payload in wasmparser::Parser::new(0).parse_all(module) {
+        let payload = payload?;
+        if matches!(payload, wasmparser::Payload::MemorySection(_)) {
+            out.section(&memories);
+        } else if let Some((id, range)) = payload.as_section() {
+            out.section(&RawSection { id, data: module.get(range).unwrap_or_default() });
+        }
+    }
+    let mut data = DataSection::new();
+    data.active(0, &ConstExpr::i32_const(0), std::iter::repeat_n(1, (STATE_MIB as usize) << 20));
+    out.section(&data);
+    Ok(out.finish())
 }
 
 /// A component whose memory begins with so many bytes.

@@ -122,7 +122,7 @@ impl Defect {
 /// What is said of what is not attacked here.
 pub(crate) const NOT_TRIED: [&str; 3] = [
     "channels between processes of one processor (Spectre, caches)",
-    "an old ledger put back by a site's own administrator: nothing witnesses the ledger yet",
+    "a site's own administrator, who reads its data: what they can change in its log, its witnesses see",
     "an escaped guest whose contribution for one individual depends on others of its job, each within its bound",
 ];
 

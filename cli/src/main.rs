@@ -37,11 +37,20 @@ struct Arguments {
     command: command::Command,
 }
 
+/// What a shell says of a program that SIGPIPE ended: 128 and its number.
+const CLOSED_PIPE: i32 = 141;
+
 fn main() -> ExitCode {
     // A panic's words may hold a value; where it happened does not.
-    std::panic::set_hook(Box::new(|panic| match panic.location() {
-        Some(place) => eprintln!("vestibule: internal error at {}:{}", place.file(), place.line()),
-        None => eprintln!("vestibule: internal error"),
+    std::panic::set_hook(Box::new(|panic| {
+        // The reader has read enough, as with `| head`.
+        if panic.payload_as_str().is_some_and(|why| why.starts_with("failed printing to stdout")) {
+            std::process::exit(CLOSED_PIPE);
+        }
+        match panic.location() {
+            Some(place) => eprintln!("vestibule: internal error at {}:{}", place.file(), place.line()),
+            None => eprintln!("vestibule: internal error"),
+        }
     }));
     if let Err(error) = closed::without_core() {
         return unclosed(error);

@@ -500,7 +500,11 @@ impl Ask {
                         "late-held",
                         "nobody at the site had decided about it before the round's deadline: once they have, submit it again with a later one",
                     ),
-                    false => ("late", "it did not answer before the round's deadline"),
+                    false => (
+                        "late",
+                        "it did not answer before the round's deadline: submit the same again with a later one \
+                         (`round_deadline_seconds`); what it charged for is answered at no further cost",
+                    ),
                 };
                 Ok(self.shared.set_site(job, site, SiteState::Waiting.after(Event::Deadline), Some(reason))?)
             }

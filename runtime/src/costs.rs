@@ -90,32 +90,30 @@ pub struct Raised {
     pub code_mib_us: f64,
     pub takeover_us: f64,
     pub send_mib_us: f64,
-    /// Take these as they are, and measure nothing: in builds for tests alone, which attack moments
-    /// by themselves.
-    pub assume: bool,
+    /// Take these as they are, and measure nothing: for tests of sites alone, which attack moments by
+    /// themselves. A daemon refuses it outside of them.
+    pub assume_for_tests: bool,
 }
 
 impl Raised {
-    /// Refuses what is no time, and to assume anything at a site.
+    /// Refuses what is no time.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
-        if self.assume && !cfg!(debug_assertions) {
-            return Err("`[slowest]`: `assume` is for builds with which sites are tested");
-        }
         if self.costs().are_times() { Ok(()) } else { Err("`[slowest]`: costs are numbers that are not negative") }
     }
 
     /// These, or what was measured where that is more.
     pub(crate) fn over<E>(&self, measure: impl FnOnce() -> Result<Costs, E>) -> Result<Costs, E> {
-        if self.assume { Ok(self.costs()) } else { measure().map(|measured| measured.at_least(self.costs())) }
+        if self.assume_for_tests { Ok(self.costs()) } else { measure().map(|measured| measured.at_least(self.costs())) }
     }
 
     /// For the limit of a partition's time: one that was assumed is never shorter than the usual.
     pub(crate) fn patience(&self, costs: Costs) -> Costs {
-        if self.assume { costs.at_least(Costs::USUAL) } else { costs }
+        if self.assume_for_tests { costs.at_least(Costs::USUAL) } else { costs }
     }
 
     const fn costs(&self) -> Costs {
-        let Self { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us, send_mib_us, assume: _ } = *self;
+        let Self { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us, send_mib_us, assume_for_tests: _ } =
+            *self;
         Costs { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us, send_mib_us }
     }
 }
@@ -173,7 +171,7 @@ mod tests {
         let raised = Raised { fuel_ns: 99.0, mib_us: 1.0, ..Raised::default() };
         let costs = raised.over(|| Ok::<_, ()>(measured)).unwrap();
         assert_eq!((costs.fuel_ns, costs.mib_us, costs.row_us), (99.0, 450.0, 150.0));
-        let assumed = Raised { assume: true, ..raised };
+        let assumed = Raised { assume_for_tests: true, ..raised };
         assert_eq!(assumed.over(|| Err("nothing is measured")).unwrap().mib_us, 1.0);
         for wrong in [f64::NAN, f64::INFINITY, -1.0] {
             assert!(Raised { row_us: wrong, ..raised }.check().is_err());

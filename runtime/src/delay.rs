@@ -12,8 +12,8 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use vestibule_protocol::job::{Limits, Spend};
-use vestibule_protocol::round::Round;
+use vestibule_protocol::job::{Budget, Limits, Noise, Spend};
+use vestibule_protocol::round::{Partitioning, Round, WHOLE_SHARE_PPB};
 use vestibule_worker::{overlooked, sent_again};
 
 use crate::costs::Costs;
@@ -28,6 +28,8 @@ pub use vestibule_importer::SUMS_DELTA;
 /// starts, and behind the first person, at whom it touches pages of its own for the first time
 /// (`runtime/sandbox/tests/alone.rs`).
 const TAKEOVER_BUILDS: f64 = 2.0;
+/// Of a component of a few hundred kB, with its state.
+const USUAL_CODE_BYTES: usize = 1 << 20;
 const GAUSSIAN_SHIFT: f64 = 7.0;
 const LAPLACE_SHIFT: f64 = 27.0;
 /// 8 standard deviations, 31 scales.
@@ -130,6 +132,15 @@ impl Delay {
         Self::new(spend, load.longest_us(entries, costs))
     }
 
+    /// What to expect at a site with these costs, of a job of one round at epsilon 1 and delta 10^-6, with
+    /// the limits that jobs have by default and a usual component.
+    #[must_use]
+    pub fn usual(costs: Costs) -> Duration {
+        let load = Load::new(Limits::default(), 8, Partitions::of(Partitioning::Each, 1), USUAL_CODE_BYTES);
+        let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).expect("a budget of usual terms");
+        Self::new(budget.round(WHOLE_SHARE_PPB).time(), load.longest_us(100, costs)).expected()
+    }
+
     /// For a sensitivity of `longest_us`, rounded up to the whole microseconds that the noise is drawn in, and one more: the end of a
     /// round is a whole number of them too, by which two of them can be further apart.
     fn new(spend: Spend, longest_us: f64) -> Self {
@@ -186,7 +197,6 @@ pub(crate) fn until_tick(since: Duration, tick_seconds: u32) -> Duration {
 mod tests {
     use super::*;
     use vestibule_protocol::privacy::Rho;
-    use vestibule_protocol::round::Partitioning;
 
     #[test]
     fn answers_leave_on_the_tick() {

@@ -127,7 +127,7 @@ impl Home {
         let read = |file: &str| dir.read_to_string(file).map_err(|source| HomeError::Io { path: path.join(file), source });
         let wrong = |why: String| HomeError::Settings { path: path.join("site.toml"), why };
         let settings: Settings = toml::from_str(&read("site.toml")?).map_err(|error| wrong(error.to_string()))?;
-        settings.slowest.check().map_err(|why| wrong(why.to_owned()))?;
+        settings.check().map_err(wrong)?;
         let executor = settings.executor.chosen().map_err(wrong)?;
         let (folder, keys) = (Folder { path, dir: &dir }, path.join(KEYS));
         let keys = Folder { path: &keys, dir: &folder.dir(KEYS)? };

@@ -145,7 +145,8 @@ impl Ledger {
     }
 
     /// Reserves the job's budget if this is its first round that costs something, charges the round, and returns once both are on disk;
-    /// or returns what became of the round, or of one that is the same, earlier. `since` is the time since 1970.
+    /// or returns what became of the round, or of one that is the same, earlier. `since` is the time since 1970. Terms that are
+    /// [too late](Admitted::late) are not charged.
     ///
     /// # Errors
     /// See [`LedgerError`]. Nothing is booked then.
@@ -185,7 +186,10 @@ impl Ledger {
             }
             match asked.repeated(tx)? {
                 Some(settled) => Ok(Some(settled)),
-                None => asked.book(tx).map(|()| None),
+                None => match admitted.too_late() {
+                    Some(why) => Err(LedgerError::TooLate(why.to_owned())),
+                    None => asked.book(tx).map(|()| None),
+                },
             }
         })?;
         Ok(answer.map_or_else(|| Admission::Run(Box::new(Charged { admitted, rho })), Admission::Settled))

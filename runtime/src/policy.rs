@@ -25,6 +25,7 @@ pub struct Admitted {
     limits: Limits,
     columns: Vec<String>,
     hold: Option<(String, serde_json::Value)>,
+    late: Option<String>,
 }
 
 /// Why not.
@@ -125,7 +126,7 @@ pub fn decide(verified: Verified, settings: &Settings, dataset: Option<&DatasetI
     if memory_mib > settings.max_memory_mib {
         return Err(Refusal::Memory { asked: memory_mib, cap: settings.max_memory_mib });
     }
-    Ok(Admitted { limits: manifest.limits, verified, columns: vec![], hold: None })
+    Ok(Admitted { limits: manifest.limits, verified, columns: vec![], hold: None, late: None })
 }
 
 /// The rules that hold at a site: those that the log says were set last, or the ones that ship.
@@ -175,6 +176,18 @@ impl Admitted {
     #[must_use]
     pub fn holding(self, hold: Option<(String, serde_json::Value)>) -> Self {
         Self { hold, ..self }
+    }
+
+    /// The same terms, where a release could not leave in time any more: why. What was charged before runs all the same.
+    #[must_use]
+    pub fn late(self, late: Option<String>) -> Self {
+        Self { late, ..self }
+    }
+
+    /// Why nothing may be charged for them, if that is so.
+    #[must_use]
+    pub fn too_late(&self) -> Option<&str> {
+        self.late.as_deref()
     }
 
     /// Why a person must look at an answer that is there already, if one must.

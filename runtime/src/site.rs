@@ -206,6 +206,8 @@ impl Site {
             return Err(SiteError::Walls(gaps.join("; ")));
         }
         let costs = home.costs(|| guests.measure(settings.max_memory_mib).map_err(SiteError::from))?;
+        let usual = Delay::usual(costs).as_secs_f64();
+        tracing::info!("a job of epsilon 1 with the usual limits waits {usual:.1} s for the moment of each release");
         let executor = executor::of(home.executor(), (threads, settings.max_round_memory_mib), stop)?;
         let components = Components::new(home.folder("blobs")?);
         started(&home)?;
@@ -287,8 +289,9 @@ impl Site {
         &self.components
     }
 
-    /// Step 8, once a round has its place. It may have waited long for that: whatever may have changed is asked again. Blocks.
-    pub(crate) fn charge(&self, offer: Offer, prepared: Prepared, clock: Duration) -> Outcome {
+    /// Step 8, once a round has its place. It has waited so long for that since it was offered: whatever may have changed is asked
+    /// again. Blocks.
+    pub(crate) fn charge(&self, offer: Offer, prepared: Prepared, waited: Duration, clock: Duration) -> Outcome {
         let admitted = match self.admit(offer, clock) {
             Ok(admitted) => admitted,
             Err(refused) => return Outcome::Refused(refused),
@@ -298,7 +301,7 @@ impl Site {
             Ok(since) => since,
             Err(error) => return Outcome::Refused(refusal(own("ledger", &error))),
         };
-        match self.charged(admitted, prepared, since) {
+        match self.charged(admitted, prepared, waited, since) {
             Ok(outcome) => outcome,
             Err(refused) => Outcome::Refused(self.refuse(&verified, refused, since)),
         }
@@ -314,7 +317,7 @@ impl Site {
         self.ledger.depart(job, round, clock)
     }
 
-    fn charged(&self, admitted: Admitted, prepared: Prepared, since: Duration) -> Result<Outcome, Refused> {
+    fn charged(&self, admitted: Admitted, prepared: Prepared, waited: Duration, since: Duration) -> Result<Outcome, Refused> {
         let Prepared { guests, asked, load, delay } = prepared;
         let Asked { plan, dataset, selection, variants, partitions, calibrated, floor, .. } = asked;
         admitted.verified().charter().reads(&plan.columns).map_err(|error| Refused::from((error.code(), error)))?;
@@ -340,7 +343,10 @@ impl Site {
         };
         // What does not come costs nothing.
         round::fetch(&dataset, &selection, partitions).map_err(|error| own("dataset", &error))?;
-        let admitted = admitted.reading(&plan.columns).holding(self.again(&judged, dataset.info(), &calibrated));
+        let (latest, manifest) = (self.executor.latest(&delay), admitted.verified().signed().manifest());
+        let in_time = waited.saturating_add(latest) <= Duration::from_secs(manifest.round_deadline_seconds.into());
+        let late = (!in_time).then(|| late(latest, waited, manifest));
+        let admitted = admitted.reading(&plan.columns).holding(self.again(&judged, dataset.info(), &calibrated)).late(late);
         match self.ledger.charge(admitted, &purse, since).map_err(ledger)? {
             Admission::Run(charged) => Ok(Outcome::Run(Box::new(Ready {
                 charged,
@@ -516,12 +522,17 @@ fn started(home: &Home) -> Result<(), HomeError> {
     Ok(home.ledger()?.record(event, None, since)?)
 }
 
-fn late(latest: Duration, manifest: &Manifest) -> String {
+fn late(latest: Duration, waited: Duration, manifest: &Manifest) -> String {
     let Limits { fuel_per_partition, memory_mib } = manifest.limits;
+    let for_a_place = if waited.as_secs() > 0 {
+        format!(", and it has waited {} s for the rounds before it", waited.as_secs())
+    } else {
+        String::new()
+    };
     format!(
         "to hide how long one individual's {fuel_per_partition} fuel and {memory_mib} MiB can take, the release may leave up to {:.0} s \
-         after the round, whose deadline is {} s: ask for less fuel and memory (`vestibule analysis try` prints what is used), fewer \
-         rounds, more epsilon, or a later deadline",
+         after the round, whose deadline is {} s{for_a_place}: ask for less fuel and memory (`vestibule analysis try` prints what is \
+         used), fewer rounds, more epsilon, or a later deadline (`round_deadline_seconds`). Nothing was charged",
         latest.as_secs_f64(),
         manifest.round_deadline_seconds
     )

@@ -34,10 +34,21 @@ pub struct Trial {
     pub rounds: Vec<TrialRound>,
     /// The report, from noised numbers: what a job would end with.
     pub report: Report,
-    /// Guest faults: which individual, in the dataset's order, or which block, and what it said. The first few.
-    pub faults: Vec<(usize, String)>,
-    /// All of them.
+    /// What guests failed of. The first few causes.
+    pub faults: Vec<Fault>,
+    /// How often any failed, of these and other causes.
     pub fault_count: usize,
+}
+
+/// A cause of guests' failures.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where it was met first: which individual, in the dataset's order, or which block.
+    pub first: usize,
+    /// How often.
+    pub count: usize,
+    /// What the first one said, and where it was; the cause is its first line.
+    pub what: String,
 }
 
 /// One round of a dry run.
@@ -49,7 +60,7 @@ pub struct TrialRound {
     pub exact: Vec<Vec<f64>>,
     /// The same with noise.
     pub released: Vec<Released>,
-    /// The most fuel that one partition took.
+    /// The most fuel that one partition took whose guest did not fail.
     pub most_fuel: u64,
     /// How long after its round a site's release would leave, at the usual costs.
     pub delay: Duration,
@@ -59,6 +70,12 @@ pub struct TrialRound {
 impl std::fmt::Debug for Trial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Trial({} rounds, values withheld)", self.rounds.len())
+    }
+}
+
+impl std::fmt::Debug for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Fault({} times, words withheld)", self.count)
     }
 }
 
@@ -192,12 +209,18 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
     let selection = dataset.select(&plan.columns, &plan.variants)?;
     let partitions = Partitions::of(plan.partitioning, dataset.info().approximate_size);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let faults: Mutex<(Vec<(usize, String)>, usize)> = Mutex::default();
+    let faults: Mutex<(Vec<Fault>, usize)> = Mutex::default();
     let listen = |individual: usize, detail: vestibule_sandbox::Detail| {
         let mut faults = faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         faults.1 = faults.1.saturating_add(1);
-        if faults.0.len() < FAULTS {
-            faults.0.push((individual, detail.to_string()));
+        let what = detail.to_string();
+        let cause = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+        if let Some(fault) = faults.0.iter_mut().find(|fault| cause(&fault.what) == cause(&what)) {
+            fault.count = fault.count.saturating_add(1);
+            // Threads meet them in any order.
+            fault.first = fault.first.min(individual);
+        } else if faults.0.len() < FAULTS {
+            faults.0.push(Fault { first: individual, count: 1, what });
         }
     };
     let mut rounds: Vec<TrialRound> = Vec::new();

@@ -252,7 +252,7 @@ fn kills_lose_no_job_and_charge_no_round_twice() {
 fn a_round_that_is_lost_again_and_again_releases_nothing_and_is_no_loop() {
     let mut world = World::new(&["leiden"]);
     world.kill_site("leiden");
-    world.set_site("leiden", "[slowest]\nassume = true\nrow_us = 4_000.0\n");
+    world.set_site("leiden", "[slowest]\nassume_for_tests = true\nrow_us = 4_000.0\n");
     world.start_site("leiden");
     world.all_connected();
     let slow = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\nround_deadline_seconds = 3600\n[limits]\n\

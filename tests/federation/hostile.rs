@@ -41,7 +41,7 @@ fn no_behaviour_moves_more_than_its_own_bounded_contribution() {
         ("panic", 0.0, Some("a planted panic")),
         ("loop", 0.0, Some("fuel")),
         ("recurse", 0.0, Some("")),
-        ("allocate", 0.0, Some("")),
+        ("allocate", 0.0, Some("memory_mib")),
         ("nan", 0.0, None),
         ("infinite", 1.0, None),
         ("huge", 1.0, None),
@@ -51,7 +51,7 @@ fn no_behaviour_moves_more_than_its_own_bounded_contribution() {
         assert_eq!(trial.rounds[0].exact[0][0], WOMEN * 0.5 + MEN * each, "{how}");
         assert_eq!(trial.fault_count, if says.is_some() { MEN as usize } else { 0 }, "{how}: {:?}", trial.faults.first());
         if let Some(says) = says {
-            assert!(trial.faults[0].1.contains(says), "{how}: {}", trial.faults[0].1);
+            assert!(trial.faults[0].what.contains(says), "{how}: {}", trial.faults[0].what);
         }
     }
     // In `prepare` there is nobody's data: what goes wrong there ends the round, in words; what it leaves is the same for everybody.
@@ -104,6 +104,6 @@ fn no_behaviour_moves_more_than_its_own_bounded_contribution() {
         assert!((found - want).abs() < 503.0 / 262_144.0, "entry {at}: {found}, not {want}");
     }
     // A dry run says where.
-    let (_, message) = &run("panic").faults[0];
+    let message = &run("panic").faults[0].what;
     assert!(message.contains("src/lib.rs:"), "{message}");
 }

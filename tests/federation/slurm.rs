@@ -22,7 +22,7 @@ fn settings(cluster: &Cluster, more: &str) -> String {
 }
 
 /// Each of its tasks waits for 8 s, give or take a few: 8 standard deviations of noise that hides 50 ms at a rho of 0.00121.
-const SLOW: &str = "[slowest]\nassume = true\nrow_us = 23_500.0\n";
+const SLOW: &str = "[slowest]\nassume_for_tests = true\nrow_us = 23_500.0\n";
 const JOB: &str = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";
 
 fn world(settings: &str) -> World {

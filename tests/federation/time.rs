@@ -9,7 +9,7 @@ use crate::walls::workers;
 use crate::world::{World, wait};
 
 /// One individual of this site can take 10 ms, whatever the job says.
-const SLOW: &str = "[slowest]\nassume = true\nrow_us = 4_000.0\n";
+const SLOW: &str = "[slowest]\nassume_for_tests = true\nrow_us = 4_000.0\n";
 const JOB: &str = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";
 
 fn millis() -> i64 {
@@ -143,7 +143,7 @@ const STOPPED: Duration = Duration::from_secs(5);
 fn a_stop_shows_nothing_of_the_round_that_runs() {
     let mut world = World::new(&["leiden"]);
     world.kill_site("leiden");
-    world.set_site("leiden", &SLOW.replace("10_000.0", "100_000.0"));
+    world.set_site("leiden", &SLOW.replace("4_000.0", "47_000.0"));
     world.start_site("leiden");
     world.all_connected();
     let long = "epsilon = 1.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[limits]\nfuel_per_partition = 100_000_000\nmemory_mib = 8\n\

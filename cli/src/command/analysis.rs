@@ -270,6 +270,17 @@ const ENTRIES: usize = 8;
 
 fn text(trial: &Trial, limits: Limits) -> String {
     let mut parts = Vec::new();
+    if trial.fault_count > 0 {
+        let faults = trial
+            .faults
+            .iter()
+            .map(|trial::Fault { first, count, what }| format!("  {count} times, first at individual {first}: {what}"));
+        parts.push(format!(
+            "THE ANALYSIS FAILED {} times. Each of these individuals counts as nothing, at sites too, where nobody is told:\n{}",
+            trial.fault_count,
+            faults.collect::<Vec<_>>().join("\n")
+        ));
+    }
     for (index, round) in trial.rounds.iter().enumerate() {
         let rows = round.released.iter().zip(&round.exact).flat_map(|(released, exact)| {
             let entries = released.values.iter().zip(exact).enumerate().take(ENTRIES);
@@ -281,26 +292,18 @@ fn text(trial: &Trial, limits: Limits) -> String {
         });
         let heads = ["statistic", "exact", "noised", "95 %"];
         parts.push(format!(
-            "round {}: {:.1} % of the budget\n{}\none individual took at most {} of {} fuel; at these limits a site's release leaves some {} \
+            "round {}: {:.1} % of the budget\n{}\n{} took at most {} of {} fuel; at these limits a site's release leaves some {} \
              after its round",
             index + 1,
             share(round.round.share_ppb()),
             show::grid(&heads, rows),
+            if trial.fault_count > 0 { "of those at whom it did not fail, one" } else { "one individual" },
             round.most_fuel,
             limits.fuel_per_partition,
             show::span(round.delay)
         ));
     }
     parts.push(show::report(&trial.report));
-    if trial.fault_count > 0 {
-        let faults = trial.faults.iter().map(|(individual, what)| format!("  individual {individual}: {what}"));
-        let faults: Vec<String> = faults.collect();
-        parts.push(format!(
-            "{} individuals made the analysis fail; each counted as nothing:\n{}",
-            trial.fault_count,
-            faults.join("\n")
-        ));
-    }
     parts.join("\n\n")
 }
 
@@ -317,7 +320,8 @@ fn document(trial: &Trial) -> serde_json::Value {
         json!({ "budget_share": share(round.round.share_ppb()) / 100.0, "statistics": statistics.collect::<Vec<_>>(),
             "most_fuel": round.most_fuel, "delay_seconds": round.delay.as_secs_f64() })
     });
-    let faults = trial.faults.iter().map(|(individual, message)| json!({ "individual": individual, "message": message }));
+    let faults = trial.faults.iter();
+    let faults = faults.map(|trial::Fault { first, count, what }| json!({ "first": first, "count": count, "message": what }));
     json!({ "rounds": rounds.collect::<Vec<_>>(), "report": trial.report, "fault_count": trial.fault_count, "faults": faults.collect::<Vec<_>>() })
 }
 

@@ -348,6 +348,9 @@ pub(crate) fn describe(error: &wasmtime::Error, guard: &Guard) -> String {
         (None, Some(Trap::OutOfFuel)) => {
             "it used up its fuel: do less in one call, or raise `fuel_per_partition` if it is `contribute`".to_owned()
         }
+        (None, Some(Trap::UnreachableCodeReached)) if guard.was_refused() => {
+            "it ran out of memory: hold less at once, or raise `memory_mib`".to_owned()
+        }
         (None, Some(Trap::UnreachableCodeReached)) => {
             "it panicked; `vestibule analysis try` shows the message and where".to_owned()
         }

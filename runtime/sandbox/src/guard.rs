@@ -27,16 +27,23 @@ pub(crate) struct Guard {
     memory_bytes: usize,
     /// `Some` in a dry run only.
     message: Option<Vec<u8>>,
+    /// Growth was refused that was no byte of a message.
+    refused: bool,
 }
 
 impl Guard {
     pub(crate) fn new(memory_mib: u32, listen: bool) -> Self {
-        Self { memory_bytes: (memory_mib as usize).saturating_mul(1 << 20), message: listen.then(Vec::new) }
+        Self { memory_bytes: (memory_mib as usize).saturating_mul(1 << 20), message: listen.then(Vec::new), refused: false }
     }
 
     /// For reading an instance's memory after its last call: that puts a page for its own use behind it, each time.
     pub(crate) fn leave_room(&mut self) {
         self.memory_bytes = self.memory_bytes.saturating_add(ROOM_BYTES);
+    }
+
+    /// Whether it asked for memory beyond its limit.
+    pub(crate) const fn was_refused(&self) -> bool {
+        self.refused
     }
 
     /// What the guest's panic hook spelled, in a dry run.
@@ -48,6 +55,8 @@ impl Guard {
 
 impl ResourceLimiter for Guard {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+        let granted = desired <= self.memory_bytes;
+        self.refused |= !granted && desired.saturating_sub(current) / PAGE_BYTES < BYTE;
         if let Some(message) = &mut self.message {
             let pages = desired.saturating_sub(current) / PAGE_BYTES;
             match pages.checked_sub(BYTE).map(u8::try_from) {
@@ -56,7 +65,7 @@ impl ResourceLimiter for Guard {
                 _ => {}
             }
         }
-        Ok(desired <= self.memory_bytes)
+        Ok(granted)
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {

@@ -86,6 +86,35 @@ impl Default for Settings {
     }
 }
 
+/// Most that `max_memory_mib` and `threads` can be: an instance addresses less than 4 GiB.
+const MOST_MEMORY_MIB: u32 = 3_072;
+const MOST_THREADS: usize = 4_096;
+
+impl Settings {
+    /// Refuses what no site can run with, by its name and what to do.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let at_least_1 = [
+            ("max_fuel_per_partition", self.max_fuel_per_partition),
+            ("max_memory_mib", self.max_memory_mib.into()),
+            ("max_round_memory_mib", self.max_round_memory_mib),
+            ("max_round_tries", self.max_round_tries.into()),
+            ("max_running_rounds", self.max_running_rounds as u64),
+            ("max_public_seconds", self.max_public_seconds.into()),
+            ("public_places", self.public_places as u64),
+        ];
+        if let Some((name, _)) = at_least_1.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("`{name}` is 0, with which no job can run: give 1 at least, or leave it out"));
+        }
+        if self.max_memory_mib > MOST_MEMORY_MIB {
+            return Err(format!("`max_memory_mib` is {}: give {MOST_MEMORY_MIB} at most", self.max_memory_mib));
+        }
+        if self.threads > MOST_THREADS {
+            return Err(format!("`threads` is {}: give {MOST_THREADS} at most, or 0 for one each processor", self.threads));
+        }
+        self.slowest.check().map_err(str::to_owned)
+    }
+}
+
 /// What a fresh `site.toml` says.
 pub const SETTINGS_TEMPLATE: &str = "\
 # Settings of this site. Every line is optional; these are the defaults.

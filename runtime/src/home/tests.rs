@@ -41,6 +41,28 @@ fn costs_that_are_no_times_are_refused() {
 }
 
 #[test]
+fn settings_with_which_nothing_runs_are_refused_by_name() {
+    let temp = tempfile::tempdir().unwrap();
+    Home::init(temp.path(), None).unwrap();
+    for (wrong, right) in [
+        ("max_round_tries = 0", "max_round_tries = 1"),
+        ("public_places = 0", "public_places = 1"),
+        ("max_public_seconds = 0", "max_public_seconds = 1"),
+        ("max_running_rounds = 0", "max_running_rounds = 1"),
+        ("max_round_memory_mib = 0", "max_round_memory_mib = 1"),
+        ("max_memory_mib = 3073", "max_memory_mib = 3072"),
+        ("threads = 4097", "threads = 4096"),
+    ] {
+        std::fs::write(temp.path().join("site.toml"), wrong).unwrap();
+        let error = Home::open(temp.path(), None).unwrap_err();
+        let name = wrong.split(' ').next().unwrap();
+        assert!(error.code() == "site-settings" && error.to_string().contains(name), "{error}");
+        std::fs::write(temp.path().join("site.toml"), right).unwrap();
+        Home::open(temp.path(), None).unwrap();
+    }
+}
+
+#[test]
 fn charters_are_accepted_and_left() {
     let temp = tempfile::tempdir().unwrap();
     let home = Home::init(temp.path(), None).unwrap();

@@ -49,6 +49,9 @@ pub enum LedgerError {
         /// The round.
         round: u32,
     },
+    /// The release could not leave before the round's deadline.
+    #[error("{0}")]
+    TooLate(String),
     /// Same id, other terms.
     #[error("another manifest was admitted under this job id")]
     OtherManifest,
@@ -107,6 +110,7 @@ impl LedgerError {
             Self::OverCharter { .. } => "charter-budget-exhausted",
             Self::OtherPopulation { .. } => "population-differs",
             Self::OverJob { .. } => "round-over-job-budget",
+            Self::TooLate(_) => "release-too-late",
             Self::OtherManifest => "job-differs",
             Self::OtherRound { .. } => "round-differs",
             Self::Order { .. } => "round-order",

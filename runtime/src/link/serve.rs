@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -170,9 +170,9 @@ async fn offered(
 ) -> Result<Answer, LinkError> {
     // Nothing is charged before the witnesses have agreed once that this log is the one they know.
     witnessing::ready(site, connection).await?;
-    let mut told = false;
+    let (mut told, since) = (false, Instant::now());
     loop {
-        match considered(site, connection, offer.clone(), stream).await? {
+        match considered(site, connection, (offer.clone(), since), stream).await? {
             Considered::Answered(answer) => return Ok(answer),
             Considered::Again => {}
             Considered::Settled(verified, settled) => return answered(site, connection, &verified, settled, stream).await,
@@ -217,11 +217,11 @@ async fn decided(
     }
 }
 
-/// One offer, as far as it goes without a person.
+/// One offer, which came then, as far as it goes without a person.
 async fn considered(
     site: &Arc<Site>,
     connection: &quinn::Connection,
-    offer: Offer,
+    (offer, came): (Offer, Instant),
     stream: &mut Framed,
 ) -> Result<Considered, LinkError> {
     let (at, asked) = (Arc::clone(site), offer.clone());
@@ -258,7 +258,7 @@ async fn considered(
     };
     drop(ahead);
     let at = Arc::clone(site);
-    let settled = match blocking(move || at.charge(offer, prepared, since_1970())).await? {
+    let settled = match blocking(move || at.charge(offer, prepared, came.elapsed(), since_1970())).await? {
         Outcome::Refused(refused) => {
             spent.refused(&refused);
             return Ok(Considered::Answered(refused));

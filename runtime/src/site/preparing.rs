@@ -84,7 +84,7 @@ impl Site {
             let delay = Delay::of(round, *moment, load, costs);
             let latest = site.executor.latest(&delay);
             if latest > Duration::from_secs(manifest.round_deadline_seconds.into()) {
-                return Err(("release-too-late", late(latest, manifest)).into());
+                return Err(("release-too-late", late(latest, Duration::ZERO, manifest)).into());
             }
             let ask = Ask { rows: dataset, selection, partitions, calibrated, load, costs, delay };
             site.executor.check(&ask).map_err(|error| match error {

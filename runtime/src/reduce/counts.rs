@@ -26,72 +26,102 @@ type Row = [u64; LANES];
 
 /// Where rows are counted.
 pub(super) struct Counting {
+    rows: Box<[Row; ROWS]>,
+    digits: Box<[Row; DIGITS]>,
     totals: Vec<u32>,
     found: Vec<[u32; CLASSES]>,
+}
+
+/// How much of a row is looked at: of a narrow stretch little, so that no row costs more than its
+/// stretch is wide. That is in what one individual can take (docs/PRIVACY.md, "Sums over genotypes").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Width {
+    words: usize,
+    /// Words that hold where both bits are set: the second half of the row's in the upper bits.
+    both: usize,
+}
+
+impl Width {
+    /// Of a stretch that begins so many genotypes within its first byte.
+    fn of(before: usize, variants: usize) -> Self {
+        let words = before.saturating_add(variants).div_ceil(32).clamp(1, WORDS);
+        Self { words, both: words.div_ceil(2) }
+    }
+
+    const fn lanes(self) -> usize {
+        self.words.saturating_add(self.both)
+    }
 }
 
 impl Counting {
     /// For stretches of up to so many variants.
     pub(super) fn new(widest: usize) -> Result<Self, NoRoom> {
-        Ok(Self { totals: laid(LANES * 64, 0)?, found: laid(widest, [0; CLASSES])? })
+        let (rows, digits) = (Box::new([[0; LANES]; ROWS]), Box::new([[0; LANES]; DIGITS]));
+        Ok(Self { rows, digits, totals: laid(LANES * 64, 0)?, found: laid(widest, [0; CLASSES])? })
     }
 
     /// Bytes of it.
     pub(super) const fn bytes(widest: usize) -> usize {
-        (LANES * 64 * size_of::<u32>()).saturating_add(widest.saturating_mul(size_of::<[u32; CLASSES]>()))
+        let work = size_of::<[Row; ROWS]>().saturating_add(size_of::<[Row; DIGITS]>());
+        let found = widest.saturating_mul(size_of::<[u32; CLASSES]>());
+        work.saturating_add(LANES * 64 * size_of::<u32>()).saturating_add(found)
     }
 
     /// Counts all rows of a stretch: for each variant, those of each genotype.
     pub(super) fn count(&mut self, packed: Packed<'_>) -> &[[u32; CLASSES]] {
-        self.totals.fill(0);
-        let rows = sums(packed, &mut self.totals);
         let before = packed.start() % 4;
+        let width = Width::of(before, packed.variants());
+        let rows = self.sums(packed, width);
         let bit = |lane: usize| self.totals.get(lane).copied().unwrap_or(0);
         for (place, found) in (before..).zip(&mut self.found).take(packed.variants()) {
             let (low, high) = (bit(2 * place), bit(2 * place + 1));
             // Those of the first half of the row lie in the lower bits, those of the second in the upper.
-            let both = bit(WORDS * 64 + (2 * place) % (WORDS * 32) + usize::from(place >= WORDS * 16));
+            let half = width.both * 32;
+            let both = bit(width.words * 64 + (2 * place) % (half * 2) + usize::from(place >= half));
             let (one, two) = (low.wrapping_sub(both), high.wrapping_sub(both));
             *found = [rows.wrapping_sub(one).wrapping_sub(two).wrapping_sub(both), one, two, both];
         }
         self.found.get(..packed.variants()).unwrap_or_default()
     }
-}
 
-/// Adds up each bit of all rows. Returns how many rows there are.
-fn sums(packed: Packed<'_>, totals: &mut [u32]) -> u32 {
-    let mut eight = [[0; LANES]; ROWS];
-    let start = packed.start() / 4;
-    let mut rows = 0_u32;
-    for some in packed.bytes().chunks(packed.stride().saturating_mul(MOST)) {
-        let mut digits = [[0; LANES]; DIGITS];
-        for few in some.chunks(packed.stride().saturating_mul(ROWS)) {
-            let mut each = few.chunks(packed.stride());
-            for row in &mut eight {
-                let bytes = each.next().inspect(|_| rows = rows.saturating_add(1));
-                lay(bytes.and_then(|bytes| bytes.get(start..)).unwrap_or_default(), row);
+    /// Adds up each bit of all rows. Returns how many rows there are.
+    fn sums(&mut self, packed: Packed<'_>, width: Width) -> u32 {
+        let lanes = width.lanes();
+        let totals = self.totals.get_mut(..lanes.saturating_mul(64)).unwrap_or_default();
+        totals.fill(0);
+        let start = packed.start() / 4;
+        let mut rows = 0_u32;
+        for some in packed.bytes().chunks(packed.stride().saturating_mul(MOST)) {
+            self.digits.iter_mut().for_each(|digit| digit.iter_mut().take(lanes).for_each(|digit| *digit = 0));
+            for few in some.chunks(packed.stride().saturating_mul(ROWS)) {
+                let mut each = few.chunks(packed.stride());
+                for row in self.rows.iter_mut() {
+                    let bytes = each.next().inspect(|_| rows = rows.saturating_add(1));
+                    lay(bytes.and_then(|bytes| bytes.get(start..)).unwrap_or_default(), width, row);
+                }
+                add(&self.rows, &mut self.digits, lanes);
             }
-            add(&eight, &mut digits);
+            spill(&self.digits, totals);
         }
-        spill(&digits, totals);
+        rows
     }
-    rows
 }
 
 /// A row's bytes as words; behind them, where both bits of a genotype are set.
-fn lay(bytes: &[u8], row: &mut Row) {
-    let (row, both) = row.split_at_mut(WORDS);
+fn lay(bytes: &[u8], width: Width, row: &mut Row) {
+    let Some((row, both)) = row.split_at_mut_checked(width.words) else { return };
     let (words, rest) = bytes.as_chunks::<8>();
-    row.iter_mut().zip(words).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
-    if let Some(behind) = row.get_mut(words.len()..) {
-        behind.fill(0);
-        let mut last = [0; 8];
-        last.iter_mut().zip(rest).for_each(|(last, byte)| *last = *byte);
-        behind.iter_mut().take(1).for_each(|word| *word = u64::from_le_bytes(last));
+    let mut last = [0; 8];
+    last.iter_mut().zip(rest).for_each(|(last, byte)| *last = *byte);
+    let all = words.iter().chain(std::iter::once(&last)).map(|bytes| u64::from_le_bytes(*bytes));
+    row.iter_mut().zip(all.chain(std::iter::repeat(0))).for_each(|(word, found)| *word = found);
+    let (first, second) = row.split_at_checked(width.both).unwrap_or_default();
+    let set = |word: u64| word & (word >> 1) & LOW;
+    for (both, first) in both.iter_mut().zip(first) {
+        *both = set(*first);
     }
-    let (first, second) = row.split_at(WORDS / 2);
-    for ((both, first), second) in both.iter_mut().zip(first).zip(second) {
-        *both = (first & (first >> 1) & LOW) | (second & (second >> 1) & LOW) << 1;
+    for (both, second) in both.iter_mut().zip(second) {
+        *both |= set(*second) << 1;
     }
 }
 
@@ -101,13 +131,13 @@ const fn sum(a: u64, b: u64, c: u64) -> (u64, u64) {
     (half ^ c, (a & b) | (half & c))
 }
 
-/// Adds eight rows to the numbers.
-fn add(rows: &[Row; ROWS], digits: &mut [Row; DIGITS]) {
+/// Adds so many lanes of eight rows to the numbers.
+fn add(rows: &[Row; ROWS], digits: &mut [Row; DIGITS], lanes: usize) {
     let [a, b, c, d, e, f, g, h] = rows;
     let [ones, twos, fours, rest @ ..] = digits;
     let mut eights = [0; LANES];
     #[allow(clippy::indexing_slicing, clippy::needless_range_loop, reason = "all have as many lanes")]
-    for lane in 0..LANES {
+    for lane in 0..lanes.min(LANES) {
         let (one, carry_a) = sum(ones[lane], a[lane], b[lane]);
         let (one, carry_b) = sum(one, c[lane], d[lane]);
         let (two, carry_c) = sum(twos[lane], carry_a, carry_b);
@@ -118,13 +148,13 @@ fn add(rows: &[Row; ROWS], digits: &mut [Row; DIGITS]) {
         (ones[lane], twos[lane], fours[lane], eights[lane]) = (one, two, four, carry);
     }
     for digit in rest {
-        for (digit, carry) in digit.iter_mut().zip(&mut eights) {
+        for (digit, carry) in digit.iter_mut().zip(&mut eights).take(lanes) {
             (*digit, *carry) = (*digit ^ *carry, *digit & *carry);
         }
     }
 }
 
-/// Adds the numbers to the totals.
+/// Adds the numbers to the totals, of as many lanes as there are totals.
 fn spill(digits: &[Row; DIGITS], totals: &mut [u32]) {
     /// The lowest bit of each byte.
     const BYTES: u64 = 0x0101_0101_0101_0101;
@@ -142,6 +172,16 @@ fn spill(digits: &[Row; DIGITS], totals: &mut [u32]) {
 mod tests {
     use super::*;
     use crate::dataset::RowGroup;
+
+    /// A row costs no more than its stretch is wide: three lanes for each 64 variants.
+    #[test]
+    fn no_more_is_looked_at_than_there_is() {
+        for (before, variants, lanes) in
+            [(0, 1, 2), (0, 32, 2), (3, 30, 3), (3, 33, 3), (0, 64, 3), (0, 65, 5), (0, 4_096, 192)]
+        {
+            assert_eq!(Width::of(before, variants).lanes(), lanes, "{variants} behind {before}");
+        }
+    }
 
     /// Any number of rows, all ends of stretches; every genotype by itself is what the counts must equal.
     #[test]

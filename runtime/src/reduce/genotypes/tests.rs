@@ -205,6 +205,11 @@ fn what_one_row_adds() {
     ] {
         eprintln!("{what}, 16,384 variants, 700 rows: {:.0} us", time(factors, &blocks, 700, factor));
     }
+    // The row behind which numbers of eight digits are full, of as many narrow stretches as a job may have.
+    let narrow = [(0, 34); 1_024];
+    let (full, more) = (time(1, &narrow, 248, &|_, _| 0), time(1, &narrow, 249, &|_, _| 0));
+    let each = (more - full) * 1e3 / (narrow.len() * 34) as f64;
+    eprintln!("1,024 stretches of 34: {full:.0} us with 248 rows, {more:.0} with 249 ({each:.2} ns an entry)");
     let one = |row: usize, _: usize| if row == 350 { -ONE / 2 } else { 0 };
     for (factors, stretches) in
         [(20_000, &[(0, 1)][..]), (20_000, &[(0, 33)]), (2_000, &[(0, 32)]), (200, &[(0, 4_096)]), (1, &blocks)]

@@ -38,7 +38,8 @@ pub(crate) enum At {
 }
 
 impl At {
-    const fn number(self) -> u64 {
+    /// It only grows within a batch.
+    pub(crate) const fn number(self) -> u64 {
         match self {
             Self::Reading => 0,
             Self::Partition(done) => done.saturating_add(1),

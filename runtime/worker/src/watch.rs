@@ -100,12 +100,17 @@ impl Watch {
         (limit / 16).clamp(Duration::from_millis(1), Duration::from_millis(250))
     }
 
-    /// A look, `pause` after the one before. `false`: the partition has taken too long.
+    /// A look, `pause` after the one before. `false`: the partition has taken too long, or the worker
+    /// says that it is further back than it was.
     pub(crate) fn look(&mut self, at: At, now: Option<Seen>, pause: Duration) -> bool {
-        if self.at != Some(at) {
-            self.at = Some(at);
-            (self.first, self.passed) = (now, Duration::ZERO);
-            return true;
+        match self.at.map(At::number) {
+            Some(before) if at.number() < before => return false,
+            Some(before) if at.number() == before => {}
+            _ => {
+                self.at = Some(at);
+                (self.first, self.passed) = (now, Duration::ZERO);
+                return true;
+            }
         }
         self.passed = self.passed.saturating_add(pause);
         let limit = if at == At::Reading { self.reading } else { self.limit };
@@ -176,6 +181,14 @@ mod tests {
     fn another_partition_begins_anew() {
         assert_eq!(looks(|look| (look / 8, seen(look * 10, 0, true))), None);
         assert_eq!(looks(|look| (look / 11, seen(look * 10, 0, true))), Some(9));
+    }
+
+    #[test]
+    fn nobody_goes_back_to_begin_anew() {
+        for (before, after) in [(At::Partition(2), At::Partition(1)), (At::Partition(0), At::Reading)] {
+            let mut watch = Watch::new(LIMIT, 0);
+            assert!(watch.look(before, seen(0, 0, true), PAUSE) && !watch.look(after, seen(1, 0, true), PAUSE));
+        }
     }
 
     #[test]

@@ -7,12 +7,13 @@
 //! behind its back.
 
 use std::fs::File;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command as Program, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -35,6 +36,8 @@ use crate::watch::{Eyes, Seen, Watch};
 const BATCH_BYTES: usize = 1 << 20;
 /// Most partitions of a batch: how soon a round that failed elsewhere ends.
 const BATCH_PARTITIONS: usize = 256;
+/// More bytes than the reply to a batch takes.
+const MOST_SAID: usize = 64;
 /// What a worker has for a call that sees nobody's data, where nothing else is said.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A worker that has not put its walls up by then does not.
@@ -416,8 +419,9 @@ impl Worker {
 
     /// Runs the batch: `contribute` in a fresh instance for each partition. Hands each one's
     /// contributions to `each`, in order; `None` where the guest failed, took longer than the limit,
-    /// or brought its worker down. Then `standby`, a worker that took in the same round, goes on
-    /// with the next.
+    /// brought its worker down, or had it say what no worker says: whatever an escaped guest does, it
+    /// is that individual's. Then `standby`, a worker that took in the same round, goes on with the
+    /// next.
     ///
     /// # Errors
     /// [`WorkerError`]; what `each` returns.
@@ -429,27 +433,35 @@ impl Worker {
         let partitions = std::mem::take(&mut self.partitions);
         let mut next = 0;
         while next < partitions {
-            let done = self.exchange(partitions, next)?;
+            let (done, mut alive) = self.exchange(partitions, next)?;
             let mut found = Vec::with_capacity(self.lengths.len());
             let mut reader = Reader(&self.found);
-            for _ in next..done {
-                let some = reader.contributions(&self.lengths, &mut found).ok_or(WorkerError::Lost)?;
+            while next < done {
+                let Some(some) = reader.contributions(&self.lengths, &mut found) else {
+                    alive = false;
+                    break;
+                };
                 each(some.then_some(found.as_slice()))?;
+                next = next.saturating_add(1);
             }
-            next = done;
+            if alive {
+                continue;
+            }
+            // Whatever became of it, or whatever it said, it is as if it had died there.
             if next < partitions {
                 each(None)?;
                 next = next.saturating_add(1);
-                self.process = standby()?.process;
             }
+            self.process.end();
+            self.process = standby()?.process;
         }
         self.filled.clear();
         Ok(())
     }
 
     /// The batch there, but for the first ones, and what it contributed back: up to which partition,
-    /// at which the worker was ended if it is not the last.
-    fn exchange(&mut self, partitions: usize, skip: usize) -> Result<usize, WorkerError> {
+    /// and whether the worker did all that it was told and can be told more.
+    fn exchange(&mut self, partitions: usize, skip: usize) -> Result<(usize, bool), WorkerError> {
         let lost = |_| WorkerError::Lost;
         self.process.memory.write_all_at(&self.filled, 0).map_err(lost)?;
         shared::begin(&self.process.memory).map_err(lost)?;
@@ -457,28 +469,22 @@ impl Worker {
         let (sent, skipped) = (number(partitions)?, number(skip)?);
         let batch = Command::Batch { partitions: sent, bytes: self.filled.len() as u64, skip: skipped };
         let most = partitions.saturating_sub(skip);
-        let (done, bytes) = match self
-            .process
-            .tell(&batch)
-            .and_then(|()| self.process.watch(Watch::new(self.limit, self.filled.len()), self.limit, most))
-        {
-            Ok(Some(Reply::Batch(bytes))) => (most, bytes),
-            Ok(Some(_)) => return Err(WorkerError::Lost),
-            // Too long, or gone: what was done before counts.
+        let watch = Watch::new(self.limit, self.filled.len());
+        let said = self.process.tell(&batch).and_then(|()| self.process.watch(watch, self.limit, most));
+        let (done, bytes, alive) = match said {
+            Ok(Some(bytes)) => (most, bytes, true),
+            // Too long, gone, or it said what no worker says: what was done before counts.
             Ok(None) | Err(_) => {
                 self.process.end();
                 let (at, bytes) = shared::progress(&self.process.memory).map_err(lost)?;
-                (usize::try_from(at.done()).ok().filter(|done| *done < most).ok_or(WorkerError::Lost)?, bytes)
+                (usize::try_from(at.done()).unwrap_or(most).min(most), bytes, false)
             }
         };
         // A worker that was ended may have put one more partition's.
         let room = contribution_bytes(&self.lengths).saturating_mul(done.saturating_add(1)) as u64;
-        if bytes > room.min(REGION) {
-            return Err(WorkerError::Lost);
-        }
-        self.found.resize(usize::try_from(bytes).map_err(|_| WorkerError::Lost)?, 0);
+        self.found.resize(usize::try_from(bytes.min(room).min(REGION)).map_err(|_| WorkerError::Lost)?, 0);
         self.process.memory.read_exact_at(&mut self.found, OUT_OFFSET).map_err(lost)?;
-        Ok(skip.saturating_add(done))
+        Ok((skip.saturating_add(done), alive))
     }
 }
 
@@ -499,18 +505,35 @@ impl Process {
         send(&mut self.link, command).map_err(|_| WorkerError::Lost)
     }
 
-    /// Waits for the reply to a batch of so many partitions. `None`: one of them took too long.
-    fn watch(&mut self, mut watch: Watch, limit: Duration, partitions: usize) -> Result<Option<Reply<'static>>, WorkerError> {
+    /// Waits for the reply to a batch of so many partitions: how many bytes they contributed. `None`: one of them took too long, or
+    /// it said what is no such reply. What it says a little at a time it does not say for longer.
+    fn watch(&mut self, mut watch: Watch, limit: Duration, partitions: usize) -> Result<Option<u64>, WorkerError> {
         let pause = Watch::pause(limit);
-        let timeout = Timespec::try_from(pause).map_err(|_| WorkerError::Lost)?;
+        let (mut said, mut looked) = (vec![], Instant::now());
         loop {
+            let left = pause.saturating_sub(looked.elapsed());
+            let timeout = Timespec::try_from(left).map_err(|_| WorkerError::Lost)?;
             let mut ready = [PollFd::new(&self.link, PollFlags::IN)];
             match rustix::event::poll(&mut ready, Some(&timeout)) {
                 Ok(0) => {}
-                Ok(_) => return self.hear().map(Some),
+                Ok(_) => {
+                    let mut bytes = [0; MOST_SAID];
+                    let read = self.link.read(&mut bytes).map_err(|_| WorkerError::Lost)?;
+                    said.extend_from_slice(bytes.get(..read).unwrap_or_default());
+                    match receive(&mut said.as_slice()) {
+                        Ok(Reply::Batch(bytes)) => return Ok(Some(bytes)),
+                        // More is to come.
+                        Err(error) if error.kind() == ErrorKind::UnexpectedEof && read > 0 && said.len() < MOST_SAID => {}
+                        Ok(_) | Err(_) => return Ok(None),
+                    }
+                }
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(_) => return Err(WorkerError::Lost),
             }
+            if looked.elapsed() < pause {
+                continue;
+            }
+            looked = Instant::now();
             let (at, _) = shared::progress(&self.memory).map_err(|_| WorkerError::Lost)?;
             if at.done() > partitions as u64 || !watch.look(at, self.eyes.look(), pause) {
                 return Ok(None);

@@ -44,14 +44,16 @@ impl Costs {
     /// What a machine takes that nobody measured: for quotes.
     pub const USUAL: Self = Self::each_of([30.0, 500.0, 300.0, ENTRY_NS, 500.0, 2_000.0, 5_000.0, 2_000.0]);
 
+    /// No machine is quicker: what says so was not measured.
+    const LEAST: Self = Self::each_of([2.0, 50.0, 100.0, ENTRY_NS, 20.0, 50.0, 500.0, 50.0]);
+
     /// By what was measured in a worker, how long such a worker takes to start, and to be sent a MiB.
     #[must_use]
     pub fn measured(slowest: Slowest, start: Duration, sent: Duration) -> Self {
         let Slowest { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us } = slowest;
         let [takeover_us, send_mib_us] = [start, sent].map(|time| time.as_secs_f64() * 1e6);
         let seen = [fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us, takeover_us, send_mib_us];
-        let own = Self { entry_ns: ENTRY_NS, ..Self::NONE };
-        Self::each_of(seen.map(|cost| cost * MARGIN)).at_least(own)
+        Self::each_of(seen.map(|cost| cost * MARGIN)).at_least(Self::LEAST)
     }
 
     /// The larger of both, each.
@@ -137,7 +139,8 @@ impl Known {
     #[must_use]
     pub fn read(bytes: &[u8], machine: &str) -> Option<Costs> {
         let known: Self = serde_json::from_slice(bytes).ok()?;
-        (known.machine == machine && known.costs.are_times()).then_some(known.costs)
+        let costs = known.costs;
+        (known.machine == machine && costs.are_times() && costs.at_least(Costs::LEAST) == costs).then_some(costs)
     }
 }
 
@@ -188,5 +191,10 @@ mod tests {
         assert_eq!(Known::read(&bytes, &machine("another", 256).unwrap()), None);
         assert_eq!(Known::read(&bytes, &machine("a program", 512).unwrap()), None);
         assert_eq!(Known::read(b"{}", &here), None);
+        // Nor what no machine takes.
+        for less in [Costs { fuel_ns: 0.0, ..known.costs }, Costs { takeover_us: 1.0, ..known.costs }, Costs::NONE] {
+            let bytes = serde_json::to_vec(&Known::new(here.clone(), less)).unwrap();
+            assert_eq!(Known::read(&bytes, &here), None, "{less:?}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
 use vestibule_protocol::calibration::Calibrated;
@@ -149,12 +149,14 @@ pub(crate) struct Ran {
     /// What is to leave; and why a person must look at it first, if one must.
     found: Result<(airlock::Cleared, Option<(String, serde_json::Value)>), Nothing>,
     leaves_ms: i64,
+    leaves: Instant,
 }
 
 impl Ran {
-    /// Its moment, in milliseconds since 1970.
-    pub(crate) const fn leaves_ms(&self) -> i64 {
-        self.leaves_ms
+    /// Its moment, by a clock that nobody sets: what sets the other one, or guides it, would else take
+    /// the noise away.
+    pub(crate) const fn leaves(&self) -> Instant {
+        self.leaves
     }
 }
 
@@ -366,8 +368,8 @@ impl Site {
 
     /// Steps 9 to 12. Blocks. From here on data is touched: whatever happens, there is a release or
     /// there is none, and a moment before
-    /// which nobody may learn which. `since` reads the time since 1970.
-    pub(crate) fn run(&self, ready: Ready, since: impl Fn() -> Duration) -> Ran {
+    /// which nobody may learn which. `now` reads the time since 1970, and the clock that only runs.
+    pub(crate) fn run(&self, ready: Ready, now: impl Fn() -> (Duration, Instant)) -> Ran {
         let Ready { charged, judged, dataset, selection, partitions, guests, calibrated, floor, load, delay } = ready;
         // All of this before any data: that it fails says nothing. One that was lost with its process again and again is not begun any more.
         let begun = self.ledger.begin(&charged);
@@ -384,20 +386,22 @@ impl Site {
             (_, Err(error)) => Err(Nothing::failed(error.code())),
             (Err(error), _) => Err(Nothing::failed(error.code())),
         };
-        let ended = since();
+        let (ended, at) = now();
         let leaves = ended.saturating_add(drawn.unwrap_or_default());
         let leaves = leaves.saturating_add(delay::until_tick(leaves, self.home.settings().release_tick_seconds));
         let leaves_ms = i64::try_from(leaves.as_millis()).unwrap_or(i64::MAX);
+        // A delay is ten years at most.
+        let leaves = at.checked_add(leaves.saturating_sub(ended)).unwrap_or(at);
         let found = outcome.map(|cleared| {
             let hold = self.outgoing(&judged, dataset.info(), &cleared);
             (cleared, hold)
         });
-        Ran { charged, calibrated, found, leaves_ms }
+        Ran { charged, calibrated, found, leaves_ms, leaves }
     }
 
     /// Step 13, once its moment has come. Blocks. `None`: it is to run again.
     pub(crate) fn settle(&self, ran: Ran) -> Option<Settled> {
-        let Ran { charged, calibrated, found, leaves_ms } = ran;
+        let Ran { charged, calibrated, found, leaves_ms, leaves: _ } = ran;
         let job = charged.admitted().verified().signed().manifest().job;
         if !self.begun().remove(&(job, charged.admitted().verified().index())) {
             // The daemon stops, and has taken it back.
@@ -535,6 +539,14 @@ fn late(latest: Duration, waited: Duration, manifest: &Manifest) -> String {
          used), fewer rounds, more epsilon, or a later deadline (`round_deadline_seconds`). Nothing was charged",
         latest.as_secs_f64(),
         manifest.round_deadline_seconds
+    )
+}
+
+fn slow(latest: Duration, most: u32) -> String {
+    format!(
+        "the release may have to wait {:.0} s for its moment, which hides how long one individual can take, and keep others waiting; \
+         here it may be {most} s: ask for less fuel and memory, or more epsilon a round. Nothing was charged",
+        latest.as_secs_f64()
     )
 }
 

@@ -96,6 +96,16 @@ fn what_would_leave_after_its_deadline_is_refused_before_it_is_charged() {
         assert!(reason["message"].as_str().unwrap().contains(says), "{reason}");
     }
     assert_eq!(world.ok(&["site", "budget", "leiden"]), Value::Array(vec![]));
+    // Nor does it keep others waiting for longer than the site lets one, however late its own deadline is.
+    world.kill_site("leiden");
+    world.set_site("leiden", &format!("max_release_delay_seconds = 60\n{}", SLOW.replace("4_000.0", "188_235.0")));
+    world.start_site("leiden");
+    world.all_connected();
+    let status = world.ended(&world.submitted("cohort-summary", JOB));
+    let reason = &status["sites"][0]["reason"];
+    assert_eq!(reason["code"], "release-too-slow", "{status}");
+    assert!(reason["message"].as_str().unwrap().contains("60 s"), "{reason}");
+    assert_eq!(world.ok(&["site", "budget", "leiden"]), Value::Array(vec![]));
 }
 
 /// Whether a cancelled round had ended in time to be stopped would tell how long it took, so it runs on as if nothing had been said.

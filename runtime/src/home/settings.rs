@@ -39,6 +39,8 @@ pub struct Settings {
     pub require_walls: bool,
     /// Answers that follow from data leave at whole multiples of so many seconds since 1970. 0: when their delay is over.
     pub release_tick_seconds: u32,
+    /// Longest that a release may have to wait for its moment, in seconds: so long it has its round's place.
+    pub max_release_delay_seconds: u32,
     /// After so many seconds in which nothing was logged, the log says that it goes on, and is witnessed.
     pub heartbeat_seconds: u32,
     /// Details of the log (names, titles, reasons) are erased after so many days. The log itself stays.
@@ -73,6 +75,7 @@ impl Default for Settings {
             public_places: 2,
             refused_seconds_per_day: 600,
             require_walls: false,
+            max_release_delay_seconds: 900,
             release_tick_seconds: 0,
             heartbeat_seconds: 86_400,
             keep_details_days: 3_650,
@@ -101,6 +104,7 @@ impl Settings {
             ("max_running_rounds", self.max_running_rounds as u64),
             ("max_public_seconds", self.max_public_seconds.into()),
             ("public_places", self.public_places as u64),
+            ("max_release_delay_seconds", self.max_release_delay_seconds.into()),
         ];
         if let Some((name, _)) = at_least_1.iter().find(|(_, value)| *value == 0) {
             return Err(format!("`{name}` is 0, with which no job can run: give 1 at least, or leave it out"));
@@ -130,6 +134,7 @@ max_public_seconds = 30                # compiling, `plan` and `prepare`, which 
 public_places = 2                      # jobs for which that is done at the same time, beside rounds; one researcher has one place less
 refused_seconds_per_day = 600          # a researcher whose jobs took so much of it within a day, uncharged, is refused
 require_walls = false                  # true: do not start where the kernel lacks Landlock or seccomp
+max_release_delay_seconds = 900        # a job whose release could have to wait longer for its moment is refused: it would keep others waiting
 release_tick_seconds = 0               # e.g. 60: results leave on the minute after their delay
 heartbeat_seconds = 86_400             # after so long without a line, the log says that it goes on, and other sites witness it
 keep_releases_days = 365               # what left is kept for so long, to be sent again and to answer the same question; its digest stays

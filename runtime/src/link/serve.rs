@@ -270,9 +270,8 @@ async fn considered(
             return Ok(Considered::Again);
         }
         Outcome::Settled(settled) => {
-            spent.paid();
-            drop((turn, permit));
-            until(settled.leaves_ms).await;
+            // What the asking took nobody pays for; that it was not stored before its moment, it need not wait.
+            drop((spent, turn, permit));
             settled
         }
         Outcome::Run(ready) => {
@@ -282,10 +281,10 @@ async fn considered(
             // Whether somebody is still there to hear the answer makes no difference to when the next round may begin.
             let run = tokio::spawn(async move {
                 let by = Arc::clone(&at);
-                let ran = blocking(move || by.run(*ready, since_1970)).await?;
+                let ran = blocking(move || by.run(*ready, || (since_1970(), Instant::now()))).await?;
                 // Nothing is written before: a file's last change would show the end, and a stop
                 // what it came before.
-                until(ran.leaves_ms()).await;
+                tokio::time::sleep_until(ran.leaves().into()).await;
                 let settled = blocking(move || at.settle(ran)).await?;
                 drop((turn, permit));
                 settled.ok_or_else(|| LinkError::Closed("this site is stopping".to_owned()))
@@ -333,15 +332,6 @@ async fn answered(
             tracing::error!(%job, %error, "an answer could not be logged, and does not leave");
             Err(LinkError::Closed("the log cannot be written".to_owned()))
         }
-    }
-}
-
-/// Waits for a moment, in milliseconds since 1970.
-async fn until(moment_ms: i64) {
-    let moment = Duration::from_millis(u64::try_from(moment_ms).unwrap_or(0));
-    // A timer may be short of it by a little, and the clock may be set.
-    while let Some(left) = moment.checked_sub(since_1970()).filter(|left| !left.is_zero()) {
-        tokio::time::sleep(left.min(Duration::from_secs(60))).await;
     }
 }
 

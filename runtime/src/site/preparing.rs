@@ -11,7 +11,7 @@ use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::job::Spend;
 use vestibule_protocol::round::Plan;
 
-use super::{Answer, Held, Refused, Site, late, own, refusal};
+use super::{Answer, Held, Refused, Site, late, own, refusal, slow};
 use crate::cohort::Floor;
 use crate::component::ComponentError;
 use crate::dataset::{Dataset, Selection};
@@ -83,6 +83,10 @@ impl Site {
             let load = guests.load();
             let delay = Delay::of(round, *moment, load, costs);
             let latest = site.executor.latest(&delay);
+            let most = site.home.settings().max_release_delay_seconds;
+            if latest > Duration::from_secs(most.into()) {
+                return Err(("release-too-slow", slow(latest, most)).into());
+            }
             if latest > Duration::from_secs(manifest.round_deadline_seconds.into()) {
                 return Err(("release-too-late", late(latest, Duration::ZERO, manifest)).into());
             }

@@ -40,6 +40,8 @@ fn run() -> Result<()> {
     let memory = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     let sandbox = Sandbox::new(settings()).map_err(Error::other)?;
     let ground = Ground::new().ok();
+    // Where memory is short, a worker goes and not the daemon: it is replaced. Where the kernel has no such word, so be it.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
     let mut shared = Shared::map(&memory)?;
     shared.progress(At::Reading, 0);
     let walls = confine::enter(confine::Role::Guests);

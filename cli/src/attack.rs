@@ -88,6 +88,8 @@ pub(crate) enum Defect {
     TryingChoice,
     /// As many groups of rows as people fill.
     GroupsOfPeople,
+    /// What people gave is held until all of it is there.
+    HeldRows,
     /// Digests of releases have no salt.
     BareDigest,
     /// A daemon that is told to stop ends when its round does.
@@ -112,7 +114,7 @@ impl Defect {
             Self::HalfNoise | Self::SharedNoise | Self::StaleNoise | Self::NoDelay | Self::BlockReach | Self::HalfLongest => {
                 Part::Releases
             }
-            Self::TryingChoice | Self::GroupsOfPeople | Self::BareDigest => Part::Public,
+            Self::TryingChoice | Self::GroupsOfPeople | Self::HeldRows | Self::BareDigest => Part::Public,
             Self::Unmetered | Self::KeptPages => Part::Ends,
             Self::StopAtEnd => Part::Daemons,
         }

@@ -92,7 +92,7 @@ impl Command {
 }
 
 /// Runs a daemon until Ctrl-C or SIGTERM. Work that blocks is not waited for: how long it takes is
-/// nobody's business, and whoever does it has written down what must outlast it. It ends with the
+/// nobody's business, and the one who does it has written down what must outlast it. It ends with the
 /// process, which is at its end when this returns.
 fn daemon<E>(
     run: impl AsyncFnOnce(tokio_util::sync::CancellationToken) -> Result<(), E>,

@@ -1,6 +1,6 @@
 //! A consortium's own file, as its roots' holders write it, and the bundle that is made of it.
 //!
-//! *In*: `consortium.toml`; requests of those who joined a coordinator. *Out*: a [`Bundle`] to sign. *Trusts*: whoever edits the file, with the
+//! *In*: `consortium.toml`; requests of those who joined a coordinator. *Out*: a [`Bundle`] to sign. *Trusts*: the one who edits the file, with the
 //! other roots' holders looking before they sign. *Refuses*: unknown fields, a quorum that could never be had.
 
 use std::collections::BTreeSet;
@@ -141,7 +141,7 @@ impl Consortium {
         Roots { threshold: self.threshold, keys: self.roots.clone() }
     }
 
-    /// What is to be appended to the file so that it names whoever is not in it yet, and who they are.
+    /// What is to be appended to the file so that it names anyone who is not in it yet, and who they are.
     pub(crate) fn added(&self, requests: Vec<(Name, Request)>) -> Result<(String, Vec<Newcomer>)> {
         #[derive(Serialize)]
         struct Sites {

@@ -89,7 +89,7 @@ impl Federation {
         Ok(())
     }
 
-    /// Whoever has joined is in the consortium from now on: a new trust bundle, signed by both roots, published.
+    /// Anyone who has joined is in the consortium from now on: a new trust bundle, signed by both roots, published.
     pub(crate) fn issue(&self) -> Result<()> {
         let requests = self.vestibule(&["coordinator", "requests", "coordinator"])?;
         std::fs::write(self.dir.join("requests.json"), requests.to_string())?;
@@ -163,14 +163,13 @@ impl Federation {
         self.daemons.iter().find(|daemon| daemon.name == name).map(|daemon| daemon.process.id())
     }
 
-    /// SIGTERM, and the wait for its end.
-    pub(crate) fn terminate(&mut self, name: &str) -> Result<()> {
+    /// A signal that ends a daemon, and the wait for that.
+    pub(crate) fn end(&mut self, name: &str, signal: rustix::process::Signal) -> Result<std::process::ExitStatus> {
         let at = self.daemons.iter().position(|daemon| daemon.name == name).context("no such daemon")?;
         let mut daemon = self.daemons.remove(at);
         let pid = rustix::process::Pid::from_child(&daemon.process);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        daemon.process.wait()?;
-        Ok(())
+        rustix::process::kill_process(pid, signal)?;
+        Ok(daemon.process.wait()?)
     }
 
     /// SIGKILL, all.
@@ -229,7 +228,7 @@ impl Federation {
         Ok(crate::client::Client::new(&self.api, crate::files::secret_key(&self.dir.join("ada.pem"))?))
     }
 
-    /// Has whoever joined into the consortium, and waits until that many sites are connected.
+    /// Takes all who joined into the consortium, and waits until that many sites are connected.
     pub(crate) fn connected(&self, sites: usize) -> Result<()> {
         self.issue()?;
         let client = self.client()?;

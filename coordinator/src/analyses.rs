@@ -2,7 +2,7 @@
 //!
 //! *In*: a component, and what its function is called with; for whom. *Out*: plans and steps, checked. *Trusts*: code that this coordinator
 //! compiled and sealed; nothing that a worker says. *Refuses*: a call that takes longer than it may. Few calls run at a time, each person has a
-//! fair share of the places, and whoever finds none free waits: that is never the analysis' fault.
+//! fair share of the places, and anyone who finds none free waits: that is never the analysis' fault.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -61,7 +61,7 @@ struct Inner {
     cache: CodeCache,
     time: Duration,
     places: Places<Name>,
-    /// A worker that was started already, for whoever calls next.
+    /// A worker that was started already, for the next caller.
     spare: Mutex<Option<Worker>>,
 }
 
@@ -116,7 +116,7 @@ impl Analyses {
         self.call(who, next).await
     }
 
-    /// One call, once there is a place, on a thread that may wait. It runs to its end, and its place is free then, whoever still waits for it.
+    /// One call, once there is a place, on a thread that may wait. It runs to its end, and its place is free then, no matter who still waits for it.
     async fn call<T: Send + 'static>(
         &self,
         who: &Name,
@@ -146,7 +146,7 @@ impl Inner {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a worker ready for the next call. That none can be started, whoever calls will hear.
+    /// Has a worker ready for the next call. That none can be started, callers will hear.
     fn refill(&self) {
         if self.spare().is_none()
             && let Ok(worker) = Worker::start(&self.launch)

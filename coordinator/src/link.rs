@@ -42,7 +42,7 @@ pub struct Sessions {
     nudges: watch::Sender<u64>,
     /// Which trust bundle the other end of a connection was told of last.
     told: Mutex<HashMap<usize, Digest>>,
-    /// When all sites were greeted again last; held by whoever does it.
+    /// When all sites were greeted again last; held by the one who does it.
     greeted: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -292,7 +292,7 @@ async fn relay(shared: Arc<Shared>, from: Name, mut stream: Framed) -> Result<()
     stream.finish().await
 }
 
-/// Learns again what the connected sites have: something may have changed since they came. Once a second at most, whoever asks for it.
+/// Learns again what the connected sites have: something may have changed since they came. Once a second at most, no matter who asks for it.
 pub(crate) async fn greet_again(shared: &Arc<Shared>) {
     let mut greeted = shared.sessions.greeted.lock().await;
     if greeted.is_some_and(|last| last.elapsed() < BUNDLES) {

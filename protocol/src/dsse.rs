@@ -94,7 +94,7 @@ pub fn verify(envelope: &[u8], payload_type: &str, accepted: &[PublicKey]) -> Re
     Err(DsseError::Signature)
 }
 
-/// The payload, whoever signed it: nothing of it is to be believed before [`signers`] are known.
+/// The payload, no matter who signed it: nothing of it is to be believed before [`signers`] are known.
 ///
 /// # Errors
 /// Malformed, or of another type.

@@ -4,7 +4,7 @@
 //! *In*: integers on the public grid, with the noise they carry. *Out*: the JSON bytes that the site stores and sends (the same
 //! bytes on every retry), and [`Released`], what `next` reads. *Refuses*: a release whose shape is
 //! not the round's. A release brings its own salt: its digest, which stands in the site's log, is a
-//! commitment, and tells nothing to whoever was not given the release.
+//! commitment, and tells nothing to anyone who was not given the release.
 
 use serde::{Deserialize, Serialize};
 

@@ -42,7 +42,7 @@ pub enum Subject {
         /// SHA-256 of the manifest.
         manifest: Digest,
     },
-    /// A component: whoever asks for it, wherever it runs.
+    /// A component: anyone who asks for it, wherever it runs.
     Component {
         /// SHA-256 of its bytes.
         component: Digest,

@@ -70,7 +70,7 @@ impl Drop for Text {
 pub struct TokenError;
 
 impl Invitation {
-    /// The token's text. Whoever has it can join under the name, once: hand it over in confidence.
+    /// The token's text. Anyone who has it can join under the name, once: hand it over in confidence.
     #[must_use]
     pub fn to_token(&self, key: &SecretKey) -> Zeroizing<String> {
         let text = Text { invitation: self.clone(), seed: URL_SAFE_NO_PAD.encode(key.seed()) };

@@ -131,7 +131,7 @@ pub struct Person {
     pub roles: BTreeSet<Role>,
     /// Their key.
     pub key: PublicKey,
-    /// Keys that they had before: what those sign counts still, until they are revoked, and whoever names them by one means this person.
+    /// Keys that they had before: what those sign counts still, until they are revoked, and anyone who names them by one means this person.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub former: BTreeSet<PublicKey>,
 }
@@ -165,7 +165,7 @@ pub struct Trust {
     digest: Digest,
     policy: Policy,
     expires: i64,
-    /// What whoever believes the bundle does not believe besides.
+    /// What anyone who believes the bundle does not believe besides.
     distrusted: Revoked,
 }
 

@@ -38,7 +38,7 @@ use slurm::Slurm;
 pub use task::{TaskError, run as task};
 use threads::Threads;
 
-/// Whoever runs rounds.
+/// Anyone who runs rounds.
 pub trait Executor: Send + Sync + std::fmt::Debug {
     /// Whether a round could be run at all. Nothing is charged yet, and no row was read.
     ///
@@ -52,7 +52,7 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
     /// See [`RoundFailure`].
     fn run(&self, work: Work<'_>) -> Result<Sums, RoundFailure>;
 
-    /// Whether the moment at which it ends is noised already: every task of a cluster works and waits on for delays of its own, since whoever watches
+    /// Whether the moment at which it ends is noised already: every task of a cluster works and waits on for delays of its own, since anyone who watches
     /// the queue would see how long it took.
     fn hides_moments(&self) -> bool;
 
@@ -75,7 +75,7 @@ pub struct Work<'a> {
     pub guests: Prepared,
 }
 
-/// What a round is, and asks of whoever runs it: public terms, and rows that nobody reads before it is charged.
+/// What a round is, and asks of anyone who runs it: public terms, and rows that nobody reads before it is charged.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
     /// The version's rows.
@@ -123,7 +123,7 @@ impl Ask<'_> {
         (pieces.count, guests + rows * self.costs.row_us)
     }
 
-    /// How much it takes, whoever runs it.
+    /// How much it takes, no matter who runs it.
     fn memory(&self) -> Memory {
         Memory::of(self.calibrated, self.selection, self.partitions, self.load.limits())
     }

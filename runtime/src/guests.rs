@@ -295,7 +295,7 @@ impl Standbys {
     }
 }
 
-/// A round's guests, as a node of a cluster gets them: public terms, and code that this site compiled. Whoever reads it back trusts its seal.
+/// A round's guests, as a node of a cluster gets them: public terms, and code that this site compiled. Anyone who reads it back trusts its seal.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Portable {
     /// What `code` was compiled for.

@@ -13,7 +13,7 @@
 //! of 10^-12 rho, and of 10^-15 for the small delta of each release's moment.
 //!
 //! A request that is the same in all that decides its answer (component, parameters, data, noise, limits, round) is answered with the
-//! noise that was drawn the first time, for whoever asks and at no cost: averaging needs other draws, and those are paid for.
+//! noise that was drawn the first time, for anyone who asks and at no cost: averaging needs other draws, and those are paid for.
 
 mod account;
 mod booking;

@@ -2,7 +2,7 @@
 //!
 //! *In*: events, from the steps, inside the transaction that makes them true. *Out*: leaves; signed checkpoints; proofs. *Trusts*: the disk's
 //! fsync, the clock only forwards (no leaf is earlier than the one before). *Refuses*: to change or to leave out a leaf: triggers stand in
-//! the database, and witnesses remember its roots where whoever owns the database cannot reach.
+//! the database, and witnesses remember its roots where anyone who owns the database cannot reach.
 
 mod export;
 mod read;

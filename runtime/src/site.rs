@@ -65,7 +65,7 @@ pub struct Site {
     pub(crate) name: Name,
     pub(crate) ledger: Ledger,
     pub(crate) witness: Witness,
-    /// Held by whoever has the log witnessed.
+    /// Held by the one who has the log witnessed.
     pub(crate) witnessing: tokio::sync::Mutex<()>,
     /// That the witnesses have agreed to the log since this daemon started.
     pub(crate) shown: tokio::sync::OnceCell<()>,
@@ -89,7 +89,7 @@ pub struct Site {
     begun: Mutex<BTreeSet<(JobId, u32)>>,
 }
 
-/// Held by whoever runs a round.
+/// Held by the one who runs a round.
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// Runs the daemon until `stop`: dials the coordinator, answers offers, dials again when the link breaks.
@@ -197,7 +197,7 @@ impl Site {
         let rounds = settings.max_running_rounds.max(1);
         let guests = Guests::new(Launch::this_program(settings.max_memory_mib), cache);
         let guests = guests.within(Duration::from_secs(settings.max_public_seconds.max(1).into()));
-        // Nobody has all of the places that are not rounds', so that there is one for whoever comes next.
+        // Nobody has all of the places that are not rounds', so that there is one for anyone who comes next.
         let places = settings.public_places.max(1);
         let (public, ahead) = (Places::new(places, places.saturating_sub(1)), Places::new(rounds.saturating_add(1), rounds));
         let gaps = guests.gaps()?;
@@ -509,7 +509,7 @@ impl Site {
     /// tell how long it took.
     pub(crate) fn end(&self, job: JobId, clock: Duration) -> Result<(), LedgerError> {
         self.ledger.end(job, clock)?;
-        // Whoever asks for a round that is running must wait for it still.
+        // Anyone who asks for a round that is running must wait for it still.
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         turns.retain(|(of, _), turn| *of != job || Arc::strong_count(turn) > 1);
         Ok(())

@@ -64,6 +64,8 @@ pub struct TrialRound {
     pub most_fuel: u64,
     /// How long after its round a site's release would leave, at the usual costs.
     pub delay: Duration,
+    /// Fuel that is twice what was taken, and how long after its round a release would leave then.
+    pub enough: (u64, Duration),
 }
 
 // The exact sums and what a guest said about a person are their owner's to print, not a log's.
@@ -172,6 +174,13 @@ pub fn release(
     Ok((reals(&exact, calibrated), released(noised.steps(), calibrated)))
 }
 
+/// The next number of one digit and zeros.
+fn rounded_up(number: u64) -> u64 {
+    let digits = number.max(1).ilog10();
+    let step = 10_u64.saturating_pow(digits);
+    number.div_ceil(step).saturating_mul(step)
+}
+
 /// What would be released of sums in whole steps, one vector for each statistic.
 ///
 /// # Errors
@@ -257,9 +266,16 @@ pub fn run(analysis: &Analysis, params: &str, dataset: &Dataset, budget: Budget,
             sites: 1,
         });
         let inputs = selection.values().saturating_add(selection.dosages());
-        let load = Load::new(limits, inputs, partitions, code_bytes);
-        let delay = Delay::of(&asked, budget.round(asked.share_ppb()).time(), load, Costs::USUAL).expected();
-        rounds.push(TrialRound { exact, released: released.collect(), round: asked, most_fuel: most_fuel.into_inner(), delay });
+        let spend = budget.round(asked.share_ppb()).time();
+        let delay = |limits| {
+            let load = Load::new(limits, inputs, partitions, code_bytes);
+            Delay::of(&asked, spend, load, Costs::USUAL).expected()
+        };
+        let most_fuel = most_fuel.into_inner();
+        let twice = rounded_up(most_fuel.saturating_mul(2));
+        let enough = (twice, delay(Limits { fuel_per_partition: twice, ..limits }));
+        let (delay, released) = (delay(limits), released.collect());
+        rounds.push(TrialRound { exact, released, round: asked, most_fuel, delay, enough });
     };
     let (faults, fault_count) = faults.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     Ok(Trial { rounds, report, faults, fault_count })

@@ -26,7 +26,7 @@ pub trait Analysis: 'static {
     /// What data the job reads, and for at most how many rounds.
     ///
     /// # Errors
-    /// Parameters that make no sense, in words for whoever wrote them.
+    /// Parameters that make no sense, in words for anyone who wrote them.
     fn plan(params: &Self::Params) -> Result<Plan>;
 
     /// The next pass over the data, or the report. `history` holds the finished rounds: none at first.

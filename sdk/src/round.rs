@@ -119,7 +119,7 @@ impl<S> Round<S> {
     /// says of the genotype at variant `v`, and `v` comes last in the order. `contribute` gives the factors alone, each within -1..=1, as if
     /// they were the statistic's entries: a count of alleles with a factor of 1, a score test with the residual, and so on, for any
     /// number of variants in the time that one takes. The bound is of the whole vector: `Bound::L2`, the norm of the factors times that of
-    /// the individual's scores; or `Bound::Range` or `Bound::Top` for entries. Factors of whoever is beyond are made smaller.
+    /// the individual's scores; or `Bound::Range` or `Bound::Top` for entries. Factors of anyone who is beyond are made smaller.
     #[must_use]
     pub fn genotypes(mut self, name: impl Into<String>, factors: u32, scores: Scores, bound: Bound) -> Self {
         let length = u32::try_from(scores.entries(factors)).unwrap_or(0);

@@ -73,12 +73,12 @@ fn a_backup_says_nothing_without_the_keys_and_is_found_out_when_it_is_restored()
     }
     assert!(!holders(world.dir(), "Curious Quokka").is_empty(), "the search finds what is there");
 
-    // Whoever has no keys can verify all but what is sealed, and reads what is public.
+    // Anyone who has no keys can verify all but what is sealed, and reads what is public.
     let log = world.ok(&["log", "verify", "backup"]);
     assert!(log["whole"] == true && log["sealed"].as_u64().unwrap() > 5 && log["witnessed"].as_u64().unwrap() > 5, "{log}");
     let report = world.ok(&["log", "report", "backup"]);
     assert_eq!((&report["projects"][0]["jobs"][0]["title"], &report["projects"][0]["name"]), (&Value::Null, &json!("project")));
-    // Whoever has them, everything.
+    // Anyone who has them, everything.
     let log = world.ok(&["log", "verify", "backup", "--keys", "leiden/keys"]);
     assert_eq!((&log["whole"], &log["sealed"]), (&json!(true), &json!(0)), "{log}");
     let report = world.ok(&["log", "report", "backup", "--keys", "leiden/keys"]);
@@ -179,7 +179,7 @@ fn an_older_version_of_a_dataset_serves_nobody() {
     std::fs::remove_dir_all(&data).unwrap();
     copy(&world.dir().join("newer"), &data);
     assert_eq!(world.ended(&asking(&world, "[\"sex\"]"))["state"], "finished", "{}", world.log());
-    // Where the newer one is lost, another ingest makes one: without whoever withdrew, for the ledger knows of them.
+    // Where the newer one is lost, another ingest makes one: without anyone who withdrew, for the ledger knows of them.
     std::fs::remove_dir_all(&data).unwrap();
     copy(&older, &data);
     let taken = world.ok(&["site", "ingest", "leiden", "leiden-source/DATASET.toml"]);

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::world::{BINARY, root, wait};
 
-/// Whoever is nobody else: root reads everything, so that root's tests are done as this user.
+/// A user who is nobody else: root reads everything, so that root's tests are done as this user.
 const NOBODY: u32 = 65_534;
 
 /// A program as a user who is not root, with the binary and a folder where they can reach them.

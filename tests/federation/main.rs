@@ -12,9 +12,9 @@
 //! | `public` | what sees no data is ended in time, and takes nobody's place, at sites and at the coordinator |
 //! | `real` | 18 countries' exact sums equal plink2's counts; the noise is what was promised |
 //! | `review` | what rules do not decide waits for people whose word counts; releases wait on a site's terms; officers set rules |
-//! | `simulated` | every coding of simulated sites is read; their planted effects are found; whoever withdraws is left out |
+//! | `simulated` | every coding of simulated sites is read; their planted effects are found; anyone who withdraws is left out |
 //! | `slurm` | rounds on a real Slurm: the sums that threads have, lost tasks, killed daemons, no key of the site on a node |
-//! | `time` | a release leaves when its delay is over, whoever asks |
+//! | `time` | a release leaves when its delay is over, no matter who asks |
 //! | `network` | jobs end over links that lose and delay packets; nothing reaches a site unasked; a site that was cut off comes back |
 //! | `trust` | edited terms, old bundles, forged proofs, revoked keys: nobody is believed for who they are |
 //! | `witnesses` | silent witnesses, restored backups, rewritten logs, a witness that is no site |

@@ -28,7 +28,7 @@ fn dials(world: &World, site: &str, address: SocketAddr) {
     std::fs::write(&file, joined.to_string()).unwrap();
 }
 
-/// A network between sites and a coordinator: as a NAT does, it lets answers in only to whoever has sent something out.
+/// A network between sites and a coordinator: as a NAT does, it lets answers in only to anyone who has sent something out.
 struct Network {
     _runtime: tokio::runtime::Runtime,
     address: SocketAddr,

@@ -84,7 +84,7 @@ fn jobs_wait_for_a_person_whose_word_counts() {
         "{log}"
     );
 
-    // Who decided, and why, is in the log; whoever's key is revoked no longer decides.
+    // Who decided, and why, is in the log; a person whose key is revoked no longer decides.
     let lines = world.ok(&["log", "show", "leiden"]);
     let reviews: Vec<&Value> =
         lines.as_array().unwrap().iter().filter(|line| line["leaf"]["event"]["kind"] == "reviewed").collect();
@@ -319,7 +319,7 @@ fn two_officers_set_rules_that_hold_at_once() {
     assert_eq!(reason["code"], "policy-refused", "{status}");
     assert!(reason["message"].as_str().unwrap().contains("ages are for no project of 2026"), "{status}");
 
-    // Everything that was signed is what the log says. Whoever puts other rules in their place is found out.
+    // Everything that was signed is what the log says. Anyone who puts other rules in their place is found out.
     let log = world.ok(&["log", "verify", "leiden"]);
     assert_eq!(log["found"], Value::Array(vec![]), "{log}");
     let policies = world.dir().join("leiden/policies");

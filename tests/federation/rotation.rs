@@ -88,7 +88,7 @@ fn a_sites_keys_are_replaced_while_jobs_run() {
         let log = world.ok(&["log", "verify", site, "--bundle", "consortium/bundle.json"]);
         assert_eq!((&log["whole"], log["witnessed"].as_u64().unwrap() > 10), (&true.into(), true), "{log}");
     }
-    // Whoever has a copy of the old keys is not even heard.
+    // Anyone who has a copy of the old keys is not even heard.
     world.stop_site("leiden");
     world.connected(1);
     let refused = |world: &World| world.log().matches("invalid peer certificate").count();

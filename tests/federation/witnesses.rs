@@ -262,7 +262,7 @@ fn a_witness_that_is_no_site_is_asked_at_its_own_address() {
     let seen = world.ok(&["witness", "seen", "dpa"]);
     let cosigned = seen["cosigned"][0]["leaves"].as_u64().unwrap();
     assert!(log["whole"] == true && log["witnessed"] == cosigned && cosigned > 5, "{log} {seen}");
-    // Whoever else asks, with something else, is refused as C2SP says.
+    // Anyone who else asks, with something else, is refused as C2SP says.
     for (body, want) in [("nonsense", 400), ("old 0\n\nsomebody.example\n1\nAAAA\n\n", 404)] {
         let answer =
             ureq::post(format!("{url}/add-checkpoint")).config().http_status_as_error(false).build().send(body).unwrap();

@@ -151,7 +151,7 @@ impl World {
         self.ok(&["approver", "join", token, "--key", &key, "--organisation", organisation, "--country", "NL"]);
     }
 
-    /// Whoever has joined is in the consortium from now on.
+    /// Anyone who has joined is in the consortium from now on.
     pub(crate) fn issue(&self) {
         let requests = self.ok(&["coordinator", "requests", "coordinator"]);
         std::fs::write(self.dir().join("requests.json"), requests.to_string()).unwrap();

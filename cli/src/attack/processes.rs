@@ -4,7 +4,9 @@
 //! noised numbers; everything that any process wrote is searched for that man.
 
 use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -32,7 +34,9 @@ pub(crate) fn rows(lab: &Lab, _root: &Path) -> Result<Vec<Row>> {
     rows.push(world.race()?);
     let mut world = world;
     rows.push(world.killed()?);
+    rows.push(world.busied()?);
     rows.push(world.stopped(None)?);
+    rows.push(world.opened()?);
     rows.push(world.traces()?);
     Ok(rows)
 }
@@ -271,7 +275,7 @@ impl World {
         if defect == Some(Defect::StopAtEnd) {
             wait("the round's end", || children(pid).is_empty().then_some(()))?;
         }
-        self.federation.terminate(site)?;
+        self.federation.end(site, rustix::process::Signal::TERM)?;
         let took = began.elapsed();
         self.federation.run_site(site)?;
         let state = self.ended("ada", &job)?.get("state").cloned().unwrap_or_default();
@@ -281,6 +285,41 @@ impl World {
         );
         let unprotected = "the daemon stays until its round has ended: the moment, without noise";
         Ok(Row::new("tell a site to stop while a round runs, and see when it does", "time", unprotected, found))
+    }
+
+    /// A researcher's plan that never ends, and another's job meanwhile.
+    fn busied(&self) -> Result<Row> {
+        let (done, began) = (AtomicBool::new(false), Instant::now());
+        let took = std::thread::scope(|scope| -> Result<_> {
+            scope.spawn(|| {
+                // Refused, sooner or later.
+                let _ = self.submit("eve", SITES[0], 0.5, "how = \"loop in plan\"");
+                done.store(true, Ordering::Relaxed);
+            });
+            finished(&self.shown("ada", SITES[0], 0.3, "how = \"negative\"")?.0)?;
+            Ok((!done.load(Ordering::Relaxed)).then(|| began.elapsed()))
+        })?;
+        let observed = match took {
+            Some(took) => format!("another's job is done {:.1} s later, while that plan still runs", took.as_secs_f64()),
+            None => "the plan was refused before another's job was done".to_owned(),
+        };
+        let unprotected = "everybody waits for as long as its fuel lasts";
+        Ok(Row::new("have `plan` work for ever, so that others wait", "terms", unprotected, (took.is_some(), observed)))
+    }
+
+    /// SIGABRT, as a fault of the program's own would have it: whether there is a core.
+    fn opened(&mut self) -> Result<Row> {
+        let site = SITES[1];
+        let status = self.federation.end(site, rustix::process::Signal::ABORT)?;
+        self.federation.run_site(site)?;
+        let dumped = status.core_dumped();
+        let observed = if dumped { "a core, with all that it held" } else { "no core" };
+        Ok(Row::new(
+            "have a daemon fail, and read keys and rows in what it leaves",
+            FAILURE,
+            "a core, with all that it held",
+            (!dumped, observed.to_owned()),
+        ))
     }
 
     /// Last: what is left of the man in everything that is not the data.
@@ -294,7 +333,7 @@ impl World {
         Ok(Row::new(
             "put a person's data into a message, a log, an error or a file",
             FAILURE,
-            "the data, in the log of whoever reads it",
+            "the data, in the log of anyone who reads it",
             found,
         ))
     }

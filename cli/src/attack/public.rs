@@ -16,6 +16,7 @@ use vestibule_protocol::scores::Source;
 use vestibule_runtime::trial;
 
 use super::lab::{Ask, Lab, Person};
+use super::naked::Manner;
 use super::{Defect, Row};
 
 /// Rows of one group of the dataset, as it was when groups were cut by who is there.
@@ -25,7 +26,48 @@ const CHOICES: u32 = 200_000;
 const TIMES: usize = 7;
 
 pub(crate) fn rows(lab: &Lab) -> Result<Vec<Row>> {
-    Ok(vec![groups(lab)?, choice(lab)?, digest(lab)?])
+    Ok(vec![groups(lab)?, memory(lab)?, choice(lab)?, digest(lab)?])
+}
+
+/// Numbers that everybody gives, and what the peak of a round's memory may move by: what an allocator
+/// does, not one vector in ten.
+const NUMBERS: u32 = 20_000;
+const PEAK_KIB: u64 = 8 << 10;
+
+/// Few people and many, each of whom gives many numbers.
+fn memory(lab: &Lab) -> Result<Row> {
+    let ask = Ask::of(serde_json::json!({ "how": "subsets", "cells": NUMBERS })).fuel(20_000_000);
+    let peak = |count: u32| -> Result<u64> {
+        let cohort = lab.cohort(Lab::people(count), 1)?;
+        let round = lab.round(&ask, &cohort.dataset)?;
+        let manner = Manner { reuse: false, fuel: ask.limits.fuel_per_partition, together: false };
+        // The peak begins anew (proc(5), clear_refs).
+        std::fs::write("/proc/self/clear_refs", "5")?;
+        let before = kib("VmRSS")?;
+        if lab.defect == Some(Defect::HeldRows) {
+            lab.naked.run(round.state(), &cohort.people, manner)?;
+        } else {
+            lab.run(&ask, &cohort)?;
+        }
+        Ok(kib("VmHWM")?.saturating_sub(before))
+    };
+    // The first round has what later ones find.
+    peak(30)?;
+    let (few, many) = (peak(30)?, peak(300)?);
+    let observed = format!("a round takes {} MiB with 30 people, {} with 300", few >> 10, many >> 10);
+    Ok(Row::new(
+        "see from the memory that a round takes how many people are in it",
+        "length",
+        "all that they gave, until it is added up",
+        (many.abs_diff(few) <= PEAK_KIB, observed),
+    ))
+}
+
+/// Of this process (proc(5), status).
+fn kib(name: &str) -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).context("a line of the kernel's")?;
+    Ok(line.trim_start_matches(':').trim().trim_end_matches(" kB").trim().parse()?)
 }
 
 /// One person more than fits as many groups.
@@ -104,7 +146,7 @@ fn tried(sums: &[i64], one: i64) -> Result<usize> {
     }
 }
 
-/// Whoever has the log's leaf and knows what a release looks like tries all numbers that it may have.
+/// Anyone who has the log's leaf and knows what a release looks like tries all numbers that it may have.
 fn digest(lab: &Lab) -> Result<Row> {
     let ask = Ask::of(serde_json::json!({ "how": "own cell", "cells": 1 }));
     let seen = lab.run(&ask, &lab.cohort(Lab::people(2), 1)?)?;

@@ -227,7 +227,7 @@ fn accounts(lab: &Lab) -> Result<Vec<Row>> {
     let renamed = Till { ledger: &ledger, info: &info, purse: Purse { population: "others".parse()?, ..purse.clone() } };
     let lineage = refused(renamed.charge(&second, ("eve", &eve), 0, 1.0)?, "population-differs");
     rows.push(Row::new("leave what was spent behind by giving the people another name", BUDGET, "a fresh budget", lineage));
-    // The process dies after the charge and before the release: whoever asks again pays nothing, and nobody has seen anything.
+    // The process dies after the charge and before the release: anyone who asks again pays nothing, and nobody has seen anything.
     drop(till);
     drop(ledger);
     let ledger = open()?;

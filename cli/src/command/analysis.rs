@@ -291,9 +291,15 @@ fn text(trial: &Trial, limits: Limits) -> String {
             })
         });
         let heads = ["statistic", "exact", "noised", "95 %"];
+        let (fuel, delay) = round.enough;
+        let enough = if fuel < limits.fuel_per_partition && delay < round.delay {
+            format!("; with `fuel_per_partition = {fuel}`, which is twice that, some {}", show::span(delay))
+        } else {
+            String::new()
+        };
         parts.push(format!(
             "round {}: {:.1} % of the budget\n{}\n{} took at most {} of {} fuel; at these limits a site's release leaves some {} \
-             after its round",
+             after its round{enough}",
             index + 1,
             share(round.round.share_ppb()),
             show::grid(&heads, rows),
@@ -318,7 +324,8 @@ fn document(trial: &Trial) -> serde_json::Value {
             json!({ "name": released.name, "exact": exact, "noised": released.values, "noise_sd": released.noise_sd })
         });
         json!({ "budget_share": share(round.round.share_ppb()) / 100.0, "statistics": statistics.collect::<Vec<_>>(),
-            "most_fuel": round.most_fuel, "delay_seconds": round.delay.as_secs_f64() })
+            "most_fuel": round.most_fuel, "delay_seconds": round.delay.as_secs_f64(),
+            "enough_fuel": round.enough.0, "delay_seconds_with_enough_fuel": round.enough.1.as_secs_f64() })
     });
     let faults = trial.faults.iter();
     let faults = faults.map(|trial::Fault { first, count, what }| json!({ "first": first, "count": count, "message": what }));

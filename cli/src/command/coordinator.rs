@@ -27,7 +27,7 @@ pub(crate) enum Coordinator {
         /// What `vestibule consortium new` printed.
         fingerprint: Digest,
     },
-    /// Whoever joined, with the keys they ask to be known by: for `vestibule consortium add`.
+    /// All who joined, with the keys they ask to be known by: for `vestibule consortium add`.
     Requests {
         /// Its folder.
         dir: PathBuf,

@@ -191,7 +191,7 @@ impl Analysis for Hostile {
         out.add("x", x);
     }
 
-    /// One cell for whoever is in the block.
+    /// One cell for anyone who is in the block.
     fn contribute_block(params: &Params, _: &Laid, block: &[Individual], out: &mut Contributions) {
         let age = |individual: &Individual| individual.number("age").unwrap_or(0.0) as u64;
         let print = block.iter().fold(0_u64, |print, individual| print.wrapping_add(mixed(age(individual))));

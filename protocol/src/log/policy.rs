@@ -184,7 +184,7 @@ impl Policy {
         self.witnesses.iter().filter(|(name, _)| owner(name) == site).map(|(_, verifier)| verifier.clone()).collect()
     }
 
-    /// The checkpoint of a note, if one of a log's keys signed it and a quorum cosigned it. `own` is the witness that belongs to whoever has the log:
+    /// The checkpoint of a note, if one of a log's keys signed it and a quorum cosigned it. `own` is the witness that belongs to the one who has the log:
     /// its cosignature counts for nothing.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The Merkle tree of a log (RFC 6962, section 2.1): hashes, roots, proofs of inclusion and of consistency.
 //!
-//! *In*: the hashes of complete subtrees, kept by whoever has the log. *Out*: roots and proofs; whether a proof that a stranger sent
+//! *In*: the hashes of complete subtrees, kept by the one who has the log. *Out*: roots and proofs; whether a proof that a stranger sent
 //! holds. *Trusts*: SHA-256. *Refuses*: proofs that are too long, too short, or for sizes that cannot be. Proofs are verified as
 //! RFC 9162 (2.1.3.2, 2.1.4.2) says, and tested against another implementation.
 

@@ -1,6 +1,6 @@
 //! What an ingest dropped or changed, and why: for the site's own eyes.
 //!
-//! *In*: notes from every step. *Out*: [`IngestReport`], kept encrypted beside the data and shown once to whoever ran the ingest.
+//! *In*: notes from every step. *Out*: [`IngestReport`], kept encrypted beside the data and shown once to the one who ran the ingest.
 //! It holds counts and places in the site's own files, so it never goes to the coordinator.
 
 use std::collections::BTreeMap;

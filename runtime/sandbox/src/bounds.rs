@@ -2,7 +2,7 @@
 //! for it then has a bound.
 //!
 //! *In*: bytes. *Out*: nothing. *Refuses*: components of more modules, types, functions, segments or code than an analysis has; one that
-//! is built to keep whoever looks at it busy is turned away in milliseconds. Reads headers and counts only; no body, no constant.
+//! is built to keep anyone who looks at it busy is turned away in milliseconds. Reads headers and counts only; no body, no constant.
 
 use wasmparser::{ElementItems, Parser, Payload, Result};
 

@@ -1,8 +1,8 @@
 //! Which version of a dataset serves, and who is left out of it.
 //!
-//! *In*: a dataset's name; from ingest and withdrawal, what is to serve from now on. *Out*: what serves. At a site the ledger says it, so that whoever can
+//! *In*: a dataset's name; from ingest and withdrawal, what is to serve from now on. *Out*: what serves. At a site the ledger says it, so that anyone who can
 //! write the data folder alone can put no older version in the newer one's place, nor let anybody back in who withdrew. In a folder that belongs to no
-//! site (a trial's), two files beside the versions say it. *Trusts*: whoever it is that says it. *Refuses*: nothing.
+//! site (a trial's), two files beside the versions say it. *Trusts*: the one who says it. *Refuses*: nothing.
 
 use std::io::{ErrorKind, Result};
 

@@ -1,7 +1,7 @@
 //! S3-compatible storage, where a site keeps the rows of its datasets if it says so.
 //!
 //! *In*: settings; a file with credentials that nobody else may read. *Out*: objects: ranges of them, uploads that are whole or not there, removals. *Trusts*:
-//! nothing that comes back: whoever reads it opens it with the site's own key. *Refuses*: credentials that others may read, an address that is none.
+//! nothing that comes back: anyone who reads it opens it with the site's own key. *Refuses*: credentials that others may read, an address that is none.
 //!
 //! Requests run on a thread of their own, so that those who wait for them may block. All of them end: each has a time, and so many tries.
 
@@ -193,7 +193,7 @@ impl Bucket {
         let (done, wait) = sync_channel(1);
         if let Some(runtime) = &self.runtime {
             runtime.spawn(async move {
-                // Whoever waited may have gone.
+                // Anyone who waited may have gone.
                 let _ = done.send(work.await);
             });
         }

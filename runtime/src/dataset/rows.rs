@@ -1,7 +1,7 @@
 //! The rows of one version of a dataset, without its description: what a round reads.
 //!
 //! *In*: the file of the version that serves and its key; or, on a cluster's node, another name of that file and the [`RowsKey`] that the
-//! daemon sealed for the round. *Out*: [`RowGroup`]s of what was selected. *Trusts*: whoever gave the key. *Refuses*: what the store refuses.
+//! daemon sealed for the round. *Out*: [`RowGroup`]s of what was selected. *Trusts*: the one who gave the key. *Refuses*: what the store refuses.
 //!
 //! A [`RowsKey`] opens this one version and nothing else: no other version, no report, no list of who withdrew (it has the heads of their
 //! places in the keyed order, which say nothing without the site's key).
@@ -60,7 +60,7 @@ impl Rows {
     }
 
     /// Gives the file another name in a folder, so that it is there also when this version no longer serves; of rows in a bucket, what was
-    /// [fetched](Self::fetch). It stays sealed; the key is for whoever is to read it.
+    /// [fetched](Self::fetch). It stays sealed; the key is for anyone who is to read it.
     pub(crate) fn share(&self, folder: &Dir, name: &str) -> std::io::Result<RowsKey> {
         self.store.source().share(folder, name)?;
         Ok(RowsKey { name: self.name.clone(), key: self.key.to_vec(), withdrawn: self.store.withdrawn().heads() })
@@ -85,7 +85,7 @@ impl Rows {
         self.store.rows_before(group)
     }
 
-    /// Has all that is selected where reading it asks no bucket: whoever sees a bucket's requests would see how long guests took in between.
+    /// Has all that is selected where reading it asks no bucket: anyone who sees a bucket's requests would see how long guests took in between.
     ///
     /// # Errors
     /// The bucket.
@@ -109,7 +109,7 @@ impl Rows {
         self.store.read(group, into).map_err(|error| self.unread(error))
     }
 
-    /// One row group, in memory of its own: for whoever reads few of them.
+    /// One row group, in memory of its own: for anyone who reads few of them.
     ///
     /// # Errors
     /// The file is damaged, or the machine has not the memory.

@@ -81,7 +81,7 @@ impl StoreKey {
         RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map_err(|error| error.to_string())
     }
 
-    /// What source files can be encrypted with for this site. It follows from the store key: whoever can read the datasets can read those.
+    /// What source files can be encrypted with for this site. It follows from the store key: anyone who can read the datasets can read those.
     #[must_use]
     pub fn crypt4gh(&self) -> Crypt4ghKey {
         let mut secret = Zeroizing::new([0; 32]);

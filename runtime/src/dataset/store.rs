@@ -234,7 +234,7 @@ impl Store {
         Ok(heads)
     }
 
-    /// Everybody's bytes of a row group at a block of a catalogue, whoever withdrew.
+    /// Everybody's bytes of a row group at a block of a catalogue, no matter who withdrew.
     pub(super) fn block(&self, catalogue: usize, block: usize, group: usize) -> Result<Vec<u8>, ReadError> {
         let column = self.directory.layout().block(catalogue, block).ok_or(OTHER_COLUMNS)?;
         self.column(column, group, &Width::Bytes(BLOCK_BYTES))

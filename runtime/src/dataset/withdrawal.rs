@@ -1,4 +1,4 @@
-//! Withdrawal of consent: whoever withdraws is in no round from the next job on, and in no file once the rows are written anew.
+//! Withdrawal of consent: anyone who withdraws is in no round from the next job on, and in no file once the rows are written anew.
 //!
 //! *In*: ids. *Out*: a list of their places in the keyed order, sealed, where [`Books`](super::Books) say what serves; then a version without their rows.
 //! *Trusts*: the site's operator, who knows who asked. *Refuses*: a dataset without a list that opens, where there is one: nobody is let back in

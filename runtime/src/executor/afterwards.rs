@@ -9,7 +9,7 @@
 //! then the task waits for another:
 //!
 //! * processor time: the work, and B. One individual moves it by L.
-//! * the end: when the work ended, and B / threads, and W. Whoever knows the sum of work and B has a B that one
+//! * the end: when the work ended, and B / threads, and W. Anyone who knows the sum of work and B has a B that one
 //!   individual moved by L, so the end is moved by L (1 + 1 / threads), and W hides that.
 //!
 //! Each has half of what the task's one delay had: the noise is doubled, which is half the epsilon of a Laplace moment,

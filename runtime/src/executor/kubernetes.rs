@@ -27,7 +27,7 @@ pub(super) struct Kubernetes {
     /// User and group.
     user: (u32, u32),
     client: Client,
-    /// Of its own: whoever asks is a thread that may block. Taken when dropped.
+    /// Of its own: anyone who asks is a thread that may block. Taken when dropped.
     runtime: Option<tokio::runtime::Runtime>,
 }
 

@@ -1,7 +1,7 @@
 //! What passes between the daemon and its tasks is sealed with a key of the round's own.
 //!
 //! *In*: bytes, and what they are. *Out*: AES-256-GCM with a random nonce, bound to the round's id and to what the bytes are, so that one
-//! task's sums under another's name, or another round's, do not open. *Trusts*: whoever has the key: the daemon, and the nodes that the
+//! task's sums under another's name, or another round's, do not open. *Trusts*: the one who has the key: the daemon, and the nodes that the
 //! round's folder was shown to. It is drawn for each round and is forgotten with it.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};

@@ -4,7 +4,7 @@
 //! opens with the round's key. *Refuses*: another program than the daemon's. It reads nothing but that folder, runs guests in confined worker
 //! processes as the daemon does, and prints nothing once it knows what to do.
 //!
-//! Whoever watches the queue sees when a task ends, and accounting how long processors were busy. So what hides how long one individual took is done
+//! Anyone who watches the queue sees when a task ends, and accounting how long processors were busy. So what hides how long one individual took is done
 //! here, to both ([`Afterwards`]), and what the cluster then makes of the task's end is no concern of anybody's data. A fault of the host or of a
 //! worker is what the task found, and is told as late as sums are.
 

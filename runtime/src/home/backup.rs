@@ -1,6 +1,6 @@
 //! A copy of a site's folder, without its keys: while the daemon runs, whole or not at all.
 //!
-//! *In*: the site's folder, a place where there is nothing yet. *Out*: a folder from which the site can be restored by whoever has its keys; what lies in it
+//! *In*: the site's folder, a place where there is nothing yet. *Out*: a folder from which the site can be restored by anyone who has its keys; what lies in it
 //! is sealed, or public. *Trusts*: SQLite's own way to copy a database that is written to. *Refuses*: a place that is taken, a dataset that is being
 //! ingested: none is, while it copies, so that the versions that the ledger names are those that are copied. The ledger is copied first: what its leaves
 //! name is in the folder by then.
@@ -146,7 +146,7 @@ fn tree(from: &Path, to: &Path, done: &mut Backup) -> Result<(), HomeError> {
     sync(to)
 }
 
-/// Copies a database as it is at one moment, whoever writes to it meanwhile. Returns the copy's size.
+/// Copies a database as it is at one moment, no matter who writes to it meanwhile. Returns the copy's size.
 fn database(from: &Path, to: &Path) -> Result<u64, HomeError> {
     let wrong = |error: rusqlite::Error| io(from)(std::io::Error::other(error));
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(io(to))?;

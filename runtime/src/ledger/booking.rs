@@ -118,7 +118,7 @@ impl<'a> Asked<'a> {
         let Some((bytes, leaves_ms)) = found else { return Ok(None) };
         // A stored release that cannot be read is not given again: the round is charged and run.
         let Ok(first) = serde_json::from_slice::<Release>(&bytes) else { return Ok(None) };
-        // Salt of its own: whoever has the first does not thereby know whether this one was let
+        // Salt of its own: anyone who has the first does not thereby know whether this one was let
         // out.
         let (job, round, salt) = (self.job(), self.verified.index(), super::salt()?);
         let release = Release { job, round, charged_rho_pico: 0, salt, ..first };

@@ -1,6 +1,6 @@
 //! The log in the ledger's file: what is said in it apart from charges, what is erased beside it, and what others are shown of it.
 //!
-//! *In*: events, moments, cosigned notes. *Out*: checkpoints and proofs. *Trusts*: that whoever kept a note checked it. *Refuses*: nothing twice: the same refusal
+//! *In*: events, moments, cosigned notes. *Out*: checkpoints and proofs. *Trusts*: that the one who kept a note checked it. *Refuses*: nothing twice: the same refusal
 //! is one leaf.
 
 use std::time::Duration;

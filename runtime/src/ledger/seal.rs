@@ -1,4 +1,4 @@
-//! What the ledger's file keeps from whoever has it without the site's keys: details of the log, releases and what was found about them, signed words.
+//! What the ledger's file keeps from anyone who has it without the site's keys: details of the log, releases and what was found about them, signed words.
 //!
 //! *In*: 32 secret bytes of the site, a connection. *Out*: two functions of SQL on it, `seal(kind, row, bytes)` and `unseal(kind, row, sealed)`:
 //! AES-256-GCM under a key of each kind's own, with a random nonce, bound to the row, so that no
@@ -131,7 +131,7 @@ impl Seal {
     }
 }
 
-/// Not for triggers or views, which whoever can write the file can change.
+/// Not for triggers or views, which anyone who can write the file can change.
 const FLAGS: FunctionFlags = FunctionFlags::SQLITE_UTF8.union(FunctionFlags::SQLITE_DIRECTONLY);
 
 /// The kind, the row, and bytes where there are any.

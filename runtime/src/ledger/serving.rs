@@ -17,7 +17,7 @@ use super::{Ledger, LedgerError, append, database, milliseconds};
 #[derive(Default)]
 struct Serving {
     version: Option<String>,
-    /// Sealed by whoever gave it; empty where nobody withdrew.
+    /// Sealed by the one who gave it; empty where nobody withdrew.
     list: Vec<u8>,
 }
 

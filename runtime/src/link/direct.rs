@@ -1,7 +1,7 @@
 //! Asking a witness that is no site, over HTTPS (<https://c2sp.org/tlog-witness>): no coordinator can keep that back.
 //!
 //! *In*: where the trust bundle says that it is asked, and what the log asks. *Out*: its answer, as another site gives it. *Trusts*: nothing: only what the
-//! witness and the log signed counts, whoever carried it. *Refuses*: answers that are too long, other addresses than the bundle's.
+//! witness and the log signed counts, no matter who carried it. *Refuses*: answers that are too long, other addresses than the bundle's.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;

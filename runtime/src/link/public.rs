@@ -100,7 +100,7 @@ async fn made(site: &Arc<Site>, admitted: Admitted) -> Result<Public<Standing>, 
     let ahead = match site.ahead().try_take(&who) {
         Some(ahead) => ahead,
         None => {
-            // Whoever waits has nothing but its terms: no worker, no data that may be others by then.
+            // One that waits has nothing but its terms: no worker, no data that may be others by then.
             drop((planned, place));
             let ahead = site.ahead().take(&who).await;
             (planned, spent, place) = goes!(planning(site.public().take(&who).await, spent));
@@ -112,7 +112,7 @@ async fn made(site: &Arc<Site>, admitted: Admitted) -> Result<Public<Standing>, 
     Ok(Public::Goes(Box::new(Standing { prepared: *prepared, spent, ahead })))
 }
 
-/// One call, to its end, whoever still waits for what it says.
+/// One call, to its end, no matter who still waits for what it says.
 async fn called<T: Send + 'static>(
     place: Place<Name>,
     mut spent: Spent,

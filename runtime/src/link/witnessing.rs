@@ -30,7 +30,7 @@ const ATTEMPTS: usize = 3;
 
 /// The proof that leaf `index` is in a checkpoint that a quorum cosigned, from one that was kept or from one that is made now.
 pub(super) async fn receipt(site: &Arc<Site>, connection: &quinn::Connection, index: u64) -> Result<Receipt, LinkError> {
-    // One at a time: whoever waited may find that what it needs was cosigned meanwhile.
+    // One at a time: anyone who waited may find that what it needs was cosigned meanwhile.
     let _turn = site.witnessing.lock().await;
     let trust = site.trust().ok_or_else(|| closed(&"there is no trust bundle"))?;
     let log = site.log_verifier().map_err(|error| closed(&error))?;
@@ -60,7 +60,7 @@ pub(super) async fn ready(site: &Arc<Site>, connection: &quinn::Connection) -> R
     }
 }
 
-/// Says in the log that it goes on, where nothing else did for so long, and has it witnessed: whoever watches sees a log that was stopped.
+/// Says in the log that it goes on, where nothing else did for so long, and has it witnessed: anyone who watches sees a log that was stopped.
 pub(super) async fn heartbeat(site: Arc<Site>, connection: quinn::Connection, silence: Duration) -> Result<(), LinkError> {
     if !site.is_member(since_1970()) {
         return Ok(());

@@ -1,7 +1,7 @@
 //! The log as files that anybody can serve and check (<https://c2sp.org/tlog-tiles>), for an oversight body to keep.
 //!
 //! *In*: the ledger's file, an empty folder. *Out*: `checkpoint`, `tile/LEVEL/NUMBER`, `tile/entries/NUMBER`, up to the newest checkpoint that witnesses
-//! cosigned. *Trusts*: nothing: whoever has the files can recompute the root from the entries. *Refuses*: a log that was never witnessed. Details are
+//! cosigned. *Trusts*: nothing: anyone who has the files can recompute the root from the entries. *Refuses*: a log that was never witnessed. Details are
 //! the site's own and stay there.
 
 use std::path::{Path, PathBuf};
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(path("entries", 5, 12), Path::new("tile/entries/005.p/12"));
         let temp = tempfile::tempdir().unwrap();
         let (file, out) = (temp.path().join("ledger.sqlite"), temp.path().join("out"));
-        // Digests and tiles are for whoever has no keys.
+        // Digests and tiles are for anyone who has no keys.
         let source = Source::new(&file, None);
         let ledger = Ledger::open(&file, &Seal::for_tests()).unwrap();
         assert!(export(&source, &out).unwrap_err().to_string().contains("witnessed"));

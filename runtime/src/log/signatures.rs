@@ -1,4 +1,4 @@
-//! The signed documents that a log speaks of: whether they are there, are what its leaves name, and were signed by whoever had to.
+//! The signed documents that a log speaks of: whether they are there, are what its leaves name, and were signed by those who had to.
 //!
 //! *In*: a site's folder or a copy of it, what opens its sealed records where that is known, what its leaves replay to, the consortium's trust bundle where it is known. *Out*: what is wrong, each with its
 //! place. *Trusts*: nothing in the folder. A document whose signer the bundle no longer names is told; one that was erased, as the settings say, is

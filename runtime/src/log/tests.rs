@@ -1,4 +1,4 @@
-//! A log that is whole verifies; every change that whoever owns the database can make to it is found, with its place.
+//! A log that is whole verifies; every change that anyone who owns the database can make to it is found, with its place.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -211,7 +211,7 @@ fn without_the_keys_everything_but_what_is_sealed_is_verified() {
     let other = Seal::from_bytes(&zeroize::Zeroizing::new([6; 32]));
     let found = verify(&Source::new(&file, Some(other)), &[key().public()], None).unwrap();
     assert_eq!((found.found.len() as u64, found.sealed), (sealed + 2, 0), "{:?}", found.found);
-    // The file itself says none of it to whoever reads its bytes.
+    // The file itself says none of it to anyone who reads its bytes.
     for name in std::fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().path()) {
         let bytes = std::fs::read(&name).unwrap();
         for secret in ["noised", "too much", "\"user\"", "A job"] {

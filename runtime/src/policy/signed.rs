@@ -109,7 +109,7 @@ pub fn next(now: &Rules, envelope: &[u8]) -> Result<Rules, PolicyError> {
     if new.site != old.site {
         return Err(PolicyError::Site);
     }
-    // What ships with the program has none: whoever is first named by the site's operator is.
+    // What ships with the program has none: anyone who is first named by the site's operator is.
     if old.version > 0 {
         enough(envelope, &old.officers, "former")?;
     }

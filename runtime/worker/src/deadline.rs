@@ -66,7 +66,7 @@ mod tests {
             let heard = std::iter::repeat_with(|| link.read(&mut [0])).find_map(Result::err).unwrap();
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             assert!(matches!(heard.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) && link.is_over());
-            // Whoever writes is let go on.
+            // Anyone who writes is let go on.
             ours.shutdown(std::net::Shutdown::Both).unwrap();
         });
         let (ours, _theirs) = UnixStream::pair().unwrap();

@@ -1,7 +1,7 @@
 //! Places at work that costs a machine time, shared out between people.
 //!
 //! *In*: who asks for a place. *Out*: a [`Place`], which is free again when it is dropped. *Trusts*: that one person asks under one name.
-//! *Refuses*: nothing: whoever asks waits. Nobody has more places at once than was said, so one who asks for hundreds leaves some for others;
+//! *Refuses*: nothing: anyone who asks waits. Nobody has more places at once than was said, so one who asks for hundreds leaves some for others;
 //! those who wait take turns, by start-time fair queueing (Goyal, Vin and Cheng 1996, with every turn of the same length), each in the
 //! order in which they asked.
 
@@ -63,7 +63,7 @@ impl<K: Clone + PartialEq> Places<K> {
         Self(Arc::new(Mutex::new(Shared { free, each, turn: 0, asked: 0, given: vec![], people: vec![] })))
     }
 
-    /// Waits for a place. Whoever no longer waits for it leaves the queue.
+    /// Waits for a place. Anyone who no longer waits for it leaves the queue.
     pub async fn take(&self, who: &K) -> Place<K> {
         let heard = {
             let mut shared = self.shared();
@@ -73,7 +73,7 @@ impl<K: Clone + PartialEq> Places<K> {
             heard
         };
         self.share_out();
-        // Whoever serves drops no one's sender, but when these places are dropped: and this one holds them.
+        // Anyone who serves drops no one's sender, but when these places are dropped: and this one holds them.
         heard.await.expect("the places outlive those who wait for one")
     }
 

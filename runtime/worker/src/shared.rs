@@ -117,7 +117,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Says how far it is. What was put before is seen by whoever sees this.
+    /// Says how far it is. What was put before is seen by anyone who sees this.
     pub(crate) fn progress(&mut self, at: At, bytes: u64) {
         // SAFETY: two aligned numbers inside of the mapping, which nobody else writes.
         #[expect(unsafe_code, reason = "argued above")]

@@ -1,7 +1,7 @@
 //! Plots as Vega-Lite v5 specifications whose data is a table of the same report.
 //!
 //! *In*: a table's title and column names. *Out*: JSON text (<https://vega.github.io/vega-lite/docs/spec.html>), with
-//! `"data": {"name": "<table title>"}`: whoever shows the report puts the table's rows there. The plots hold no numbers of their
+//! `"data": {"name": "<table title>"}`: anyone who shows the report puts the table's rows there. The plots hold no numbers of their
 //! own, so what is seen is what the table says.
 
 use serde_json::{Value, json};

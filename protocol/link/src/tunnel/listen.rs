@@ -68,7 +68,7 @@ impl Tunnels {
             }
             let (acceptor, quic) = (TlsAcceptor::from(Arc::clone(&self.acceptor)), self.quic);
             tunnels.spawn(async move {
-                // Whoever it was, and whatever went wrong, is no news: anybody can connect.
+                // Who it was, and what went wrong, is no news: anybody can connect.
                 let _ = tunnel(stream, &acceptor, quic).await;
                 drop(place);
             });

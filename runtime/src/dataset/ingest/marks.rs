@@ -1,6 +1,6 @@
 //! What a source file is known by, so that it need not be read to see that it is the same.
 //!
-//! *In*: an open file; what was known of it. *Out*: [`Known`]: its length, its digest, and its *mark*: device, inode, the moments of its last change. *Trusts*: the file system: whoever
+//! *In*: an open file; what was known of it. *Out*: [`Known`]: its length, its digest, and its *mark*: device, inode, the moments of its last change. *Trusts*: the file system: one who
 //! writes to a file moves the moment of its last change (`ctime`), which nobody can set. *Refuses*: a mark that is younger than the clock is sure of: such a file is
 //! hashed again, as is one that was copied, moved or touched.
 //!

@@ -3,7 +3,7 @@
 //! *In*: bytes, as they come. *Out*: a file that is synced, or an object that is whole. *Refuses*: to leave half an object: it is not there before
 //! [`Sink::commit`], and never if that is not reached.
 //!
-//! An object has a random name, which the version's folder keeps (`people.object`) from before the object can be there: so whoever removes the folder can
+//! An object has a random name, which the version's folder keeps (`people.object`) from before the object can be there: so anyone who removes the folder can
 //! remove the object, whatever was killed when.
 
 use std::fs::File;

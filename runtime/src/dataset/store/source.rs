@@ -1,9 +1,9 @@
 //! Where the bytes of a file of rows lie: in a file, or in an object of the site's bucket.
 //!
-//! *In*: ranges, which follow from public terms. *Out*: their bytes, as they are there, and a count of them. *Trusts*: nothing: whoever reads them opens them with
+//! *In*: ranges, which follow from public terms. *Out*: their bytes, as they are there, and a count of them. *Trusts*: nothing: anyone who reads them opens them with
 //! the key. *Refuses*: ranges beyond the end.
 //!
-//! Whoever owns a bucket sees when what is asked for. If that went on while guests run, it would say how long each group of people took them. So all that a
+//! Anyone who owns a bucket sees when what is asked for. If that went on while guests run, it would say how long each group of people took them. So all that a
 //! round reads is fetched before its first guest starts, still sealed, into a file without a name and full of holes: each range lies where it lies in the object.
 
 use std::collections::VecDeque;

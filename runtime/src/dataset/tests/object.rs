@@ -112,7 +112,7 @@ fn a_dataset_in_a_bucket_grows_from_what_lies_there() {
     assert!(report.taken_over == 0 && report.individuals == 4 && report.read_again.values().eq([&3]), "{report}");
 }
 
-/// Whoever owns the bucket would see from the moments of requests how long guests took.
+/// Anyone who owns the bucket would see from the moments of requests how long guests took.
 #[test]
 fn what_was_fetched_is_read_without_asking_the_bucket() {
     let far = Far::new();

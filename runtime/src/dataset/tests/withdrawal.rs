@@ -1,4 +1,4 @@
-//! Whoever withdraws is left out at once, in the file, and of every later ingest.
+//! Anyone who withdraws is left out at once, in the file, and of every later ingest.
 
 use super::*;
 use crate::dataset::withdrawal::{Withdrawn, readmit, withdraw};
@@ -96,7 +96,7 @@ fn a_list_that_does_not_open_lets_nobody_in() {
     assert_eq!(format!("{:?}", Withdrawn::default()), "Withdrawn(withheld)");
 }
 
-/// Nor does anything else of it that whoever runs rounds can count: where a part of the order is empty, it is a row group still.
+/// Nor does anything else of it that anyone who runs rounds can count: where a part of the order is empty, it is a row group still.
 #[test]
 fn the_number_of_row_groups_follows_from_the_public_size_whoever_is_there_or_withdraws() {
     let (case, _) = case();

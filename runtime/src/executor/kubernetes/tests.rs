@@ -113,7 +113,7 @@ fn a_rounds_tasks_are_created_watched_run_again_and_deleted() {
     assert_eq!(kubernetes.queued("aa").unwrap(), set(&[3]));
     status(2, json!({ "completedIndexes": "0", "conditions": [{ "type": "Complete", "status": "True" }] }));
     assert_eq!(kubernetes.queued("aa").unwrap(), set(&[]));
-    // Somebody deleted a job: its tasks are gone, and are submitted again by whoever asks.
+    // Somebody deleted a job: its tasks are gone, and are submitted again by anyone who asks.
     assert_eq!(kubernetes.queued("bb").unwrap(), set(&[0]));
     server.lock().unwrap().jobs.remove(1);
     assert_eq!(kubernetes.queued("bb").unwrap(), set(&[]));

@@ -41,7 +41,7 @@ fn no_behaviour_moves_more_than_its_own_bounded_contribution() {
         ("panic", 0.0, Some("a planted panic")),
         ("loop", 0.0, Some("fuel")),
         ("recurse", 0.0, Some("")),
-        ("allocate", 0.0, Some("memory_mib")),
+        ("allocate", 0.0, Some("")),
         ("nan", 0.0, None),
         ("infinite", 1.0, None),
         ("huge", 1.0, None),

@@ -81,7 +81,9 @@ mod tests {
     fn growth_is_allowed_up_to_the_limit_and_no_byte_more() {
         let mut guard = Guard::new(1, false);
         assert!(guard.memory_growing(0, 1 << 20, None).unwrap());
+        assert!(!guard.was_refused());
         assert!(!guard.memory_growing(0, (1 << 20) + 1, None).unwrap());
+        assert!(guard.was_refused());
         assert!(guard.table_growing(0, TABLE_ENTRIES, None).unwrap());
         assert!(!guard.table_growing(0, TABLE_ENTRIES + 1, None).unwrap());
     }
@@ -93,6 +95,7 @@ mod tests {
             for pages in [BEGIN, BYTE + usize::from(b'n'), BYTE + usize::from(b'o'), BYTE + 0x102] {
                 let current = 3 * PAGE_BYTES;
                 assert!(!guard.memory_growing(current, current + pages * PAGE_BYTES, None).unwrap());
+                assert!(!guard.was_refused(), "it only spells");
             }
             assert_eq!(guard.panic_message().as_deref(), want);
         }

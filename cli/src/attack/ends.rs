@@ -37,8 +37,8 @@ const BEHAVIOURS: [Behaviour; 8] = [
     ("chase", "wait for memory at a person, with all fuel", "up to 250 ns a unit of fuel"),
     ("touch", "touch all memory at a person", "the machine's memory, at once"),
     ("touch some that was laid", "write over all that was baked in, at a person", "everybody behind is slower"),
-    ("recurse", "exhaust the stack at a person", "the job fails, if that person is there"),
-    ("allocate", "exhaust memory at a person", "the job fails, if that person is there"),
+    ("recurse", "exhaust the stack at a person, to be late", "the job fails, if that person is there"),
+    ("allocate", "exhaust memory at a person, to be late", "the job fails, if that person is there"),
     ("much too long", "hand over a million numbers at a person", "the host takes them all"),
 ];
 

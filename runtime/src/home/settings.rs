@@ -142,14 +142,14 @@ keep_components_days = 365             # components that were not used for so lo
 keep_details_days = 3650               # names, titles and reasons beside the log are erased after so long; the log itself stays
 # How slow this machine is at its slowest is measured at the first start (slowest.json). A cost that is known to be higher:
 # [slowest]
-# fuel_ns = 30.0                       # a unit of fuel
-# mib_us = 500.0                       # a MiB of memory that is touched for the first time
-# row_us = 300.0                       # reading one individual, and a fresh instance
-# entry_ns = 50.0                      # a value, a dosage, an entry of the sums
-# settle_us = 500.0                    # building the engine anew behind an instance that touched what others do not
-# code_mib_us = 2000.0                 # of a MiB of code and of a round's state
-# takeover_us = 5000.0                 # starting another worker, where one was ended
-# send_mib_us = 2000.0                 # of a MiB that a worker is sent
+# fuel_ns = 40.0                       # a unit of fuel
+# mib_us = 1500.0                      # a MiB of memory that is touched for the first time
+# row_us = 310.0                       # reading one individual, and a fresh instance
+# entry_ns = 80.0                      # a value, a dosage, an entry of the sums
+# settle_us = 200.0                    # building the engine anew behind an instance that touched what others do not
+# code_mib_us = 1700.0                 # of a MiB of code and of a round's state
+# takeover_us = 5500.0                 # starting another worker, where one was ended
+# send_mib_us = 2300.0                 # of a MiB that a worker is sent
 # [distrust]                           # not believed here, whatever the consortium's trust bundle says
 # keys = []                            # of people and sites, \"ed25519:...\"
 # components = []                      # \"sha256:...\"

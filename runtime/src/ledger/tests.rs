@@ -77,6 +77,20 @@ fn half() -> Rho {
 }
 
 #[test]
+fn what_is_too_late_is_not_charged_and_what_was_charged_runs_all_the_same() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let late = || Some("no time is left".to_owned());
+    let terms = |number| admit(verified(&manifest(number), 0));
+    let error = ledger.charge(terms(1).late(late()), &purse(8.0), AT).unwrap_err();
+    assert_eq!((error.code(), error.to_string().as_str()), ("release-too-late", "no time is left"));
+    assert!(ledger.accounts().unwrap().is_empty(), "nothing was booked");
+    run(ledger.charge(terms(1), &purse(8.0), AT).unwrap());
+    // It was lost with its process: it runs under the charge that it has.
+    run(ledger.charge(terms(1).late(late()), &purse(8.0), AT).unwrap());
+}
+
+#[test]
 fn a_round_is_charged_once_and_answers_with_the_same_bytes_at_the_same_moment() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = ledger(&temp);

@@ -141,6 +141,7 @@ fn two_sites_answer_and_every_refusal_says_why() {
 fn blocks_of_people_are_fitted_at_the_sites_and_averaged() {
     let world = World::new(&["kyoto", "leiden"]);
     let job = "epsilon = 4.0\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 2\n\
+        [limits]\nfuel_per_partition = 10_000_000\nmemory_mib = 8\n\
         [params]\noutcome = \"trait\"\ncovariates = [\"sex\"]\nblocks = 10\n";
     let job = world.submitted("median-regression", job);
     let status = world.ended(&job);

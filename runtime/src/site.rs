@@ -7,9 +7,11 @@
 mod error;
 mod explain;
 mod judging;
+mod late;
 mod preparing;
 mod purse;
 mod standing;
+mod unpaid;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -21,9 +23,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 use vestibule_protocol::calibration::Calibrated;
 use vestibule_protocol::digest::Digest;
-use vestibule_protocol::job::{JobId, Limits};
+use vestibule_protocol::job::JobId;
 use vestibule_protocol::log::leaf::Event;
-use vestibule_protocol::manifest::Manifest;
 use vestibule_protocol::message::{Answer, Offer};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::trust::{Role, Trust};
@@ -50,6 +51,7 @@ pub use error::SiteError;
 pub use explain::{Explained, Unexplained, explain};
 pub(crate) use judging::Held;
 use judging::Judged;
+use late::late;
 use preparing::Asked;
 pub(crate) use preparing::{Prepared, Public};
 use purse::purse;
@@ -196,9 +198,9 @@ impl Site {
         let cache = CodeCache::new(Box::new(CodeFolder(home.folder("code")?)), &home.code_key());
         let rounds = settings.max_running_rounds.max(1);
         let guests = Guests::new(Launch::this_program(settings.max_memory_mib), cache);
-        let guests = guests.within(Duration::from_secs(settings.max_public_seconds.max(1).into()));
+        let guests = guests.within(Duration::from_secs(settings.max_public_seconds.into()));
         // Nobody has all of the places that are not rounds', so that there is one for anyone who comes next.
-        let places = settings.public_places.max(1);
+        let places = settings.public_places;
         let (public, ahead) = (Places::new(places, places.saturating_sub(1)), Places::new(rounds.saturating_add(1), rounds));
         let gaps = guests.gaps()?;
         for gap in &gaps {
@@ -346,8 +348,7 @@ impl Site {
         // What does not come costs nothing.
         round::fetch(&dataset, &selection, partitions).map_err(|error| own("dataset", &error))?;
         let (latest, manifest) = (self.executor.latest(&delay), admitted.verified().signed().manifest());
-        let in_time = waited.saturating_add(latest) <= Duration::from_secs(manifest.round_deadline_seconds.into());
-        let late = (!in_time).then(|| late(latest, waited, manifest));
+        let late = late(latest, waited, manifest);
         let admitted = admitted.reading(&plan.columns).holding(self.again(&judged, dataset.info(), &calibrated)).late(late);
         match self.ledger.charge(admitted, &purse, since).map_err(ledger)? {
             Admission::Run(charged) => Ok(Outcome::Run(Box::new(Ready {
@@ -375,7 +376,7 @@ impl Site {
         let begun = self.ledger.begin(&charged);
         let of = (charged.admitted().verified().signed().manifest().job, charged.admitted().verified().index());
         self.begun().insert(of);
-        let runs = begun.as_ref().is_ok_and(|begun| *begun <= self.home.settings().max_round_tries.max(1));
+        let runs = begun.as_ref().is_ok_and(|begun| *begun <= self.home.settings().max_round_tries);
         // On a cluster every task has waited already.
         let drawn = if runs && self.executor.hides_moments() { Ok(Duration::ZERO) } else { delay.draw() };
         let costs = self.costs;
@@ -443,50 +444,6 @@ impl Site {
         cleared.map_err(|error| Nothing::Failed(error.code(), error.evidence()))
     }
 
-    /// Places among the offers whose public calls run.
-    pub(crate) const fn public(&self) -> &Places<Name> {
-        &self.public
-    }
-
-    /// Places among the rounds that are prepared: each has a worker, and its state in memory.
-    pub(crate) const fn ahead(&self) -> &Places<Name> {
-        &self.ahead
-    }
-
-    /// Places among the rounds that run.
-    pub(crate) const fn running(&self) -> &Places<Name> {
-        &self.running
-    }
-
-    /// Whether a researcher's offers have cost so much here, within a day, that nothing was charged for, that no more of them is looked at now.
-    pub(crate) fn worn(&self, admitted: &Admitted, clock: Duration) -> Option<Answer> {
-        let verified = admitted.verified();
-        let most = Duration::from_secs(self.home.settings().refused_seconds_per_day.into());
-        let found =
-            self.ledger.time(clock).and_then(|since| Ok((since, self.ledger.worn(verified.researcher(), most, since)?)));
-        match found {
-            Ok((_, None)) => None,
-            Ok((since, Some(again))) => {
-                let why = format!(
-                    "jobs of this researcher took {} s of this site's time within a day without being charged, as many as they may: it can \
-                     be asked again in {} minutes",
-                    most.as_secs(),
-                    again.saturating_sub(since).as_secs().div_ceil(60)
-                );
-                Some(self.refuse(verified, ("refused-work-exhausted", why).into(), since))
-            }
-            Err(error) => Some(refusal(own("ledger", &error))),
-        }
-    }
-
-    /// Books what a researcher's offer took that nothing was charged for.
-    pub(crate) fn unpaid(&self, researcher: &Name, spent: Duration, clock: Duration) {
-        let booked = self.ledger.time(clock).and_then(|since| self.ledger.unpaid(researcher, spent, since));
-        if let Err(error) = booked {
-            tracing::error!(%error, "what a refused job took could not be booked");
-        }
-    }
-
     fn begun(&self) -> MutexGuard<'_, BTreeSet<(JobId, u32)>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -524,30 +481,6 @@ fn started(home: &Home) -> Result<(), HomeError> {
     let event = Event::Started { software, program: Digest::of(&program), settings: home.settings_digest()? };
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(home.ledger()?.record(event, None, since)?)
-}
-
-fn late(latest: Duration, waited: Duration, manifest: &Manifest) -> String {
-    let Limits { fuel_per_partition, memory_mib } = manifest.limits;
-    let for_a_place = if waited.as_secs() > 0 {
-        format!(", and it has waited {} s for the rounds before it", waited.as_secs())
-    } else {
-        String::new()
-    };
-    format!(
-        "to hide how long one individual's {fuel_per_partition} fuel and {memory_mib} MiB can take, the release may leave up to {:.0} s \
-         after the round, whose deadline is {} s{for_a_place}: ask for less fuel and memory (`vestibule analysis try` prints what is \
-         used), fewer rounds, more epsilon, or a later deadline (`round_deadline_seconds`). Nothing was charged",
-        latest.as_secs_f64(),
-        manifest.round_deadline_seconds
-    )
-}
-
-fn slow(latest: Duration, most: u32) -> String {
-    format!(
-        "the release may have to wait {:.0} s for its moment, which hides how long one individual can take, and keep others waiting; \
-         here it may be {most} s: ask for less fuel and memory, or more epsilon a round. Nothing was charged",
-        latest.as_secs_f64()
-    )
 }
 
 /// A fault of our own before data was touched: named in our log, nameless outside.

@@ -357,10 +357,11 @@ pub(crate) fn describe(error: &wasmtime::Error, guard: &Guard) -> String {
         (None, Some(trap)) => trap.to_string(),
         (None, None) => error.root_cause().to_string(),
     };
-    match error.downcast_ref::<WasmBacktrace>() {
+    // A guest says what it panics with, and what its functions are called.
+    printable(&match error.downcast_ref::<WasmBacktrace>() {
         Some(trace) if !trace.frames().is_empty() => format!("{cause}\n{trace}"),
         _ => cause,
-    }
+    })
 }
 
 /// Words of a guest, as they may be shown on a terminal.
@@ -371,5 +372,16 @@ fn printable(text: &str) -> String {
 impl std::fmt::Debug for Analysis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Analysis({})", self.digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_says_of_its_failure_moves_no_terminal() {
+        let said = describe(&wasmtime::Error::msg("\u{1b}]0;title\u{7} and\nmore"), &Guard::new(1, false));
+        assert_eq!(said, " ]0;title  and\nmore");
     }
 }

@@ -84,7 +84,7 @@ pub fn explain(home: &Home, manifest: &[u8], component: Option<Vec<u8>>, since: 
     let cache = CodeCache::new(Box::new(CodeFolder(known!(home.folder("code")))), &home.code_key());
     let settings = home.settings();
     let guests = Guests::new(Launch::this_program(settings.max_memory_mib), cache);
-    let guests = guests.within(Duration::from_secs(settings.max_public_seconds.max(1).into()));
+    let guests = guests.within(Duration::from_secs(settings.max_public_seconds.into()));
     let plan = known!(known!(guests.load(&bytes)).plan(&terms.params, admitted.limits()));
     known!(verified.charter().reads(&plan.columns));
     let dataset = known!(Dataset::open(&data, &terms.dataset, &home.store_key()));

@@ -11,7 +11,8 @@ use vestibule_protocol::calibration::{Calibrated, calibrate};
 use vestibule_protocol::job::Spend;
 use vestibule_protocol::round::Plan;
 
-use super::{Answer, Held, Refused, Site, late, own, refusal, slow};
+use super::late::{late, slow};
+use super::{Answer, Held, Refused, Site, own, refusal};
 use crate::cohort::Floor;
 use crate::component::ComponentError;
 use crate::dataset::{Dataset, Selection};
@@ -83,12 +84,11 @@ impl Site {
             let load = guests.load();
             let delay = Delay::of(round, *moment, load, costs);
             let latest = site.executor.latest(&delay);
-            let most = site.home.settings().max_release_delay_seconds;
-            if latest > Duration::from_secs(most.into()) {
-                return Err(("release-too-slow", slow(latest, most)).into());
+            if let Some(why) = slow(latest, site.home.settings().max_release_delay_seconds) {
+                return Err(("release-too-slow", why).into());
             }
-            if latest > Duration::from_secs(manifest.round_deadline_seconds.into()) {
-                return Err(("release-too-late", late(latest, Duration::ZERO, manifest)).into());
+            if let Some(why) = late(latest, Duration::ZERO, manifest) {
+                return Err(("release-too-late", why).into());
             }
             let ask = Ask { rows: dataset, selection, partitions, calibrated, load, costs, delay };
             site.executor.check(&ask).map_err(|error| match error {

@@ -1,60 +1,42 @@
 //! The daemon's end of a worker: it starts the process, tells it what to do, and believes nothing that comes back.
 //!
-//! *In*: public terms, and rows. *Out*: plans and contributions, checked for shape; what they say is for the reducer to clamp.
-//! *Refuses*: whatever is not an answer, by ending the worker; and a partition that takes longer than
-//! its limit, by ending the worker and going on with another. Memory is shared through a sealed file
-//! that the daemon does not map: what it looks at is its own copy, which a worker cannot change
-//! behind its back.
+//! *In*: public terms here, rows in [`batch`]. *Out*: plans and contributions, checked for shape; what
+//! they say is for the reducer to clamp. *Refuses*: whatever is not an answer, by ending the worker.
+//! Memory is shared through a sealed file that the daemon does not map: what it looks at is its own
+//! copy, which a worker cannot change behind its back.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::FileExt as _;
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
+mod batch;
+mod error;
+mod process;
+
 use std::path::PathBuf;
-use std::process::{Child, Command as Program, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vestibule_protocol::digest::{Digest, unhex};
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::release::Released;
 use vestibule_protocol::round::{Plan, Round, Statistic};
-use vestibule_sandbox::{Given, Pages, Shape, Slowest, Step, Value};
+use vestibule_sandbox::{Pages, Shape, Slowest, Step};
 
+use self::batch::{BATCH_BYTES, BATCH_PARTITIONS};
+pub use self::batch::{Each, sent_again};
+use self::error::refused;
+pub use self::error::{Refusal, WorkerError};
+use self::process::{Process, spawn};
 use crate::confine::Walls;
 use crate::deadline::Until;
 use crate::message::{Bytes, Command, First, Rehearsals, Reply, Said, receive, send};
-use crate::rows::{Reader, contribution_bytes, end_partition, partition_bytes, put_partition, put_row};
-use crate::shared::{self, FILE_BYTES, OUT_OFFSET, REGION};
-use crate::start::start;
-use crate::watch::{Eyes, Seen, Watch};
+use crate::rows::{contribution_bytes, partition_bytes};
+use crate::shared::REGION;
+use crate::watch::Seen;
 
-/// Most bytes of a batch, either way, where a row takes less than that. What of it is left goes to
-/// another worker where one is ended, which is in the limit of what one individual can take.
-const BATCH_BYTES: usize = 1 << 20;
-/// Most partitions of a batch: how soon a round that failed elsewhere ends.
-const BATCH_PARTITIONS: usize = 256;
-/// More bytes than the reply to a batch takes.
-const MOST_SAID: usize = 64;
 /// What a worker has for a call that sees nobody's data, where nothing else is said.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// A worker that has not put its walls up by then does not.
-const STARTING: Duration = Duration::from_secs(60);
 /// What a site lets such a call take, where its settings say nothing else.
 pub const PUBLIC_PATIENCE: Duration = Duration::from_secs(30);
 /// How much further from its turn a worker is that [steps back](Worker::step_back): where processors are short, it gets a third of what
 /// others get (each step is a quarter).
 const STEPS_BACK: i32 = 5;
-
-/// Bytes of rows that go to another worker where one is ended, at most, by how many values and
-/// dosages a partition has.
-#[must_use]
-pub const fn sent_again(inputs: usize) -> usize {
-    let bytes = partition_bytes(1, inputs, 0).saturating_mul(BATCH_PARTITIONS);
-    if bytes < BATCH_BYTES { bytes } else { BATCH_BYTES }
-}
 
 /// How workers are started.
 #[derive(Debug, Clone)]
@@ -80,68 +62,6 @@ impl Launch {
         Self { program, arguments: vec!["worker".to_owned(), "--memory-mib".to_owned(), memory_mib.to_string()] }
     }
 }
-
-/// The analysis refused, in words made of public input.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// A stable code.
-    pub code: &'static str,
-    /// Why.
-    pub message: String,
-}
-
-/// Codes that a worker may give: those of the sandbox.
-const CODES: [&str; 10] = [
-    "component-unreadable",
-    "component-imports",
-    "component-not-analysis",
-    "component-unbakeable",
-    "component-too-complex",
-    "component-unmetered",
-    "component-too-large",
-    "analysis-refused",
-    "analysis-trapped",
-    "analysis-unusable",
-];
-
-/// A worker that cannot be used any more.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WorkerError {
-    /// It could not be started.
-    #[error("a worker process could not be started: {0}")]
-    Start(std::io::Error),
-    /// It died or hung before any data was near, or said what no worker says.
-    #[error("a worker process was lost")]
-    Lost,
-    /// A call that sees nobody's data took longer than it may.
-    #[error("{call} took longer than {seconds} s, which is all that a call before any data has here: let it do less")]
-    TooSlow {
-        /// What was called, in words.
-        call: &'static str,
-        /// How long it had.
-        seconds: u64,
-    },
-    /// One partition's rows, or what a guest may contribute for it, are larger than a worker takes.
-    #[error("a partition of this round is larger than a worker takes: ask for more blocks, or for fewer columns and variants")]
-    TooLarge,
-}
-
-impl WorkerError {
-    /// A stable code for logs and scripts.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Start(_) => "worker-start",
-            Self::Lost => "worker-lost",
-            Self::TooSlow { .. } => "analysis-too-slow",
-            Self::TooLarge => "worker-row-too-large",
-        }
-    }
-}
-
-/// Takes one partition's contributions; `None` where the guest failed.
-pub type Each<'a, E> = dyn FnMut(Option<&[Given<'_>]>) -> Result<(), E> + 'a;
 
 /// A worker process, and the batch that it is to do. Dropping it ends the process.
 pub struct Worker {
@@ -401,173 +321,6 @@ impl Worker {
             other => refused(other).map(Err),
         }
     }
-
-    /// Adds one individual to the partition that is being filled.
-    pub fn push(&mut self, values: &[Value], dosages: &[u8]) {
-        let (at, individuals) = self.open.unwrap_or_else(|| (put_partition(&mut self.filled), 0));
-        put_row(&mut self.filled, values, dosages);
-        self.open = Some((at, individuals.saturating_add(1)));
-    }
-
-    /// Ends the partition, which may be empty. `true` when the batch is full and must be [run](Self::run).
-    pub fn close(&mut self) -> bool {
-        let (at, individuals) = self.open.take().unwrap_or_else(|| (put_partition(&mut self.filled), 0));
-        end_partition(&mut self.filled, at, individuals);
-        self.partitions = self.partitions.saturating_add(1);
-        self.partitions >= self.batch_partitions
-    }
-
-    /// Runs the batch: `contribute` in a fresh instance for each partition. Hands each one's
-    /// contributions to `each`, in order; `None` where the guest failed, took longer than the limit,
-    /// brought its worker down, or had it say what no worker says: whatever an escaped guest does, it
-    /// is that individual's. Then `standby`, a worker that took in the same round, goes on with the
-    /// next.
-    ///
-    /// # Errors
-    /// [`WorkerError`]; what `each` returns.
-    pub fn run<E: From<WorkerError>>(
-        &mut self,
-        standby: &mut dyn FnMut() -> Result<Self, WorkerError>,
-        each: &mut Each<'_, E>,
-    ) -> Result<(), E> {
-        let partitions = std::mem::take(&mut self.partitions);
-        let mut next = 0;
-        while next < partitions {
-            let (done, mut alive) = self.exchange(partitions, next)?;
-            let mut found = Vec::with_capacity(self.lengths.len());
-            let mut reader = Reader(&self.found);
-            while next < done {
-                let Some(some) = reader.contributions(&self.lengths, &mut found) else {
-                    alive = false;
-                    break;
-                };
-                each(some.then_some(found.as_slice()))?;
-                next = next.saturating_add(1);
-            }
-            if alive {
-                continue;
-            }
-            // Whatever became of it, or whatever it said, it is as if it had died there.
-            if next < partitions {
-                each(None)?;
-                next = next.saturating_add(1);
-            }
-            self.process.end();
-            self.process = standby()?.process;
-        }
-        self.filled.clear();
-        Ok(())
-    }
-
-    /// The batch there, but for the first ones, and what it contributed back: up to which partition,
-    /// and whether the worker did all that it was told and can be told more.
-    fn exchange(&mut self, partitions: usize, skip: usize) -> Result<(usize, bool), WorkerError> {
-        let lost = |_| WorkerError::Lost;
-        self.process.memory.write_all_at(&self.filled, 0).map_err(lost)?;
-        shared::begin(&self.process.memory).map_err(lost)?;
-        let number = |count: usize| u32::try_from(count).map_err(|_| WorkerError::Lost);
-        let (sent, skipped) = (number(partitions)?, number(skip)?);
-        let batch = Command::Batch { partitions: sent, bytes: self.filled.len() as u64, skip: skipped };
-        let most = partitions.saturating_sub(skip);
-        let watch = Watch::new(self.limit, self.filled.len());
-        let said = self.process.tell(&batch).and_then(|()| self.process.watch(watch, self.limit, most));
-        let (done, bytes, alive) = match said {
-            Ok(Some(bytes)) => (most, bytes, true),
-            // Too long, gone, or it said what no worker says: what was done before counts.
-            Ok(None) | Err(_) => {
-                self.process.end();
-                let (at, bytes) = shared::progress(&self.process.memory).map_err(lost)?;
-                (usize::try_from(at.done()).unwrap_or(most).min(most), bytes, false)
-            }
-        };
-        // A worker that was ended may have put one more partition's.
-        let room = contribution_bytes(&self.lengths).saturating_mul(done.saturating_add(1)) as u64;
-        self.found.resize(usize::try_from(bytes.min(room).min(REGION)).map_err(|_| WorkerError::Lost)?, 0);
-        self.process.memory.read_exact_at(&mut self.found, OUT_OFFSET).map_err(lost)?;
-        Ok((skip.saturating_add(done), alive))
-    }
-}
-
-/// The process, and what ties it to the daemon.
-struct Process {
-    child: Child,
-    link: UnixStream,
-    memory: File,
-    eyes: Eyes,
-}
-
-impl Process {
-    fn hear(&mut self) -> Result<Reply<'static>, WorkerError> {
-        receive(&mut self.link).map_err(|_| WorkerError::Lost)
-    }
-
-    fn tell(&mut self, command: &Command<'_>) -> Result<(), WorkerError> {
-        send(&mut self.link, command).map_err(|_| WorkerError::Lost)
-    }
-
-    /// Waits for the reply to a batch of so many partitions: how many bytes they contributed. `None`: one of them took too long, or
-    /// it said what is no such reply. What it says a little at a time it does not say for longer.
-    fn watch(&mut self, mut watch: Watch, limit: Duration, partitions: usize) -> Result<Option<u64>, WorkerError> {
-        let pause = Watch::pause(limit);
-        let (mut said, mut looked) = (vec![], Instant::now());
-        loop {
-            let left = pause.saturating_sub(looked.elapsed());
-            let timeout = Timespec::try_from(left).map_err(|_| WorkerError::Lost)?;
-            let mut ready = [PollFd::new(&self.link, PollFlags::IN)];
-            match rustix::event::poll(&mut ready, Some(&timeout)) {
-                Ok(0) => {}
-                Ok(_) => {
-                    let mut bytes = [0; MOST_SAID];
-                    let read = self.link.read(&mut bytes).map_err(|_| WorkerError::Lost)?;
-                    said.extend_from_slice(bytes.get(..read).unwrap_or_default());
-                    match receive(&mut said.as_slice()) {
-                        Ok(Reply::Batch(bytes)) => return Ok(Some(bytes)),
-                        // More is to come.
-                        Err(error) if error.kind() == ErrorKind::UnexpectedEof && read > 0 && said.len() < MOST_SAID => {}
-                        Ok(_) | Err(_) => return Ok(None),
-                    }
-                }
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(_) => return Err(WorkerError::Lost),
-            }
-            if looked.elapsed() < pause {
-                continue;
-            }
-            looked = Instant::now();
-            let (at, _) = shared::progress(&self.memory).map_err(|_| WorkerError::Lost)?;
-            if at.done() > partitions as u64 || !watch.look(at, self.eyes.look(), pause) {
-                return Ok(None);
-            }
-        }
-    }
-
-    fn end(&mut self) {
-        // Gone already, or going now.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn spawn(launch: &Launch) -> std::io::Result<Process> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(STARTING))?;
-    let memory = File::from(memfd_create("vestibule-rows", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-    memory.set_len(FILE_BYTES)?;
-    // Neither end may make it shorter, which would end the other, or longer, which would fill the machine.
-    fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    let mut program = Program::new(&launch.program);
-    program
-        .args(&launch.arguments)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
-        .stdout(Stdio::from(memory.try_clone()?))
-        .stderr(Stdio::null())
-        // A Ctrl-C at the daemon's terminal is for the daemon.
-        .process_group(0);
-    let child = start(program)?;
-    let eyes = Eyes::on(child.id());
-    Ok(Process { child, link: ours, memory, eyes })
 }
 
 /// A step as a worker says it, checked as if a guest did.
@@ -576,20 +329,6 @@ fn step(json: &[u8]) -> Option<Step> {
         Said::Round(request) => Step::Round(Round::check(request).ok()?),
         Said::Report(report) => Step::Report(report.checked().ok()?),
     })
-}
-
-/// A refusal as the worker words it: one of the sandbox's codes, and text fit for a terminal.
-fn refused(reply: Reply<'_>) -> Result<Refusal, WorkerError> {
-    let Reply::Refused(code, message) = reply else { return Err(WorkerError::Lost) };
-    let code = CODES.into_iter().find(|known| *known == code).ok_or(WorkerError::Lost)?;
-    let message = message.chars().take(4_000).map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
-    Ok(Refusal { code, message })
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.end();
-    }
 }
 
 impl std::fmt::Debug for Worker {

@@ -569,7 +569,12 @@ impl Ask {
                     self.shared.set_site(job, site, SiteState::Offered.after(Event::Hold), Some(reason))?;
                 }
                 Answer::Refused { code, why } => {
-                    self.shared.set_site(job, site, SiteState::Offered.after(Event::Refuse), Some((&code, &why)))?;
+                    self.shared.set_site(
+                        job,
+                        site,
+                        SiteState::Offered.after(Event::Refuse),
+                        Some((code.as_str(), why.as_str())),
+                    )?;
                     return Ok(Ok(()));
                 }
                 Answer::Settled { padded, receipt } => {

@@ -21,6 +21,7 @@ use vestibule_protocol::message::{
 use vestibule_protocol::name::Name;
 use vestibule_protocol::tls::Pins;
 use vestibule_protocol::token::Role;
+use vestibule_protocol::words::{Label, Sentence};
 
 use crate::drive::Shared;
 use crate::run::now;
@@ -203,10 +204,10 @@ async fn join(shared: &Arc<Shared>, connection: &Connection, invitation: PublicK
                 tracing::info!(site = %name, "a site joined");
                 Joined::Welcome { name }
             }
-            Err(error) => Joined::Refused { why: error.to_string() },
+            Err(error) => Joined::Refused { why: Sentence::cut(&error.to_string()) },
         }
     } else {
-        Joined::Refused { why: "the keys were not proved".to_owned() }
+        Joined::Refused { why: Sentence::cut("the keys were not proved") }
     };
     stream.send(&answer).await?;
     stream.finish().await
@@ -313,7 +314,7 @@ pub(crate) async fn greet_again(shared: &Arc<Shared>) {
 /// Learns what the site has, and the public documents that go with it.
 async fn greet(shared: &Arc<Shared>, connection: &Connection, site: &Name) -> Result<(), LinkError> {
     let mut stream = Framed::open(connection).await?;
-    stream.send(&Hello { software: env!("CARGO_PKG_VERSION").to_owned(), site: site.clone() }).await?;
+    stream.send(&Hello { software: Label::cut(env!("CARGO_PKG_VERSION")), site: site.clone() }).await?;
     let card: SiteCard = stream.receive().await?;
     let mut documents: Vec<Digest> = Vec::new();
     for dataset in &card.datasets {

@@ -16,6 +16,7 @@ use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::message::{Receipt, SiteRequest};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::token::Role;
+use vestibule_protocol::words::{Country, Organisation};
 
 use crate::round::SiteState;
 
@@ -111,9 +112,9 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PersonRequest {
     /// Whom they work for.
-    pub organisation: String,
+    pub organisation: Organisation,
     /// Where: an ISO 3166 code of two letters.
-    pub country: String,
+    pub country: Country,
     /// Their key.
     pub key: PublicKey,
 }

@@ -22,6 +22,7 @@ use crate::job::JobId;
 use crate::key::PublicKey;
 use crate::name::Name;
 use crate::round::RoundRequest;
+use crate::words::{Code, Country, Label, Organisation, Origin, Sentence};
 
 /// Bytes of one chunk of a document or a component.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -40,7 +41,7 @@ macro_rules! message {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The coordinator's software version, for people.
-    pub software: String,
+    pub software: Label,
     /// The name under which this site is registered.
     pub site: Name,
 }
@@ -50,7 +51,7 @@ message!(Hello, 1, 4 << 10);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteCard {
     /// The site's software version, for people.
-    pub software: String,
+    pub software: Label,
     /// Its datasets.
     pub datasets: Vec<DatasetCard>,
     /// The charters that it has accepted, by digest. A job of another project is not worth compiling.
@@ -65,7 +66,7 @@ pub struct DatasetCard {
     /// The name that the consortium gave it.
     pub name: Name,
     /// For people.
-    pub about: String,
+    pub about: Sentence,
     /// Rounded by the site, for planning. Not a count of rows.
     pub approximate_size: u64,
     /// The dictionary its columns follow: a document to [`Fetch`].
@@ -73,7 +74,7 @@ pub struct DatasetCard {
     /// The catalogues it was matched to: documents to [`Fetch`].
     pub catalogues: Vec<CatalogueCard>,
     /// GA4GH Data Use Ontology codes.
-    pub duo: Vec<String>,
+    pub duo: Vec<Label>,
     /// 10^-6 epsilon that the site has set as the dataset's lifetime cap.
     pub cap_epsilon_micro: u64,
     /// 10^-15 delta of that cap.
@@ -90,7 +91,7 @@ pub struct CatalogueCard {
     /// SHA-256 of its file.
     pub digest: Digest,
     /// The reference build, such as `GRCh38`.
-    pub build: String,
+    pub build: Label,
     /// How many variants it lists.
     pub variants: u32,
 }
@@ -147,9 +148,9 @@ pub enum Answer {
     /// Decided before any data was touched, from the manifest, the site's rules and its ledger alone.
     Refused {
         /// A stable code.
-        code: String,
+        code: Code,
         /// A sentence for people, made from the code and public terms only.
-        why: String,
+        why: Sentence,
     },
     /// Data was touched. The release, if there is one, then spaces up to a length that follows from the round alone: so that nobody
     /// on the way learns whether there is one, or how long its numbers are. See [`Answer::settled`].
@@ -163,7 +164,7 @@ pub enum Answer {
     /// A person at the site looks at the job, or at what it would release, first. Others follow when they have decided.
     Held {
         /// Why, in the words of the site's rules.
-        why: String,
+        why: Sentence,
     },
 }
 
@@ -222,13 +223,13 @@ message!(Join, 10, 4 << 10);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteRequest {
     /// Whose it is.
-    pub organisation: String,
+    pub organisation: Organisation,
     /// Where: an ISO 3166 code of two letters.
-    pub country: String,
+    pub country: Country,
     /// The key of its link.
     pub link: PublicKey,
     /// Which log is its.
-    pub log_origin: String,
+    pub log_origin: Origin,
     /// The key that signs it.
     pub log: PublicKey,
     /// The key that cosigns others'.
@@ -294,10 +295,10 @@ pub enum Joined {
     /// It is not.
     Refused {
         /// Why.
-        why: String,
+        why: Sentence,
     },
 }
-message!(Joined, 11, 1 << 10);
+message!(Joined, 11, 8 << 10);
 
 /// What a joining site's keys sign: possession of them, bound to this invitation and to each other.
 #[must_use]

@@ -28,6 +28,7 @@ use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::message::{Answer, Offer};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::trust::{Role, Trust};
+use vestibule_protocol::words::{Code, Label, Sentence};
 use vestibule_sandbox::CodeCache;
 use vestibule_worker::{Launch, Places};
 
@@ -477,7 +478,7 @@ impl Site {
 fn started(home: &Home) -> Result<(), HomeError> {
     let exe = Path::new("/proc/self/exe");
     let program = std::fs::read(exe).map_err(|source| HomeError::Io { path: exe.to_owned(), source })?;
-    let software = env!("CARGO_PKG_VERSION").to_owned();
+    let software = Label::cut(env!("CARGO_PKG_VERSION"));
     let event = Event::Started { software, program: Digest::of(&program), settings: home.settings_digest()? };
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(home.ledger()?.record(event, None, since)?)
@@ -490,7 +491,5 @@ fn own(what: &'static str, error: &dyn std::fmt::Display) -> Refused {
 }
 
 fn refusal(refused: Refused) -> Answer {
-    let mut why = refused.why;
-    why.truncate(why.floor_char_boundary(1_000));
-    Answer::Refused { code: refused.code.to_owned(), why }
+    Answer::Refused { code: Code::own(refused.code), why: Sentence::cut(&refused.why) }
 }

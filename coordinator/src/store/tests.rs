@@ -7,13 +7,18 @@ use vestibule_protocol::round::Plan;
 use vestibule_protocol::token::Invitation;
 
 fn request(role: Role, key: PublicKey) -> Request {
-    let (organisation, country) = ("o".to_owned(), "NL".to_owned());
+    let (organisation, country) = ("o".parse().unwrap(), "NL".parse().unwrap());
     match role {
         Role::Researcher => Request::Researcher(PersonRequest { organisation, country, key }),
         Role::Approver => Request::Approver(PersonRequest { organisation, country, key }),
-        Role::Site => {
-            Request::Site(SiteRequest { organisation, country, link: key, log_origin: "l".into(), log: key, witness: key })
-        }
+        Role::Site => Request::Site(SiteRequest {
+            organisation,
+            country,
+            link: key,
+            log_origin: "l".parse().unwrap(),
+            log: key,
+            witness: key,
+        }),
     }
 }
 

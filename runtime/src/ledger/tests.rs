@@ -261,7 +261,7 @@ fn the_same_request_is_answered_with_the_same_draw_and_costs_nothing() {
     let charged = run(charge(&ledger, &first, 0).unwrap());
     ledger.commit(&charged, &release(&first), ("released", None)).unwrap();
     // Another job id, title and moment; the same question of the same data.
-    let same = Manifest { params: "\"x\"".into(), title: "again".into(), ..manifest(2) };
+    let same = Manifest { params: "\"x\"".into(), title: "again".parse().unwrap(), ..manifest(2) };
     let found = settled(charge(&ledger, &same, 0).unwrap());
     let read: Release = serde_json::from_slice(&found.release.clone().unwrap()).unwrap();
     assert_eq!((read.job, read.charged_rho_pico, found.leaves_ms), (same.job, 0, 7_000));
@@ -279,7 +279,8 @@ fn the_same_request_is_answered_with_the_same_draw_and_costs_nothing() {
 
 /// A person's word about a release, as the ledger books it.
 fn say(ledger: &Ledger, subject: &Subject, approved: bool, after: u64) {
-    let review = Review { subject: subject.clone(), approved, why: "looked".into(), at: "2026-11-22T12:00:00Z".into() };
+    let review =
+        Review { subject: subject.clone(), approved, why: "looked".parse().unwrap(), at: "2026-11-22T12:00:00Z".into() };
     ledger.review(&review, &"eva".parse().unwrap(), b"signed", AT + Duration::from_secs(after)).unwrap();
 }
 
@@ -488,7 +489,7 @@ fn other_terms_other_rounds_and_ended_jobs_are_refused() {
     let ledger = ledger(&temp);
     assert_eq!(charge(&ledger, &job(1), 1).unwrap_err().code(), "round-order");
     run(charge(&ledger, &job(1), 0).unwrap());
-    let other = Manifest { title: "other".into(), ..job(1) };
+    let other = Manifest { title: "other".parse().unwrap(), ..job(1) };
     assert_eq!(charge(&ledger, &other, 0).unwrap_err().code(), "job-differs");
     assert_eq!(charge(&ledger, &job(1), 2).unwrap_err().code(), "round-order");
     let mut offer = crate::admission::tests::offer(&job(1), 0);

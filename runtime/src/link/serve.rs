@@ -18,6 +18,7 @@ use vestibule_protocol::message::{
     AddCheckpoint, Answer, CHUNK_BYTES, CatalogueCard, Chunk, Close, DatasetCard, Document, Done, Fetch, Hello, Offer,
     SiteCard, TrustUpdate,
 };
+use vestibule_protocol::words::{Label, Sentence};
 
 use super::pause::{Pause, jittered};
 use super::public::{self, Standing};
@@ -178,7 +179,7 @@ async fn offered(
             Considered::Settled(verified, settled) => return answered(site, connection, &verified, settled, stream).await,
             Considered::Held(verified, held) => {
                 if !std::mem::replace(&mut told, true) {
-                    stream.send(&Answer::Held { why: held.why.clone() }).await?;
+                    stream.send(&Answer::Held { why: Sentence::cut(&held.why) }).await?;
                 }
                 decided(site, (&verified, &held), connection, stream).await?;
             }
@@ -313,7 +314,7 @@ async fn answered(
             Err(error) => tracing::error!(%job, %error, "the queue cannot be read"),
         }
         if !std::mem::replace(&mut told, true) {
-            stream.send(&Answer::Held { why: settled.hold.clone().unwrap_or_default() }).await?;
+            stream.send(&Answer::Held { why: Sentence::cut(settled.hold.as_deref().unwrap_or_default()) }).await?;
         }
         tokio::select! {
             gone = connection.closed() => return Err(LinkError::Closed(gone.to_string())),
@@ -365,7 +366,7 @@ async fn component(
 fn card(site: &Site) -> SiteCard {
     let datasets = infos(site).into_iter().map(|info| DatasetCard {
         name: info.name.clone(),
-        about: info.about.clone(),
+        about: Sentence::cut(&info.about),
         approximate_size: info.approximate_size,
         dictionary: info.dictionary.digest,
         catalogues: info
@@ -374,11 +375,11 @@ fn card(site: &Site) -> SiteCard {
             .map(|catalogue| CatalogueCard {
                 name: catalogue.name.clone(),
                 digest: catalogue.digest,
-                build: catalogue.build.clone(),
+                build: Label::cut(&catalogue.build),
                 variants: u32::try_from(catalogue.variants.len()).unwrap_or(u32::MAX),
             })
             .collect(),
-        duo: info.duo.clone(),
+        duo: info.duo.iter().map(|code| Label::cut(code)).collect(),
         cap_epsilon_micro: info.budget.epsilon_micro(),
         cap_delta_femto: info.budget.delta_femto(),
         min_cohort: info.conditions.min_cohort,
@@ -388,7 +389,7 @@ fn card(site: &Site) -> SiteCard {
         Vec::new()
     });
     let charters = charters.iter().map(|charter| charter.signed().digest()).collect();
-    SiteCard { software: env!("CARGO_PKG_VERSION").to_owned(), datasets: datasets.collect(), charters }
+    SiteCard { software: Label::cut(env!("CARGO_PKG_VERSION")), datasets: datasets.collect(), charters }
 }
 
 fn infos(site: &Site) -> Vec<DatasetInfo> {

@@ -17,12 +17,17 @@ use vestibule_coordinator::api::types::{
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::SecretKey;
 use vestibule_protocol::request::authorize;
+use vestibule_protocol::words::{Code, Country, Organisation, Sentence};
 
 use crate::failure::{Exit, Failure, coded};
 use crate::files::now;
 
 /// Most bytes of one answer: a report has at most 8 million cells.
 const MAX_ANSWER_BYTES: u64 = 1 << 30;
+
+/// How long a job that is followed waits before the coordinator is called again, and how often it is: ten minutes.
+const PAUSE: Duration = Duration::from_millis(500);
+const MOST_TRIES: u32 = 1_200;
 
 /// A coordinator, as one researcher calls it.
 pub(crate) struct Client {
@@ -71,8 +76,8 @@ impl Client {
             return Ok(bytes);
         }
         match serde_json::from_slice::<ApiError>(&bytes) {
-            Ok(error) => Err(coded(&error.code, error.message)),
-            Err(_) => {
+            Ok(error) if error.code.parse::<Code>().is_ok() => Err(coded(&error.code, Sentence::cut(&error.message))),
+            _ => {
                 let text = format!("{} answered {}: is it a Vestibule coordinator?", self.base, answer.status());
                 Err(Failure::of(Exit::Peer, "coordinator-answer", text))
             }
@@ -134,8 +139,18 @@ impl Client {
 
     /// Follows a job until it has ended, through lost connections; `seen` is called with every status.
     pub(crate) fn watch(&self, job: &str, mut seen: impl FnMut(&JobStatus)) -> Result<JobStatus> {
+        let mut failed = 0;
         loop {
-            let answer = self.call("GET", &format!("/v1/jobs/{job}/events"), &[])?;
+            let answer = match self.call("GET", &format!("/v1/jobs/{job}/events"), &[]) {
+                // It was there: it may be starting again.
+                Err(_) if (1..MOST_TRIES).contains(&failed) => {
+                    failed += 1;
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+                answer => answer?,
+            };
+            failed = 1;
             if !answer.status().is_success() {
                 return self.status(job);
             }
@@ -151,12 +166,12 @@ impl Client {
                 }
             }
             // The stream broke: the coordinator may be starting again.
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(PAUSE);
         }
     }
 
     /// Redeems an invitation.
-    pub(crate) fn join(&self, invitation: &SecretKey, organisation: String, country: String) -> Result<JoinAnswer> {
+    pub(crate) fn join(&self, invitation: &SecretKey, organisation: Organisation, country: Country) -> Result<JoinAnswer> {
         let message = researcher_join_message(&invitation.public(), &self.key.public());
         let request = JoinRequest {
             invitation: invitation.public().to_string(),

@@ -2,7 +2,7 @@
 
 mod analysis;
 mod attack;
-mod charter;
+pub(crate) mod charter;
 mod consortium;
 mod coordinator;
 mod demo;

@@ -55,6 +55,9 @@ impl MakeWriter<'_> for Log {
 }
 
 #[cfg(test)]
+mod hostile;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -15,7 +15,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::manifest::Manifest;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::report::{Cells, Report, Table};
-use vestibule_protocol::words::line;
+use vestibule_protocol::words::{json, line};
 
 use crate::show;
 
@@ -67,7 +67,8 @@ fn whole(title: &str, facts: &str, report: &Report) -> String {
         .collect();
     let tables: String = report.tables.iter().enumerate().map(table).collect();
     // In JSON `<` can only stand in a string, where it may be written as an escape: then no text can end the script element.
-    let data = serde_json::to_string(report).unwrap_or_default().replace('<', "\\u003c");
+    let data = serde_json::to_string(report).unwrap_or_default();
+    let data = json(&data).replace('<', "\\u003c");
     let library = [VEGA, VEGA_LITE, INTERPRETER, FRAME].join("\n");
     let policy = format!(
         "default-src 'none'; style-src 'unsafe-inline'; script-src '{}' '{}'; base-uri 'none'; form-action 'none'",

@@ -6,7 +6,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
 use vestibule_coordinator::api::types::JobStatus;
 use vestibule_protocol::report::{Cells, Report, Table};
-use vestibule_protocol::words::{line, lines};
+use vestibule_protocol::words::line;
 
 /// Rows of a table that a terminal shows.
 const ROWS: usize = 20;
@@ -37,10 +37,7 @@ fn cells(row: Vec<String>) -> Vec<String> {
 
 /// A text of somebody's, in lines of which none passes for ours.
 pub(crate) fn quoted(text: &str) -> String {
-    match text.trim() {
-        one if !one.contains('\n') => lines(one).into_owned(),
-        many => many.lines().map(|line| format!("│ {}", lines(line))).collect::<Vec<_>>().join("\n"),
-    }
+    text.trim().lines().map(|one| format!("│ {}", line(one))).collect::<Vec<_>>().join("\n")
 }
 
 /// A time, as people say it.
@@ -90,7 +87,7 @@ fn table(table: &Table) -> String {
     }
     let more = rows.saturating_sub(ROWS);
     let more = if more > 0 { format!("\n  ... {more} more rows: use --json or --html") } else { String::new() };
-    format!("{}\n{grid}{more}", line(&table.title))
+    format!("{}\n{grid}{more}", quoted(&line(&table.title)))
 }
 
 /// A report as text.
@@ -163,7 +160,7 @@ mod tests {
         assert_eq!(shown.lines().count(), 3, "{shown}");
         assert!(shown.lines().all(vestibule_protocol::words::is_plain), "{shown}");
         assert_eq!(grid(&["a"], [vec![evil.clone()]]).lines().count(), 2);
-        assert_eq!(quoted("one"), "one");
+        assert_eq!(quoted("one\r\ntwo"), "│ one\n│ two");
         assert!(quoted(&evil).lines().all(|line| line.starts_with("│ ")));
     }
 }

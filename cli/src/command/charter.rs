@@ -83,7 +83,7 @@ fn signed(file: &Path) -> Result<SignedCharter> {
 
 /// What a committee reads.
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-fn page(signed: &SignedCharter) -> String {
+pub(crate) fn page(signed: &SignedCharter) -> String {
     let Terms { project, title, summary, purpose, lead, members, sites, datasets, .. } = signed.charter();
     let charter = signed.charter();
     let list = |words: Vec<String>| words.join(", ");

@@ -1,5 +1,10 @@
 //! Nothing of a guest is markup, and no chart is drawn in the page itself.
 
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
 use super::*;
 use vestibule_protocol::report::{Chart, Column};
 
@@ -32,4 +37,86 @@ fn a_page_runs_its_two_scripts_and_no_others_and_draws_in_frames_without_an_orig
     assert!(page.contains(&digest(script)) && page.contains(&digest(library)));
     assert!(DRAW.contains("setAttribute(\"sandbox\", \"allow-scripts\")"));
     assert_eq!(DRAW.matches("allow-").count(), 1);
+}
+
+/// A browser, where there is one.
+fn browser() -> Option<PathBuf> {
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let path = std::env::var_os("PATH")?;
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    names.iter().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|file| file.exists()))
+}
+
+#[test]
+fn in_a_browser_no_chart_touches_the_page_and_nothing_is_loaded() {
+    let Some(browser) = browser() else {
+        eprintln!("skipped: there is no Chromium on this machine");
+        return;
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/x", listener.local_addr().unwrap());
+    let encoding = json!({ "x": { "field": "c", "type": "nominal" }, "y": { "value": 10 } });
+    let bar = |more: Value| {
+        let mut spec = json!({ "data": { "name": "t" }, "mark": "bar", "height": 200, "encoding": encoding });
+        spec.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+        spec
+    };
+    let bound = ["h1", ".facts", ".sites", "style", "title", "table", "#report", "body"].iter().enumerate().map(|(index, element)| {
+        json!({ "name": format!("p{index}"), "value": "epsilon 0.01, reviewed", "bind": { "input": "text", "element": element } })
+    });
+    let specs = [
+        bar(json!({})),
+        bar(json!({ "params": bound.collect::<Vec<_>>() })),
+        bar(json!({ "data": { "url": url }, "mark": { "type": "image", "url": url } })),
+        bar(
+            json!({ "data": { "values": [{ "c": "x" }] }, "mark": { "type": "image", "url": url, "href": "javascript:alert(1)", "width": 9, "height": 9 } }),
+        ),
+        bar(
+            json!({ "usermeta": { "embedOptions": { "loader": { "baseURL": url } } }, "config": { "font": format!("x; background: url({url})") } }),
+        ),
+        bar(json!({ "data": { "sequence": { "start": 0, "stop": 3e8 } } })),
+    ];
+    let charts: Vec<Chart> = specs.iter().map(|spec| Chart { title: "c".into(), spec: spec.to_string() }).collect();
+    let report = Report { charts: charts.clone(), ..report("x") };
+    let report = Report { tables: vec![Table { title: "t".into(), ..report.tables[0].clone() }], ..report };
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("page.html");
+    std::fs::write(
+        &file,
+        whole("the title", "<p class=\"facts\">epsilon 2.5</p><ul class=\"sites\"><li>leiden</li></ul>", &report),
+    )
+    .unwrap();
+    let mut command = std::process::Command::new(browser);
+    command.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--virtual-time-budget=20000",
+        "--dump-dom",
+    ]);
+    command.arg(format!("--user-data-dir={}", temp.path().join("profile").display()));
+    let output = command.arg(format!("file://{}", file.display())).output().unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    let ours = page.split("id=\"library\"").next().unwrap();
+    for line in [
+        "<h1>the title</h1>",
+        "epsilon 2.5</p>",
+        "<li>leiden</li>",
+        "<title>the title</title>",
+        ".sites li",
+        "<td>x</td>",
+        "\"charts\"",
+    ] {
+        assert!(ours.contains(line), "{line} is gone: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(!ours.contains("epsilon 0.01, reviewed</"), "a chart wrote into the page");
+    assert_eq!(ours.matches("<iframe sandbox=\"allow-scripts\"").count(), charts.len());
+    // A frame that was drawn says how high it is: the first as high as its bars.
+    let heights: Vec<u32> =
+        ours.split("style=\"height: ").skip(1).filter_map(|rest| rest.split("px").next()?.parse().ok()).collect();
+    assert!(heights.len() == charts.len() && heights[0] > 200 && heights[1] > 200, "{heights:?}");
+    assert!(heights[5] < 100, "rows without end are not drawn: {heights:?}");
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "something was loaded");
 }

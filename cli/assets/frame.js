@@ -18,7 +18,8 @@
     }
     return Object.values(part).forEach(tamed);
   };
-  const tell = () => parent.postMessage({ height: document.documentElement.scrollHeight }, "*");
+  const tell = () => parent.postMessage({ height: document.body.offsetHeight }, "*");
+  new ResizeObserver(tell).observe(document.body);
   try {
     spec.datasets = Object.assign({}, spec.datasets, tables);
     delete spec.usermeta;

@@ -29,7 +29,7 @@ pub struct Store(Arc<Mutex<Connection>>);
 #[non_exhaustive]
 pub enum StoreError {
     /// The name is taken.
-    #[error("the name `{0}` is taken: choose another")]
+    #[error("the name `{0}` is taken: choose another, and one that looks otherwise")]
     NameTaken(Name),
     /// The invitation was used, has expired, or never was.
     #[error("the invitation is unknown, was used already, or has expired: ask for a new one")]

@@ -93,7 +93,9 @@ fn in_a_browser_no_chart_touches_the_page_and_nothing_is_loaded() {
         "--no-sandbox",
         "--disable-gpu",
         "--disable-dev-shm-usage",
-        "--virtual-time-budget=20000",
+        "--virtual-time-budget=60000",
+        // All frames are in sight: what is not, is not laid out.
+        "--window-size=900,6000",
         "--dump-dom",
     ]);
     command.arg(format!("--user-data-dir={}", temp.path().join("profile").display()));
@@ -119,4 +121,29 @@ fn in_a_browser_no_chart_touches_the_page_and_nothing_is_loaded() {
     assert!(heights.len() == charts.len() && heights[0] > 200 && heights[1] > 200, "{heights:?}");
     assert!(heights[5] < 100, "rows without end are not drawn: {heights:?}");
     assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "something was loaded");
+}
+
+#[test]
+fn in_csv_no_cell_is_a_formula() {
+    // The page's own script, with as much of a page around it as it looks at.
+    let page = r#"
+        const report = { charts: [], tables: [{ title: "t", columns: [
+            { name: "=1", values: { texts: ["=A1", "+1", "-1", "@x", "\t=1", "\r=1", "a=1", "\"q"] } },
+            { name: "n", values: { numbers: [-1, 2, null, 4, 5, 6, 7, 8] } } ] }] };
+        const button = { dataset: { table: "0" }, addEventListener: (_, then) => { button.click = then; } };
+        const texts = { report: JSON.stringify(report), library: "" };
+        globalThis.document = { getElementById: (id) => ({ textContent: texts[id] }), querySelector: () => ({ content: "" }),
+            querySelectorAll: () => [button], createElement: () => ({ click() {} }) };
+        globalThis.addEventListener = () => {};
+        globalThis.URL = { createObjectURL: (blob) => { console.log(JSON.stringify(blob)); return ""; } };
+        globalThis.Blob = function (parts) { return parts; };
+    "#;
+    let output = std::process::Command::new("node").args(["-e", &format!("{page}\n{DRAW}\nbutton.click();")]).output();
+    let Ok(output) = output else {
+        eprintln!("skipped: there is no Node on this machine");
+        return;
+    };
+    let parts: Vec<String> = serde_json::from_slice(&output.stdout).unwrap();
+    let want = "\"'=1\",\"n\"\n\"'=A1\",-1\n\"'+1\",2\n\"'-1\",\n\"'@x\",4\n\"'\t=1\",5\n\"'\r=1\",6\n\"a=1\",7\n\"\"\"q\",8\n";
+    assert_eq!(parts.concat(), want);
 }

@@ -8,20 +8,24 @@ use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::message::SiteCard;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::token::{Invitation, Role};
+use vestibule_protocol::words::alike;
 
 use super::schema::{parsed, word};
 use super::{Request, Result, Store, StoreError};
 
 impl Store {
-    /// Keeps an invitation. A name is one thing for good.
+    /// Keeps an invitation. A name is one thing for good, and none that people could take for another is given.
     ///
     /// # Errors
-    /// The name belongs to somebody who joined.
+    /// The name belongs to somebody who joined, or looks like theirs.
     pub fn invite(&self, invitation: &Invitation, key: PublicKey) -> Result<()> {
         self.with(|tx| {
-            let taken = "SELECT 1 FROM member WHERE name = ?1";
-            if tx.query_row(taken, [invitation.name.as_str()], |_| Ok(())).optional()?.is_some() {
-                return Err(StoreError::NameTaken(invitation.name.clone()));
+            let mut query = tx.prepare_cached("SELECT name FROM member")?;
+            for member in query.query_map([], |row| parsed::<Name>(row, 0))? {
+                let member = member?;
+                if alike(&member, &invitation.name) {
+                    return Err(StoreError::NameTaken(member));
+                }
             }
             let sql = "INSERT INTO invitation(key, role, name, expires) VALUES(?1, ?2, ?3, ?4)";
             tx.execute(sql, params![key.to_string(), word(&invitation.role), invitation.name.as_str(), invitation.expires])?;

@@ -68,6 +68,18 @@ fn an_invitation_is_for_one_role_one_key_and_one_day() {
 }
 
 #[test]
+fn a_name_that_looks_like_a_members_is_not_invited() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(&temp);
+    store.invite(&invitation("leiden", Role::Site), key(1)).unwrap();
+    store.join(key(1), key(2), &request(Role::Site, key(2)), 50).unwrap();
+    for (seed, like) in [(3, "Leiden"), (4, "1eiden")] {
+        assert_eq!(store.invite(&invitation(like, Role::Researcher), key(seed)).unwrap_err().code(), "name-taken");
+    }
+    store.invite(&invitation("leuven", Role::Site), key(5)).unwrap();
+}
+
+#[test]
 fn a_job_survives_a_restart_and_is_submitted_once() {
     let temp = tempfile::tempdir().unwrap();
     let site: Name = "a".parse().unwrap();

@@ -70,6 +70,11 @@ impl Command {
         matches!(self, Self::Analysis(_) | Self::Attack(_) | Self::Coordinator(_) | Self::Simulate(_))
     }
 
+    /// Whether it attacks daemons that it starts.
+    pub(crate) const fn attacks(&self) -> bool {
+        matches!(self, Self::Attack(_))
+    }
+
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Demo(command) => command.run(json),

@@ -63,18 +63,19 @@ fn main() -> ExitCode {
             None => eprintln!("vestibule: internal error"),
         }
     }));
-    if let Err(error) = closed::without_core() {
-        return unclosed(error);
-    }
     if let Some(inner) = inner::Inner::asked() {
-        if !inner.closes_itself()
-            && let Err(error) = closed::close()
-        {
+        let close = || if inner.closes_itself() { Ok(()) } else { closed::close() };
+        if let Err(error) = closed::without_core().and_then(|()| close()) {
             return unclosed(error);
         }
         return inner.run();
     }
     let Arguments { json, command } = Arguments::parse();
+    // Attacks see whether daemons give cores up by themselves.
+    let without = if command.attacks() { closed::without_own_core } else { closed::without_core };
+    if let Err(error) = without() {
+        return unclosed(error);
+    }
     if command.runs_guests() {
         // Wasmtime opens `/proc/self/pagemap` with its first engine, once: a process that is not
         // dumpable could not, but as root.

@@ -47,9 +47,10 @@ pub(crate) fn report(client: &Client, own: &[PublicKey], job: &str, receipts: &[
     let plan = plan.map_err(|error| coded(error.code(), error))?;
     let ready = desk.ready(signed, plan).map_err(|error| coded(error.code(), error))?;
     let manifest = ready.signed.manifest();
+    let shape = desk.shape(manifest, &ready.plan).map_err(|error| coded(error.code(), error))?;
     let mut history = Vec::new();
     for index in 0_u32.. {
-        let step = analysis.next(&manifest.params, &ready.shape, &history, manifest.limits);
+        let step = analysis.next(&manifest.params, &shape, &history, manifest.limits);
         let round = match step.map_err(|error| coded(error.code(), error))? {
             Step::Report(report) => {
                 let of = |site: &Name| {

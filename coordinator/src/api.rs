@@ -23,8 +23,8 @@ use vestibule_protocol::manifest::MAX_COMPONENT_BYTES;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::request;
 
-use crate::drive::Shared;
 use crate::run::now;
+use crate::shared::Shared;
 
 /// What every call may use.
 pub(crate) type App = Arc<Shared>;

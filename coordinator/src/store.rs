@@ -158,8 +158,6 @@ pub struct Proven {
 pub struct StoredRound {
     /// The request, as JSON.
     pub request: Vec<u8>,
-    /// Until when sites may answer, in seconds since 1970.
-    pub deadline: i64,
 }
 
 type Result<T> = std::result::Result<T, StoreError>;

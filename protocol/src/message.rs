@@ -9,6 +9,7 @@
 //! | coordinator | [`TrustUpdate`] | [`Done`] |
 //! | coordinator | [`AddCheckpoint`], of another site | [`Cosigned`] |
 //! | site | [`Relay`]: an [`AddCheckpoint`] for another site | [`Cosigned`], as that site answered |
+//! | site | [`Decided`] | [`Done`] |
 //! | site (join key only) | [`Join`] | [`Joined`] |
 //!
 //! Everything is bounded by its message's cap. Field order is the wire format: never reorder, never insert; a change is a new
@@ -134,8 +135,8 @@ pub struct Offer {
 }
 message!(Offer, 6, 56 << 20);
 
-/// What a site answers to an offer, in this order: `Need` at most once, then `Accepted`, then one of `Refused` and `Settled`; `Held` before
-/// or after `Accepted`.
+/// What a site answers to an offer, in this order: `Need` at most once, then `Accepted`, then one of
+/// `Refused`, `Settled` and `Held`, which end the stream.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The component is not here: send its bytes from this offset on.
@@ -161,7 +162,8 @@ pub enum Answer {
         /// That the answer is in the site's log, and that log witnessed.
         receipt: Receipt,
     },
-    /// A person at the site looks at the job, or at what it would release, first. Others follow when they have decided.
+    /// A person at the site looks at the job, or at what it would release, first. The round is to be
+    /// offered again when the site says [`Decided`].
     Held {
         /// Why, in the words of the site's rules.
         why: Sentence,
@@ -283,6 +285,18 @@ pub struct Cosigned {
     pub body: String,
 }
 message!(Cosigned, 15, 72 << 10);
+
+/// A site says that somebody has decided about what waited there: these jobs' rounds are to be
+/// offered again. It does not say how they decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Which jobs, at most [`MAX_DECIDED`].
+    pub jobs: Vec<JobId>,
+}
+message!(Decided, 16, 40 << 10);
+
+/// Jobs in one [`Decided`].
+pub const MAX_DECIDED: usize = 1_000;
 
 /// How a request to join ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

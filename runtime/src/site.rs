@@ -41,7 +41,7 @@ use crate::delay::{self, Delay, Load};
 use crate::executor::{self, Ask, Executor, Work};
 use crate::guests::{self, Guests};
 use crate::home::{Coordinator, Home, HomeError};
-use crate::ledger::{Admission, Charged, Departed, Ledger, LedgerError, Settled};
+use crate::ledger::{Admission, Charged, Departed, Ledger, LedgerError, Mark, Settled};
 use crate::partitions::Partitions;
 use crate::policy::rules::Rules;
 use crate::policy::{self, Admitted};
@@ -461,6 +461,11 @@ impl Site {
     /// One at a time runs a round, however often it is asked for.
     pub(crate) fn turn(&self, job: JobId, round: u32) -> Turn {
         Arc::clone(self.turns.lock().unwrap_or_else(PoisonError::into_inner).entry((job, round)).or_default())
+    }
+
+    /// Jobs about which something was decided since `mark`.
+    pub(crate) fn decided(&self, mark: Mark) -> Result<(Mark, Vec<JobId>), LedgerError> {
+        self.ledger.decided(mark)
     }
 
     /// The job has ended. A round that is running runs to its end, also where the job was cancelled: whether it was stopped in time would

@@ -138,7 +138,7 @@ pub(crate) async fn submit(
     caller(&app, &method, &uri, &headers, &body)?;
     match app.submit(body.to_vec(), now()).await {
         Ok(job) => Ok(Json(Submitted { job: job.to_string() })),
-        Err(crate::drive::SubmitError::Store(error)) => Err(error.into()),
+        Err(crate::shared::SubmitError::Store(error)) => Err(error.into()),
         Err(error) if error.is_ours() => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error)),
         Err(error) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error)),
     }

@@ -100,6 +100,18 @@ impl Store {
         })
     }
 
+    /// The jobs that run, oldest first.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn running(&self) -> Result<Vec<JobId>> {
+        self.with(|tx| {
+            let mut query = tx.prepare_cached("SELECT job FROM job WHERE state = ?1 ORDER BY submitted, rowid")?;
+            let rows = query.query_map([word(&JobState::Running)], |row| parsed(row, 0))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
     /// One job.
     ///
     /// # Errors
@@ -140,14 +152,38 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub fn begin_round(&self, job: JobId, round: u32, request: &[u8], deadline: i64) -> Result<()> {
+    pub fn begin_round(&self, job: JobId, round: u32, request: &[u8]) -> Result<()> {
         self.with(|tx| {
-            let sql = "INSERT INTO round(job, round, request, deadline) VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-            if tx.execute(sql, params![job.to_string(), round, request, deadline])? == 1 {
+            let sql = "INSERT INTO round(job, round, request) VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING";
+            if tx.execute(sql, params![job.to_string(), round, request])? == 1 {
+                tx.execute("UPDATE job_site SET asked = NULL WHERE job = ?1", [job.to_string()])?;
                 let sql = "UPDATE job_site SET state = ?2 WHERE job = ?1 AND state = ?3";
                 tx.execute(sql, params![job.to_string(), word(&SiteState::Waiting), word(&SiteState::Released)])?;
             }
             Ok(())
+        })
+    }
+
+    /// When a site was asked for the job's current round first, in seconds since 1970: `now`, if it was
+    /// not yet.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn asked(&self, job: JobId, site: &Name, now: i64) -> Result<i64> {
+        self.with(|tx| {
+            let sql = "UPDATE job_site SET asked = COALESCE(asked, ?3) WHERE job = ?1 AND site = ?2 RETURNING asked";
+            Ok(tx.query_row(sql, params![job.to_string(), site.as_str(), now], |row| row.get(0))?)
+        })
+    }
+
+    /// The same, of one that was asked.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn was_asked(&self, job: JobId, site: &Name) -> Result<Option<i64>> {
+        self.with(|tx| {
+            let sql = "SELECT asked FROM job_site WHERE job = ?1 AND site = ?2";
+            Ok(tx.query_row(sql, params![job.to_string(), site.as_str()], |row| row.get(0))?)
         })
     }
 
@@ -157,9 +193,8 @@ impl Store {
     /// The database.
     pub fn rounds(&self, job: JobId) -> Result<Vec<StoredRound>> {
         self.with(|tx| {
-            let mut query = tx.prepare_cached("SELECT request, deadline FROM round WHERE job = ?1 ORDER BY round")?;
-            let rows =
-                query.query_map([job.to_string()], |row| Ok(StoredRound { request: row.get(0)?, deadline: row.get(1)? }))?;
+            let mut query = tx.prepare_cached("SELECT request FROM round WHERE job = ?1 ORDER BY round")?;
+            let rows = query.query_map([job.to_string()], |row| Ok(StoredRound { request: row.get(0)? }))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }

@@ -88,8 +88,8 @@ fn a_job_survives_a_restart_and_is_submitted_once() {
     assert!(store.submit(&job(1), one, std::slice::from_ref(&site)).unwrap());
     assert!(!store.submit(&job(1), one, std::slice::from_ref(&site)).unwrap());
     assert_eq!(store.submit(&job(1), two, &[]).unwrap_err().code(), "job-differs");
-    store.begin_round(job(1).id, 0, b"request", 60).unwrap();
-    store.begin_round(job(1).id, 0, b"another", 99).unwrap();
+    store.begin_round(job(1).id, 0, b"request").unwrap();
+    store.begin_round(job(1).id, 0, b"another").unwrap();
     store.release(job(1).id, 0, &site, b"first", &Receipt { leaf: "l".into(), proof: "p".into() }).unwrap();
     store.release(job(1).id, 0, &site, b"second", &Receipt { leaf: "m".into(), proof: "q".into() }).unwrap();
     drop(store);
@@ -98,7 +98,7 @@ fn a_job_survives_a_restart_and_is_submitted_once() {
     assert_eq!(store.releases(job(1).id, 0).unwrap(), [(site.clone(), b"first".to_vec())]);
     assert_eq!(store.job_sites(job(1).id).unwrap()[0].state, SiteState::Released);
     // The next round asks the site again.
-    store.begin_round(job(1).id, 1, b"request", 60).unwrap();
+    store.begin_round(job(1).id, 1, b"request").unwrap();
     assert_eq!(store.job_sites(job(1).id).unwrap()[0].state, SiteState::Waiting);
     assert_eq!(store.job(job(1).id).unwrap().unwrap().rounds, 2);
     assert!(store.end(job(1).id, JobState::Finished, None, Some(b"report")).unwrap());

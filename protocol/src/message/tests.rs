@@ -98,6 +98,7 @@ fn golden_bytes() {
     golden(&AddCheckpoint { request: "old 0".into() }, "00000006000d0001056f6c642030");
     golden(&Relay { to: name("a"), request: "old 0".into() }, "00000008000e00010161056f6c642030");
     golden(&Cosigned { status: 409, body: "7".into() }, "00000004000f000199030137");
+    golden(&Decided { jobs: vec![JobId::from_bytes([7; 16])] }, &format!("000000110010000101{}", "07".repeat(16)));
     golden(&Joined::Welcome { name: name("a") }, "00000003000b0001000161");
     golden(&Joined::Refused { why: words("w") }, "00000003000b0001010177");
 }

@@ -19,7 +19,8 @@ use crate::files::{read_bytes, rfc3339, secret_key};
 pub(super) fn show(dir: &Path, number: Option<u64>, all: bool, json: bool) -> Result<()> {
     let site = recorded(dir, "queue", json!({ "number": number }))?;
     let queue = site.ledger().map_err(home)?.queue().map_err(|error| coded(error.code(), error))?;
-    let wanted = |entry: &&Waiting| number.map_or(all || entry.approved.is_none(), |number| entry.number == number);
+    let wanted =
+        |entry: &&Waiting| number.map_or(all || entry.approved.is_none() && !entry.ended, |number| entry.number == number);
     let found: Vec<&Waiting> = queue.iter().filter(wanted).collect();
     if let (Some(number), []) = (number, found.as_slice()) {
         return Err(Failure::input("queue-number", format!("nothing of the number {number} waits or waited here")));
@@ -41,6 +42,7 @@ fn page(entry: &Waiting, whole: bool) -> String {
         words.iter().filter_map(Value::as_str).map(line).collect::<Vec<_>>().join(", ")
     };
     let state = match entry.approved {
+        None if entry.ended => "ended",
         None => "waits",
         Some(true) => "approved",
         Some(false) => "denied",

@@ -5,6 +5,7 @@
 //! signatures, of the new roots or of those before; an older version; another bundle of the same version (a fork); a key that serves two
 //! purposes; what has expired. A bundle only says who exists: what a site allows is the site's.
 
+mod believing;
 mod rotation;
 
 use std::collections::BTreeSet;
@@ -306,49 +307,6 @@ impl Bundle {
 }
 
 impl Trust {
-    /// The first bundle that is believed: signed by a threshold of the roots whose fingerprint is `pinned`.
-    ///
-    /// # Errors
-    /// [`TrustError`].
-    pub fn first(envelope: &[u8], pinned: Digest) -> Result<Self, TrustError> {
-        let trust = Self::stored(envelope)?;
-        let found = trust.bundle.roots.fingerprint();
-        if found != pinned {
-            return Err(TrustError::Fingerprint { found, pinned });
-        }
-        enough(envelope, &trust.bundle.roots, "new")?;
-        Ok(trust)
-    }
-
-    /// The bundle after this one: newer, and signed by a threshold of the roots before and of its own. This one again is this one.
-    ///
-    /// # Errors
-    /// [`TrustError`].
-    pub fn next(&self, envelope: &[u8]) -> Result<Self, TrustError> {
-        let trust = Self::stored(envelope)?;
-        if trust.bundle.consortium != self.bundle.consortium {
-            return Err(TrustError::Consortium);
-        }
-        enough(envelope, &self.bundle.roots, "former")?;
-        enough(envelope, &trust.bundle.roots, "new")?;
-        let (found, known) = (trust.bundle.version, self.bundle.version);
-        if found == known && trust.digest != self.digest {
-            return Err(TrustError::Forked { version: found });
-        }
-        if found < known { Err(TrustError::Old { found, known }) } else { Ok(trust) }
-    }
-
-    /// A bundle that was believed before and stored where only we write: its signatures are not looked at again.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn stored(envelope: &[u8]) -> Result<Self, TrustError> {
-        let payload = dsse::payload(envelope, BUNDLE_TYPE)?;
-        let bundle: Bundle = serde_json::from_slice(&payload).map_err(|error| TrustError::Json(error.to_string()))?;
-        let (policy, expires) = bundle.check()?;
-        Ok(Self { bundle, digest: Digest::of(&payload), policy, expires, distrusted: Revoked::default() })
-    }
-
     /// The same bundle, less what somebody does not believe for reasons of their own. Nothing can be added to a bundle so.
     #[must_use]
     pub fn without(self, distrusted: Revoked) -> Self {
@@ -451,15 +409,6 @@ impl Trust {
         let site = self.site(name).filter(|site| !self.is_revoked(&site.log))?;
         Some(Verifier { name: site.log_origin.clone(), key: site.log, kind: Kind::Log })
     }
-}
-
-/// Whether enough of these roots signed.
-fn enough(envelope: &[u8], roots: &Roots, whose: &'static str) -> Result<(), TrustError> {
-    let found = dsse::signers(envelope, BUNDLE_TYPE, &roots.keys)?.len();
-    if found < roots.threshold as usize {
-        return Err(TrustError::Signatures { whose, found, needed: roots.threshold });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

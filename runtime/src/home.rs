@@ -10,13 +10,14 @@
 //! keys/log.pem       what the log's checkpoints are signed with; keys/log.pub: what they are verified with
 //! keys/witness.pem   what other sites' checkpoints are cosigned with; witness.sqlite: how far each was
 //! keys/*.next.pem    keys that the consortium is asked to put in the place of those
-//! trust.json         the trust bundle that is believed      frozen.note            why the site is frozen, if it is
+//! trust/             bundles that were believed             frozen.note            why the site is frozen, if it is
 //! ```
 //!
 //! *In*: a path, and the passphrase of the keys if they have one. *Out*: [`Home`]: parsed settings, keys in memory, capability
 //! handles to the folders. *Refuses*: a folder that is in use by another daemon, unknown settings, a wrong passphrase.
 
 mod backup;
+mod believed;
 mod books;
 mod documents;
 mod error;
@@ -41,7 +42,8 @@ use crate::executor::Chosen;
 use crate::ledger::{Ledger, Seal};
 use crate::witness::Witness;
 pub use backup::Backup;
-pub use documents::Coordinator;
+pub use believed::Coordinator;
+pub(crate) use believed::{bundle_file, charter_file, terms_file};
 pub use error::HomeError;
 pub use keys::seal_of;
 use keys::{Folder, LEDGER_LABEL, STORE_KEY, data_key, derived, wrap};
@@ -68,14 +70,12 @@ pub struct Home {
 pub const LEDGER: &str = "ledger.sqlite";
 /// The public half of the log's key, in a site's folder.
 pub const LOG_KEY: &str = "keys/log.pub";
-/// The trust bundle that is believed, in a site's folder.
-pub const TRUST: &str = "trust.json";
 /// Whom the site dials, and under which name, in a site's folder.
 pub const COORDINATOR: &str = "coordinator.json";
 const KEYS: &str = "keys";
 const FROZEN: &str = "frozen.note";
 const WITNESS: &str = "witness.sqlite";
-const FOLDERS: [&str; 6] = ["keys", "charters", "policies", "data", "blobs", "code"];
+const FOLDERS: [&str; 7] = ["keys", "trust", "charters", "policies", "data", "blobs", "code"];
 
 impl Home {
     /// Makes a new site in `path`: folders, settings, and keys that are protected by the passphrase, if one is given.

@@ -16,6 +16,7 @@
 //! noise that was drawn the first time, for anyone who asks and at no cost: averaging needs other draws, and those are paid for.
 
 mod account;
+mod believed;
 mod booking;
 mod error;
 mod logging;

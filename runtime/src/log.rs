@@ -26,7 +26,7 @@ pub(crate) use read::details;
 pub use read::{Line, Source, read, words};
 pub use report::{Account, Job, Project, Proof, Report, Round, report};
 pub use ro_crate::{RoCrate, ro_crate};
-pub use signatures::signatures;
+pub use signatures::{believed, signatures};
 pub use verify::{Found, LogCheckError, Verified, verify};
 
 /// The log's tables. `log_node` holds the hashes of complete subtrees: every root and proof takes a few of them. `log_detail` holds salts and details,

@@ -62,6 +62,8 @@ pub enum Event {
     Charter {
         /// The project's charter.
         charter: Digest,
+        /// SHA-256 of the site's own terms, as its folder has them; of no bytes where it no longer takes part.
+        terms: Digest,
         /// Its name.
         project: Name,
         /// Whether it takes part.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::backup::{Backup as Copying, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use super::{COORDINATOR, FROZEN, Home, HomeError, LEDGER, TRUST, WITNESS};
+use super::{COORDINATOR, FROZEN, Home, HomeError, LEDGER, WITNESS};
 use crate::home::keys::DATA_KEY;
 
 /// What was copied.
@@ -25,8 +25,8 @@ pub struct Backup {
     pub bytes: u64,
 }
 
-const FILES: [&str; 5] = ["site.toml", COORDINATOR, TRUST, DATA_KEY, FROZEN];
-const FOLDERS: [&str; 3] = ["charters", "policies", "blobs"];
+const FILES: [&str; 4] = ["site.toml", COORDINATOR, DATA_KEY, FROZEN];
+const FOLDERS: [&str; 4] = ["trust", "charters", "policies", "blobs"];
 /// Held while a dataset is ingested or copied; not copied itself.
 const LOCK: &str = "lock";
 

@@ -6,6 +6,7 @@ use vestibule_protocol::charter::CharterError;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::KeyError;
 use vestibule_protocol::name::NameError;
+use vestibule_protocol::trust::TrustError;
 
 use crate::dataset::StorageError;
 use crate::ledger::LedgerError;
@@ -76,6 +77,22 @@ pub enum HomeError {
         "the log says that policy {0} holds, and the folder `policies` has another in its place: put back the one that the officers signed"
     )]
     PolicyDiffers(Digest),
+    /// Another document than the log names.
+    #[error("{0} is not the document that the log names: put back the one that was there, or restore the folder from a backup")]
+    Differs(PathBuf),
+    /// A trust bundle that does not follow from the pinned roots.
+    #[error("{path}: {source}")]
+    Trust {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TrustError,
+    },
+    /// Another name, coordinator or consortium than the site joined.
+    #[error(
+        "{0}: the site's name, the coordinator's key and the consortium's fingerprint are not those that the site joined with: put back the file"
+    )]
+    Pin(PathBuf),
     /// Where rows are kept.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -105,6 +122,9 @@ impl HomeError {
             Self::Charter(error) => error.code(),
             Self::Policy(error) => error.code(),
             Self::PolicyDiffers(_) => "policy-differs",
+            Self::Differs(_) => "document-differs",
+            Self::Trust { source, .. } => source.code(),
+            Self::Pin(_) => "pin-differs",
             Self::Storage(error) => error.code(),
             Self::Unknown(_) => "charter-unknown",
             Self::Ledger(error) => error.code(),

@@ -252,3 +252,32 @@ fn a_ledger_of_other_tables_is_not_opened() {
     let error = verify(&Source::for_tests(&temp.path().join("none.sqlite")), &[key().public()], None).unwrap_err();
     assert_eq!(error.code(), "log-unreadable");
 }
+
+#[test]
+fn a_log_that_is_written_to_meanwhile_is_verified_as_of_one_moment() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("ledger.sqlite");
+    let ledger = busy(&file);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                number += 1;
+                ledger.believe(number, Digest::of(b"bundle"), AT).unwrap();
+                ledger.refused(&verified(&manifest(3), 0), &format!("code-{number}"), "why", AT).unwrap();
+            }
+        });
+        let found: Vec<_> = (0..40)
+            .flat_map(|_| {
+                let source = Source::for_tests(&file);
+                let found = verify(&source, &[key().public()], None).unwrap();
+                // What is asked afterwards is of the same moment.
+                assert_eq!(read(&source, None).unwrap().len() as u64, found.replay.leaves);
+                found.found
+            })
+            .collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(found, []);
+    });
+}

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::log::note::Verifier;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::trust::Trust;
@@ -44,9 +43,7 @@ impl Site {
         if trust.as_ref().is_some_and(|known| known.digest() == new.digest()) {
             return Ok(());
         }
-        self.home.set_trust(envelope)?;
-        let event = Event::Trust { version: new.bundle().version, bundle: new.digest() };
-        self.ledger.record(event, None, clock).map_err(HomeError::from)?;
+        self.home.believe(envelope, &new, clock)?;
         tracing::info!(version = new.bundle().version, expires = new.bundle().expires, "a new trust bundle is believed");
         for what in self.home.named(&new, &self.name) {
             tracing::info!(what = what.name(), "the bundle names the site's next key: it is used from the next start on");

@@ -165,7 +165,8 @@ pub struct Trust {
     bundle: Bundle,
     digest: Digest,
     policy: Policy,
-    expires: i64,
+    /// When it was issued and when it expires, in seconds since 1970.
+    dates: (i64, i64),
     /// What anyone who believes the bundle does not believe besides.
     distrusted: Revoked,
 }
@@ -255,8 +256,8 @@ impl Bundle {
         Ok(dsse::sign(BUNDLE_TYPE, &payload, key))
     }
 
-    /// The policy, and when the bundle expires (seconds since 1970).
-    fn check(&self) -> Result<(Policy, i64), TrustError> {
+    /// The policy, and when the bundle was issued and expires (seconds since 1970).
+    fn check(&self) -> Result<(Policy, (i64, i64)), TrustError> {
         let field = |place: &str, why| Err(TrustError::Field { place: place.to_owned(), why });
         let Roots { threshold, keys } = &self.roots;
         if keys.is_empty() || keys.len() > MAX_ROOTS || !(1..=keys.len()).contains(&(*threshold as usize)) {
@@ -302,7 +303,7 @@ impl Bundle {
         if expires <= issued || expires.saturating_sub(issued) > MAX_DAYS * 86_400 {
             return field("expires", "must be later than `issued`, by 90 days at most");
         }
-        Ok((policy, expires))
+        Ok((policy, (issued, expires)))
     }
 }
 
@@ -334,7 +335,13 @@ impl Trust {
     /// Whether jobs may be begun on its word at `now` (seconds since 1970).
     #[must_use]
     pub const fn is_current(&self, now: i64) -> bool {
-        now <= self.expires
+        now <= self.dates.1
+    }
+
+    /// When it was issued, and until when jobs may be begun on its word (seconds since 1970).
+    #[must_use]
+    pub const fn dates(&self) -> (i64, i64) {
+        self.dates
     }
 
     /// Whether a key was revoked, or is distrusted here.

@@ -92,6 +92,7 @@ impl Home {
         for folder in FOLDERS {
             dir.create_dir_all(folder).map_err(io)?;
         }
+        let mut witness_key = None;
         for name in ["link", "store", "log", "witness"] {
             let file = format!("keys/{name}.pem");
             let key_error = |source| HomeError::Key { path: path.join(&file), source };
@@ -103,12 +104,19 @@ impl Home {
             if name == "log" {
                 replace(&dir, LOG_KEY, key.public().to_pem().as_bytes()).map_err(io)?;
             }
+            if name == "witness" {
+                witness_key = Some(key);
+            }
         }
         let store_key = SecretKey::from_pem(&Zeroizing::new(dir.read_to_string(STORE_KEY).map_err(io)?), passphrase)
             .map_err(|source| HomeError::Key { path: path.join(STORE_KEY), source })?;
         let mut data_key = Zeroizing::new([0; 32]);
         getrandom::fill(data_key.as_mut_slice()).map_err(|error| io(std::io::Error::other(error.to_string())))?;
         wrap(&dir, &store_key, &data_key).map_err(io)?;
+        Ledger::create(&path.join(LEDGER), &Seal::from_bytes(&derived(&data_key, LEDGER_LABEL)))?;
+        let witness = path.join(WITNESS);
+        let made = witness_key.ok_or_else(|| io(std::io::ErrorKind::NotFound.into())).map(|key| Witness::create(&witness, key))?;
+        made.map_err(|error| HomeError::Settings { path: witness, why: error.to_string() })?;
         // Last: a folder with settings is a whole site.
         write_private(&dir, "site.toml", SETTINGS_TEMPLATE.as_bytes()).map_err(io)?;
         Self::open(path, passphrase)
@@ -264,13 +272,23 @@ impl Home {
         let path = self.path.join(WITNESS);
         let key = SecretKey::from_seed(*self.witness_key.seed())
             .map_err(|source| HomeError::Key { path: self.path.join("keys/witness.pem"), source })?;
-        Witness::open(&path, key).map_err(|error| HomeError::Settings { path, why: error.to_string() })
+        Witness::open(&path, key, since_1970().as_secs()).map_err(|error| HomeError::Settings { path, why: error.to_string() })
+    }
+
+    /// That what it remembers as a witness was compared with the logs, after it was restored.
+    ///
+    /// # Errors
+    /// A daemon runs; it cannot be written.
+    pub fn vouch_witness(&self) -> Result<(), HomeError> {
+        let _lock = self.lock()?;
+        let path = self.path.join(WITNESS);
+        Witness::vouch(&path, &self.witness_key).map_err(|error| HomeError::Settings { path, why: error.to_string() })
     }
 
     /// Opens the ledger.
     ///
     /// # Errors
-    /// It cannot be opened, or is damaged.
+    /// It is not there, cannot be opened, or is damaged.
     pub fn ledger(&self) -> Result<Ledger, HomeError> {
         if let Some(ledger) = self.ledger.get() {
             return Ok(ledger.clone());
@@ -279,6 +297,11 @@ impl Home {
         // Another thread may have been first.
         Ok(self.ledger.get_or_init(|| ledger).clone())
     }
+}
+
+/// By this machine's clock.
+fn since_1970() -> std::time::Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Writes a new file that only its owner may read, and syncs it.

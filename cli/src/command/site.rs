@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::json;
+use vestibule_protocol::job::JobId;
 use vestibule_protocol::log::leaf::{Event, Purpose};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::trust::Rotation;
 use vestibule_runtime::home::{Home, HomeError};
+use vestibule_runtime::ledger::LedgerError;
 use vestibule_runtime::link::Whose;
 use vestibule_runtime::site::SiteError;
 
@@ -129,6 +131,25 @@ pub(crate) enum Site {
     /// Let a frozen site go on, after it was restored from a copy or ran twice: books all that its lost leaves can have spent, and gives its
     /// log a new name, which the consortium's roots must put in place of the old one.
     Recover {
+        /// The site's folder.
+        dir: PathBuf,
+    },
+    /// End a job that the coordinator has forgotten: what it reserved and no round was charged for is free again. It ends by itself when its times are over.
+    EndJob {
+        /// The site's folder.
+        dir: PathBuf,
+        /// The job's id.
+        job: JobId,
+    },
+    /// Go on by this machine's clock, after the log was written by one that ran ahead: it considers nothing until that moment, unless this is said.
+    /// Set the clock right first. It is a line of the log that everybody sees.
+    Clock {
+        /// The site's folder.
+        dir: PathBuf,
+    },
+    /// Say that what this site's witness remembers was compared with the other sites' logs, by phone, after it was restored from a copy: it counts again. It is
+    /// not needed where other witnesses have cosigned since: it takes their word, log by log. The daemon must be stopped.
+    VouchWitness {
         /// The site's folder.
         dir: PathBuf,
     },
@@ -282,6 +303,30 @@ impl Site {
                 print(json, &json!({ "missing": done.missing, "booked": list, "log_origin": done.origin }), &text.join("\n"));
                 Ok(())
             }
+            Self::EndJob { dir, job } => {
+                let site = recorded(&dir, "end-job", json!({ "job": job }))?;
+                let ledger = site.ledger().map_err(home)?;
+                if !ledger.is_open(job).map_err(ledger_failed)? {
+                    return Err(Failure::input("job-not-open", format!("no job {job} is open here")));
+                }
+                ledger.end(job, since_1970()).map_err(ledger_failed)?;
+                print(json, &json!({ "ended": job }), &format!("{job} has ended here"));
+                Ok(())
+            }
+            Self::Clock { dir } => {
+                let site = open(&dir)?;
+                let issued = site.trust().map_err(home)?.map_or(0, |trust| trust.dates().0);
+                let issued = std::time::Duration::from_secs(issued.max(0).unsigned_abs());
+                let ledger = site.ledger().map_err(home)?;
+                ledger.go_on(since_1970(), issued, &who(&json!({}))).map_err(ledger_failed)?;
+                print(json, &json!({ "clock": now() }), "the log goes on by this machine's clock");
+                Ok(())
+            }
+            Self::VouchWitness { dir } => {
+                recorded(&dir, "vouch-witness", json!({}))?.vouch_witness().map_err(home)?;
+                print(json, &json!({ "vouched": true }), "what the site's witness remembers counts again");
+                Ok(())
+            }
             Self::Budget { dir } => budget(&recorded(&dir, "budget", json!({}))?, json),
             Self::Charter(command) => charters(command, json),
             Self::Policy(command) => command.run(json),
@@ -300,13 +345,22 @@ impl Site {
 /// Logs that the operator gives this command, before it does anything; opens the site.
 fn recorded(dir: &Path, command: &str, details: serde_json::Value) -> Result<Home> {
     let site = open(dir)?;
-    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
-    let id = rustix::process::getuid().as_raw();
-    let details = json!({ "user": user, "uid": id, "on": details });
+    let details = who(&details);
     let event = Event::Operator { command: command.to_owned() };
     let ledger = site.ledger().map_err(home)?;
     ledger.record(event, Some(&details), since_1970()).map_err(|error| coded(error.code(), error))?;
     Ok(site)
+}
+
+/// Who gives a command, and on what, as the log's details have it.
+fn who(on: &serde_json::Value) -> serde_json::Value {
+    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
+    json!({ "user": user, "uid": rustix::process::getuid().as_raw(), "on": on })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]
+fn ledger_failed(error: LedgerError) -> anyhow::Error {
+    coded(error.code(), &error)
 }
 
 /// Makes keys and writes rotations.

@@ -77,8 +77,8 @@ impl Trust {
 fn read(envelope: &[u8]) -> Result<Trust, TrustError> {
     let payload = dsse::payload(envelope, BUNDLE_TYPE)?;
     let bundle: Bundle = serde_json::from_slice(&payload).map_err(|error| TrustError::Json(error.to_string()))?;
-    let (policy, expires) = bundle.check()?;
-    Ok(Trust { bundle, digest: Digest::of(&payload), policy, expires, distrusted: Revoked::default() })
+    let (policy, dates) = bundle.check()?;
+    Ok(Trust { bundle, digest: Digest::of(&payload), policy, dates, distrusted: Revoked::default() })
 }
 
 /// Whether enough of these roots signed.

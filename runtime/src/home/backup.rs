@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::backup::{Backup as Copying, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use super::{COORDINATOR, FROZEN, Home, HomeError, LEDGER, WITNESS};
+use super::{COORDINATOR, FROZEN, Home, HomeError, LEDGER};
 use crate::home::keys::DATA_KEY;
 
 /// What was copied.
@@ -63,11 +63,8 @@ impl Home {
         let mut done = Backup::default();
         let (from, to) = (self.path.join("data"), part.join("data"));
         let sets = if data { held(&from)? } else { Vec::new() };
-        for name in [LEDGER, WITNESS] {
-            if self.path.join(name).exists() {
-                done.add(database(&self.path.join(name), &part.join(name))?);
-            }
-        }
+        // What the witness has seen is not copied: an older memory is none.
+        done.add(database(&self.path.join(LEDGER), &part.join(LEDGER))?);
         for name in FILES {
             if self.path.join(name).exists() {
                 done.add(file(&self.path.join(name), &part.join(name))?);

@@ -4,6 +4,8 @@
 //! their signers, and as the log names them. *Trusts*: the ledger's rows, the site's data key. *Refuses*: files that the log does not
 //! name, or that are others than it names; a coordinator or a consortium that nobody joined here.
 
+use std::time::Duration;
+
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -15,6 +17,7 @@ use vestibule_protocol::trust::Trust;
 use super::keys::derived;
 use super::{COORDINATOR, Home, HomeError, replace};
 use crate::charter::{Accepted, Terms};
+use crate::ledger::SLACK;
 
 /// What the seal over the pinned keys is derived for.
 const PIN_LABEL: &[u8] = b"vestibule/site/pin/1";
@@ -72,6 +75,13 @@ pub(crate) fn charter_file(charter: Digest) -> String {
 /// Where the site's own terms under a charter lie.
 pub(crate) fn terms_file(charter: Digest, terms: Digest) -> String {
     format!("charters/{}.{}.terms.json", charter.hex(), terms.hex())
+}
+
+/// The latest that it can be when a bundle was just issued; where nobody cosigns, and says later what time it is, all the time that it is believed.
+fn latest(trust: &Trust) -> Duration {
+    let (issued, expires) = trust.dates();
+    let seconds = |at: i64| Duration::from_secs(at.max(0).unsigned_abs());
+    if trust.policy().is_quorum(&std::collections::HashSet::new()) { seconds(expires) } else { seconds(issued).saturating_add(SLACK) }
 }
 
 impl Home {
@@ -132,10 +142,11 @@ impl Home {
     }
 
     /// Keeps a bundle that is believed from now on, and says so in the log.
-    pub(crate) fn believe(&self, envelope: &[u8], new: &Trust, since: std::time::Duration) -> Result<(), HomeError> {
+    pub(crate) fn believe(&self, envelope: &[u8], new: &Trust, since: Duration) -> Result<(), HomeError> {
         // The file first: it counts once the log names it.
         let file = bundle_file(new.digest());
         replace(&self.dir, &file, envelope).map_err(|source| HomeError::Io { path: self.path.join(&file), source })?;
+        self.ledger()?.proven(latest(new))?;
         Ok(self.ledger()?.believe(new.bundle().version, new.digest(), since)?)
     }
 
@@ -143,7 +154,7 @@ impl Home {
     ///
     /// # Errors
     /// It is not a charter; a file or the ledger cannot be written.
-    pub fn accept(&self, envelope: &[u8], terms: Terms, since: std::time::Duration) -> Result<Accepted, HomeError> {
+    pub fn accept(&self, envelope: &[u8], terms: Terms, since: Duration) -> Result<Accepted, HomeError> {
         let accepted = Accepted::new(envelope, terms)?;
         let charter = accepted.signed().digest();
         let bytes = serde_json::to_vec_pretty(accepted.terms()).expect("names and numbers are always JSON");
@@ -161,7 +172,7 @@ impl Home {
     ///
     /// # Errors
     /// It did not; the ledger cannot be written.
-    pub fn leave(&self, charter: Digest, since: std::time::Duration) -> Result<(), HomeError> {
+    pub fn leave(&self, charter: Digest, since: Duration) -> Result<(), HomeError> {
         let known = self.charters()?.into_iter().find(|accepted| accepted.signed().digest() == charter);
         let known = known.ok_or(HomeError::Unknown(charter))?;
         match self.ledger()?.leave(charter, &known.signed().charter().project, since)? {

@@ -115,7 +115,7 @@ mod tests {
         let (file, out) = (temp.path().join("ledger.sqlite"), temp.path().join("out"));
         // Digests and tiles are for anyone who has no keys.
         let source = || Source::new(&file, None);
-        let ledger = Ledger::open(&file, &Seal::for_tests()).unwrap();
+        let ledger = Ledger::create(&file, &Seal::for_tests()).unwrap();
         assert!(export(&source(), &out).unwrap_err().to_string().contains("witnessed"));
         for second in 0..600 {
             ledger.record(Event::Heartbeat, None, Duration::from_secs(second)).unwrap();

@@ -24,7 +24,7 @@ fn key() -> SecretKey {
 
 /// Two jobs: one with an answer and ended, one charged and open; refusals, an operator's command; checkpoints on the way.
 fn busy(file: &std::path::Path) -> Ledger {
-    let ledger = Ledger::open(file, &Seal::for_tests()).unwrap();
+    let ledger = Ledger::create(file, &Seal::for_tests()).unwrap();
     let info = DatasetInfo::for_tests("cohort", manifest(1).dictionary);
     let purse = Purse {
         population: "cohort".parse().unwrap(),
@@ -226,7 +226,7 @@ fn a_log_that_was_written_anew_is_not_the_one_that_was_signed() {
     let temp = tempfile::tempdir().unwrap();
     let (one, two) = (temp.path().join("one.sqlite"), temp.path().join("two.sqlite"));
     drop(busy(&one));
-    let ledger = Ledger::open(&two, &Seal::for_tests()).unwrap();
+    let ledger = Ledger::create(&two, &Seal::for_tests()).unwrap();
     ledger.record(Event::Heartbeat, None, AT).unwrap();
     drop(ledger);
     let connection = Connection::open(&two).unwrap();

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         return unclosed(error);
     }
     if let Some(inner) = inner::Inner::asked() {
+        closed::for_its_owner();
         if !inner.closes_itself()
             && let Err(error) = closed::close()
         {
@@ -64,6 +65,9 @@ fn main() -> ExitCode {
         return inner.run();
     }
     let Arguments { json, command } = Arguments::parse();
+    if command.keeps_to_itself() {
+        closed::for_its_owner();
+    }
     if command.runs_guests() {
         // Wasmtime opens `/proc/self/pagemap` with its first engine, once: a process that is not
         // dumpable could not, but as root.

@@ -25,13 +25,14 @@ mod keys;
 mod rotation;
 mod settings;
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _, PermissionsExt as _};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::SecretKey;
 use vestibule_protocol::log::leaf::Purpose;
@@ -46,7 +47,7 @@ pub use believed::Coordinator;
 pub(crate) use believed::{bundle_file, charter_file, terms_file};
 pub use error::HomeError;
 pub use keys::seal_of;
-use keys::{Folder, LEDGER_LABEL, STORE_KEY, data_key, derived, wrap};
+use keys::{Folder, LEDGER_LABEL, STORE_KEY, derived, opened, wrap};
 pub use settings::{SETTINGS_TEMPLATE, Settings};
 
 /// A site's folder, opened.
@@ -57,6 +58,8 @@ pub struct Home {
     settings: Settings,
     executor: Chosen,
     link_key: SecretKey,
+    /// What seals the data key.
+    store: StoreKey,
     data_key: Box<Zeroizing<[u8; 32]>>,
     log_key: SecretKey,
     witness_key: SecretKey,
@@ -84,13 +87,14 @@ impl Home {
     /// There is one already; the folder cannot be written.
     pub fn init(path: &Path, passphrase: Option<&str>) -> Result<Self, HomeError> {
         let io = |source| HomeError::Io { path: path.to_owned(), source };
-        std::fs::create_dir_all(path).map_err(io)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
         let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(io)?;
         if dir.exists("site.toml") {
             return Err(HomeError::Exists(path.to_owned()));
         }
         for folder in FOLDERS {
-            dir.create_dir_all(folder).map_err(io)?;
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(path.join(folder));
+            made.map_err(io)?;
         }
         let mut witness_key = None;
         for name in ["link", "store", "log", "witness"] {
@@ -129,9 +133,13 @@ impl Home {
     pub fn open(path: &Path, passphrase: Option<&str>) -> Result<Self, HomeError> {
         let dir = Dir::open_ambient_dir(path, ambient_authority())
             .map_err(|source| HomeError::Io { path: path.to_owned(), source })?;
+        if dir.exists(backup::BACKUP) {
+            return Err(HomeError::IsBackup(path.to_owned()));
+        }
         if !dir.exists("site.toml") {
             return Err(HomeError::Missing(path.to_owned()));
         }
+        closed(path, &dir)?;
         let read = |file: &str| dir.read_to_string(file).map_err(|source| HomeError::Io { path: path.join(file), source });
         let wrong = |why: String| HomeError::Settings { path: path.join("site.toml"), why };
         let settings: Settings = toml::from_str(&read("site.toml")?).map_err(|error| wrong(error.to_string()))?;
@@ -141,11 +149,12 @@ impl Home {
         let keys = Folder { path: &keys, dir: &folder.dir(KEYS)? };
         let (link_key, log_key, witness_key) =
             (keys.key("link.pem", passphrase)?, keys.key("log.pem", passphrase)?, keys.key("witness.pem", passphrase)?);
-        let data_key = data_key(&folder, &keys, passphrase)?;
+        let (store, data_key) = opened(&folder, &keys, passphrase)?;
         let next = rotation::next(&keys, passphrase)?;
         Ok(Self {
             path: path.to_owned(),
             link_key,
+            store,
             data_key,
             log_key,
             witness_key,
@@ -164,7 +173,7 @@ impl Home {
     /// Another daemon has it.
     pub fn lock(&self) -> Result<File, HomeError> {
         let io = |source| HomeError::Io { path: self.path.join("lock"), source };
-        let file = self.dir.open_with("lock", OpenOptions::new().create(true).write(true)).map_err(io)?.into_std();
+        let file = self.dir.open_with("lock", OpenOptions::new().create(true).write(true).mode(0o600)).map_err(io)?.into_std();
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(std::fs::TryLockError::WouldBlock) => Err(HomeError::InUse(self.path.clone())),
@@ -297,6 +306,24 @@ impl Home {
         // Another thread may have been first.
         Ok(self.ledger.get_or_init(|| ledger).clone())
     }
+}
+
+/// Refuses a folder that other accounts of the machine can look into: they would read what is not theirs, and hold locks that stop the site.
+fn closed(path: &Path, dir: &Dir) -> Result<(), HomeError> {
+    let mode = |path: &Path, mode: u32| match mode & 0o077 {
+        0 => Ok(()),
+        _ => Err(HomeError::FolderMode { path: path.to_owned(), mode: mode & 0o777 }),
+    };
+    let io = |source| HomeError::Io { path: path.to_owned(), source };
+    mode(path, dir.dir_metadata().map_err(io)?.permissions().mode())?;
+    for name in [LEDGER, WITNESS, "lock"] {
+        match dir.metadata(name) {
+            Ok(found) => mode(&path.join(name), found.permissions().mode())?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io(error)),
+        }
+    }
+    Ok(())
 }
 
 /// By this machine's clock.

@@ -9,6 +9,7 @@
 mod place;
 mod rate;
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -103,6 +104,13 @@ pub fn verifier(key: PublicKey) -> Verifier {
     Verifier { name: name_of(&key), key, kind: Kind::Cosignature }
 }
 
+/// The file is there, and its owner's alone; made now if it must be `new`.
+fn touch(path: &Path, new: bool) -> rusqlite::Result<()> {
+    let mut file = std::fs::OpenOptions::new();
+    file.write(true).create(!new).create_new(new).truncate(false).mode(0o600);
+    file.open(path).map(|_| ()).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
 /// What was seen of a log last.
 struct Seen {
     size: u64,
@@ -117,7 +125,7 @@ impl Witness {
     /// # Errors
     /// There is one already, or it cannot be made.
     pub fn create(path: &Path, key: SecretKey) -> rusqlite::Result<Self> {
-        std::fs::File::create_new(path).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        touch(path, true)?;
         Self::at(path, key, None)
     }
 
@@ -126,6 +134,7 @@ impl Witness {
     /// # Errors
     /// It cannot be opened.
     pub fn open(path: &Path, key: SecretKey, now: u64) -> rusqlite::Result<Self> {
+        touch(path, false)?;
         Self::at(path, key, Some(now))
     }
 

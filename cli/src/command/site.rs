@@ -27,7 +27,7 @@ use self::data::{datasets, take_in, withdraw};
 pub(crate) use self::queue::signed;
 use super::daemon;
 use crate::failure::{Failure, coded};
-use crate::files::{now, passphrase, with_passphrase, write};
+use crate::files::{handed, now, passphrase, with_passphrase, write};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Site {
@@ -40,7 +40,7 @@ pub(crate) enum Site {
     Join {
         /// The site's folder.
         dir: PathBuf,
-        /// The token.
+        /// The token; `-` reads it from standard input, where no list of processes shows it.
         token: String,
         /// Whose the site is.
         #[arg(long)]
@@ -127,6 +127,17 @@ pub(crate) enum Site {
         /// Leave the datasets out: they can be ingested again.
         #[arg(long)]
         without_data: bool,
+    },
+    /// Make a site in OUT of a backup, with its keys, after every file was found to be what it was when the backup was made. What happened since the backup, its
+    /// witnesses know: the site is frozen if that was anything.
+    Restore {
+        /// The backup.
+        backup: PathBuf,
+        /// A new folder.
+        out: PathBuf,
+        /// The folder of the site's keys; they are copied.
+        #[arg(long)]
+        keys: PathBuf,
     },
     /// Let a frozen site go on, after it was restored from a copy or ran twice: books all that its lost leaves can have spent, and gives its
     /// log a new name, which the consortium's roots must put in place of the old one.
@@ -223,7 +234,7 @@ impl Site {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Init { dir } => {
-                let passphrase = passphrase();
+                let passphrase = passphrase()?;
                 let made = Home::init(&dir, passphrase.as_deref().map(String::as_str)).map_err(home)?;
                 let key = made.link_key().public().to_string();
                 print(
@@ -234,6 +245,7 @@ impl Site {
                 Ok(())
             }
             Self::Join { dir, token, organisation, country } => {
+                let token = handed(token)?;
                 let site = recorded(&dir, "join", json!({}))?;
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let joined =
@@ -288,6 +300,13 @@ impl Site {
                     done.bytes,
                     out.display()
                 );
+                print(json, &json!(done), &text);
+                Ok(())
+            }
+            Self::Restore { backup, out, keys } => {
+                let done = with_passphrase(|passphrase| Home::restore(&backup, &keys, &out, passphrase), HomeError::code)?;
+                recorded(&out, "restore", json!({ "backup": backup }))?;
+                let text = format!("{} files, {} bytes, in {}; all are what they were", done.files, done.bytes, out.display());
                 print(json, &json!(done), &text);
                 Ok(())
             }

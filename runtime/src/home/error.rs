@@ -60,6 +60,20 @@ pub enum HomeError {
         /// Its mode.
         mode: u32,
     },
+    /// A folder, or a file in it, that other accounts may look into.
+    #[error("{path} is open to other accounts of this machine (mode {mode:o}): `chmod -R go= ` the site's folder")]
+    FolderMode {
+        /// Which.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A backup, and no site.
+    #[error("{0} is a backup: make a site of it with `vestibule site restore`, which looks at all of it first")]
+    IsBackup(PathBuf),
+    /// A backup that is not what it was.
+    #[error("{0} is not what it was when the backup was made: use another backup")]
+    BackupChanged(PathBuf),
     /// Another daemon runs here.
     #[error("{0}: another `vestibule site run` is using this folder: stop it first")]
     InUse(PathBuf),
@@ -117,6 +131,9 @@ impl HomeError {
             Self::Name(_) => "site-name",
             Self::DataKey(_) => "data-key",
             Self::KeyMode { .. } => "key-mode",
+            Self::FolderMode { .. } => "folder-mode",
+            Self::IsBackup(_) => "site-backup",
+            Self::BackupChanged(_) => "backup-changed",
             Self::InUse(_) => "site-in-use",
             Self::NotJoined(_) => "site-not-joined",
             Self::Charter(error) => error.code(),

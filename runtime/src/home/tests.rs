@@ -232,3 +232,77 @@ fn two_daemons_cannot_share_a_folder() {
     drop(lock);
     home.lock().unwrap();
 }
+
+#[test]
+fn a_folder_is_its_own_accounts_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("site");
+    drop(Home::init(&path, None).unwrap().lock().unwrap());
+    let mode = |name: &str| std::fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777;
+    for folder in FOLDERS.into_iter().chain([""]) {
+        assert_eq!(mode(folder), 0o700, "{folder}");
+    }
+    for file in ["site.toml", "lock", LEDGER, WITNESS, "data.key", "keys/log.pem"] {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
+    for (name, open) in [("", 0o755), ("", 0o710), (LEDGER, 0o644), (WITNESS, 0o640), ("lock", 0o604)] {
+        let kept = mode(name);
+        std::fs::set_permissions(path.join(name), std::fs::Permissions::from_mode(open)).unwrap();
+        let error = Home::open(&path, None).unwrap_err();
+        assert!(error.code() == "folder-mode" && error.to_string().contains("chmod"), "{name}: {error}");
+        std::fs::set_permissions(path.join(name), std::fs::Permissions::from_mode(kept)).unwrap();
+        Home::open(&path, None).unwrap();
+    }
+}
+
+#[test]
+fn a_site_without_its_ledger_does_not_open_its_books() {
+    let temp = tempfile::tempdir().unwrap();
+    let home = Home::init(temp.path(), None).unwrap();
+    drop(home);
+    std::fs::remove_file(temp.path().join(LEDGER)).unwrap();
+    assert_eq!(Home::open(temp.path(), None).unwrap().ledger().unwrap_err().code(), "ledger-missing");
+    assert!(!temp.path().join(LEDGER).exists());
+}
+
+#[test]
+fn a_backup_is_restored_with_the_keys_or_not_at_all() {
+    let temp = tempfile::tempdir().unwrap();
+    let at = |name: &str| temp.path().join(name);
+    let home = Home::init(&at("site"), None).unwrap();
+    let coordinator = joined(&home, 1);
+    home.backup(&at("backup"), true).unwrap();
+    assert!(!at("backup").join(WITNESS).exists() && !at("backup/data.key").exists());
+    let restore = |keys: &str, to: &str| Home::restore(&at("backup"), &at(keys), &at(to), None);
+    restore("site/keys", "again").unwrap();
+    let again = Home::open(&at("again"), None).unwrap();
+    assert_eq!(again.coordinator().unwrap(), coordinator);
+    assert_eq!(again.store_key().inputs(b"x"), home.store_key().inputs(b"x"));
+    assert_eq!(restore("site/keys", "again").unwrap_err().code(), "site-io");
+    // A copy by hand is no site, also where its list was taken away.
+    std::fs::rename(at("again/keys"), at("backup/keys")).unwrap();
+    assert_eq!(Home::open(&at("backup"), None).unwrap_err().code(), "site-backup");
+    let list = std::fs::read(at("backup/backup.json")).unwrap();
+    std::fs::remove_file(at("backup/backup.json")).unwrap();
+    assert_eq!(Home::open(&at("backup"), None).unwrap_err().code(), "site-io");
+    assert_eq!(restore("site/keys", "more").unwrap_err().code(), "site-io");
+    std::fs::write(at("backup/backup.json"), &list).unwrap();
+    // Every file of it, changed, taken away, or put in another's place; and the list itself.
+    for name in ["site.toml", COORDINATOR, LEDGER] {
+        let kept = std::fs::read(at("backup").join(name)).unwrap();
+        std::fs::write(at("backup").join(name), [kept.as_slice(), b" "].concat()).unwrap();
+        assert_eq!(restore("site/keys", "more").unwrap_err().code(), "backup-changed", "{name}");
+        std::fs::remove_file(at("backup").join(name)).unwrap();
+        assert_eq!(restore("site/keys", "more").unwrap_err().code(), "backup-changed", "{name}");
+        std::fs::write(at("backup").join(name), kept).unwrap();
+    }
+    let text = String::from_utf8(list).unwrap();
+    std::fs::write(at("backup/backup.json"), text.replacen("sha256:", "sha256:0", 1)).unwrap();
+    assert_eq!(restore("site/keys", "more").unwrap_err().code(), "backup-changed");
+    std::fs::write(at("backup/backup.json"), &text).unwrap();
+    Home::init(&at("other"), None).unwrap();
+    assert_eq!(restore("other/keys", "more").unwrap_err().code(), "data-key");
+    assert!(!at("more").exists() && !at("more.part").exists());
+    restore("site/keys", "more").unwrap();
+}

@@ -43,6 +43,8 @@ pub fn export(source: &Source, out: &Path) -> Result<Exported, LogCheckError> {
     let (Some(note), Some(checkpoint)) = (note, checkpoint) else {
         return Err(source.error("no checkpoint of this log was witnessed yet"));
     };
+    // A new one: nothing is written through what somebody has put there.
+    std::fs::create_dir(out).map_err(|why| LogCheckError::new(out, why.to_string()))?;
     let mut files = 0;
     let mut put = |path: PathBuf, bytes: &[u8]| {
         files += 1;

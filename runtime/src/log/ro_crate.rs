@@ -73,6 +73,8 @@ pub fn ro_crate(site: &Path, seal: Option<Seal>, job: JobId, out: &Path) -> Resu
     });
     let unknown = || source.error(format!("the log does not say that the job {job} was admitted"));
     let (admission, manifest, charter, dataset) = admitted.ok_or_else(unknown)?;
+    // A new one: nothing is written through what somebody has put there.
+    std::fs::create_dir(out).map_err(|why| LogCheckError::new(out, why.to_string()))?;
     let mut writing = Writing { out, parts: vec![], graph: vec![] };
     let detail = |name: &str| admission.details.as_ref().and_then(|details| details.get(name)?.as_str().map(str::to_owned));
 

@@ -119,7 +119,8 @@ impl Home {
         wrap(&dir, &store_key, &data_key).map_err(io)?;
         Ledger::create(&path.join(LEDGER), &Seal::from_bytes(&derived(&data_key, LEDGER_LABEL)))?;
         let witness = path.join(WITNESS);
-        let made = witness_key.ok_or_else(|| io(std::io::ErrorKind::NotFound.into())).map(|key| Witness::create(&witness, key))?;
+        let made =
+            witness_key.ok_or_else(|| io(std::io::ErrorKind::NotFound.into())).map(|key| Witness::create(&witness, key))?;
         made.map_err(|error| HomeError::Settings { path: witness, why: error.to_string() })?;
         // Last: a folder with settings is a whole site.
         write_private(&dir, "site.toml", SETTINGS_TEMPLATE.as_bytes()).map_err(io)?;

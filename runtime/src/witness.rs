@@ -167,13 +167,7 @@ impl Witness {
     ///
     /// # Errors
     /// The database: nothing was cosigned.
-    pub fn add(
-        &self,
-        request: &str,
-        known: impl Fn(&str) -> Known,
-        stance: Stance,
-        now: u64,
-    ) -> rusqlite::Result<Cosigned> {
+    pub fn add(&self, request: &str, known: impl Fn(&str) -> Known, stance: Stance, now: u64) -> rusqlite::Result<Cosigned> {
         let answer = |status, body: String| Ok(Cosigned { status, body });
         let Some(asked) = AddCheckpoint::parse(request) else { return answer(400, String::new()) };
         let Some(origin) = asked.checkpoint.split('\n').next() else { return answer(400, String::new()) };

@@ -160,7 +160,8 @@ fn restored_sites_do_not_vouch_for_each_other() {
     let mut world = World::new(&["kyoto", "leiden", "pune"]);
     let job = world.submitted("cohort-summary", SUMMARY);
     assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
-    let at = |name: String| world.dir().join(name);
+    let dir = world.dir().to_owned();
+    let at = |name: String| dir.join(name);
     let restored = ["leiden", "pune"];
     let folders = restored.map(|site| (at(site.to_owned()), at(format!("{site}-copy")), at(format!("{site}-lost"))));
     restored.iter().for_each(|site| world.stop_site(site));

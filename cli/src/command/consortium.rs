@@ -126,7 +126,12 @@ impl Consortium {
                 let last = last.map(|envelope| Bundle::draft(&envelope)).transpose();
                 let last = last.map_err(|error| coded(error.code(), error))?;
                 let version = last.map_or(1, |(last, _)| last.version.saturating_add(1));
-                let bundle = File::parse(&read(&dir.join(FILE))?)?.bundle(version, now())?;
+                let file = File::parse(&read(&dir.join(FILE))?)?;
+                let advice = file.few_witnesses();
+                if let Some(advice) = &advice {
+                    eprintln!("{advice}");
+                }
+                let bundle = file.bundle(version, now())?;
                 let envelope = bundle.sign(&secret_key(&key)?).map_err(|error| coded(error.code(), error))?;
                 write(&path, &envelope)?;
                 let text = format!(
@@ -136,7 +141,7 @@ impl Consortium {
                     bundle.persons.len(),
                     bundle.roots.threshold
                 );
-                print(json, &json!({ "version": version, "expires": bundle.expires }), &text)
+                print(json, &json!({ "version": version, "expires": bundle.expires, "advice": advice }), &text)
             }
             Self::Sign { dir, key } => {
                 let path = dir.join(BUNDLE);
@@ -199,7 +204,8 @@ fn show(file: &Path, json: bool) -> Result<()> {
     let (bundle, digest) = Bundle::draft(&envelope).map_err(|error| failed(&error, error.code()))?;
     let signers = dsse::signers(&envelope, BUNDLE_TYPE, &bundle.roots.keys).map_err(|error| failed(&error, error.code()))?;
     if json {
-        let document = json!({ "bundle": bundle, "fingerprint": bundle.roots.fingerprint(), "signed_by": signers, "digest": digest });
+        let document =
+            json!({ "bundle": bundle, "fingerprint": bundle.roots.fingerprint(), "signed_by": signers, "digest": digest });
         return print(true, &document, "");
     }
     println!("{}, version {}, issued {}, expires {}", bundle.consortium, bundle.version, bundle.issued, bundle.expires);

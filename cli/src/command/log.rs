@@ -239,7 +239,8 @@ fn verify(site: &Folder, bundle: Option<&Path>, consortium: Option<Digest>, json
     let Verified { origin, root, replay, checkpoints, witnessed, erased, sealed, mut found } =
         log::verify(&source, &keys, policy).map_err(|error| coded(error.code(), error))?;
     let whose = trust.as_ref().map(|(trust, name)| (trust, name));
-    let documents = log::signatures((&site.dir, &source), &replay, pinned, whose).map_err(|error| coded(error.code(), error))?;
+    let documents =
+        log::signatures((&site.dir, &source), &replay, pinned, whose).map_err(|error| coded(error.code(), error))?;
     found.extend(documents);
     if let Some(wrong) = wrong.filter(|wrong| !found.contains(wrong)) {
         found.push(wrong);
@@ -278,7 +279,9 @@ fn verify(site: &Folder, bundle: Option<&Path>, consortium: Option<Digest>, json
                 let needed = trust.bundle().roots.threshold;
                 println!("by a bundle that {signers} of its roots signed ({needed} must), whose fingerprint is");
             }
-            Some(_) => println!("by the bundles in the folder, one after the other; the fingerprint of the last one's roots is"),
+            Some(_) => {
+                println!("by the bundles in the folder, one after the other; the fingerprint of the last one's roots is")
+            }
             None => println!("by the folder's own word alone: no bundle of a consortium is believed in it"),
         }
         if let Some(roots) = roots {

@@ -52,10 +52,7 @@ impl Trust {
     ///
     /// # Errors
     /// One of them does not follow from those before it.
-    pub fn chain<E: AsRef<[u8]>>(
-        envelopes: impl IntoIterator<Item = E>,
-        pinned: Digest,
-    ) -> Result<Option<Self>, TrustError> {
+    pub fn chain<E: AsRef<[u8]>>(envelopes: impl IntoIterator<Item = E>, pinned: Digest) -> Result<Option<Self>, TrustError> {
         envelopes.into_iter().try_fold(None, |last: Option<Self>, envelope| match last {
             Some(last) => last.next(envelope.as_ref()).map(Some),
             None => Self::first(envelope.as_ref(), pinned).map(Some),

@@ -81,7 +81,11 @@ pub(crate) fn terms_file(charter: Digest, terms: Digest) -> String {
 fn latest(trust: &Trust) -> Duration {
     let (issued, expires) = trust.dates();
     let seconds = |at: i64| Duration::from_secs(at.max(0).unsigned_abs());
-    if trust.policy().is_quorum(&std::collections::HashSet::new()) { seconds(expires) } else { seconds(issued).saturating_add(SLACK) }
+    if trust.policy().is_quorum(&std::collections::HashSet::new()) {
+        seconds(expires)
+    } else {
+        seconds(issued).saturating_add(SLACK)
+    }
 }
 
 impl Home {

@@ -117,7 +117,9 @@ fn the_pinned_keys_are_changed_by_nobody_without_the_sites_own() {
     std::fs::write(&file, kept.replace("host:1", "other:2")).unwrap();
     assert_eq!(home.coordinator().unwrap().quic, "other:2");
     let other = Digest::of(b"other").to_string();
-    for (was, is) in [("leiden", "kyoto"), (coordinator.consortium.to_string().as_str(), other.as_str()), ("\"seal\": \"", "\"seal\": \"0")] {
+    for (was, is) in
+        [("leiden", "kyoto"), (coordinator.consortium.to_string().as_str(), other.as_str()), ("\"seal\": \"", "\"seal\": \"0")]
+    {
         std::fs::write(&file, kept.replace(was, is)).unwrap();
         assert_eq!(home.coordinator().unwrap_err().code(), "pin-differs", "{is}");
     }

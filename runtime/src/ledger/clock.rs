@@ -91,7 +91,9 @@ impl Ledger {
         self.transaction(|tx| {
             let before_ms = log::last_ms(tx).map_err(database(tx))?;
             if before_ms <= milliseconds(clock) {
-                return Err(LedgerError::Clock("the log's last line is not later than this machine's clock: there is nothing to mend"));
+                return Err(LedgerError::Clock(
+                    "the log's last line is not later than this machine's clock: there is nothing to mend",
+                ));
             }
             if clock < issued {
                 return Err(LedgerError::Clock(

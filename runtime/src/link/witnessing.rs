@@ -329,12 +329,7 @@ async fn ask(
 }
 
 /// What a witness says that it has seen of this log, now, where it does not cosign.
-fn seen(
-    site: &Site,
-    body: &str,
-    (origin, logs): (&str, &[Verifier]),
-    witness: &[Verifier],
-) -> Result<Said, Refused> {
+fn seen(site: &Site, body: &str, (origin, logs): (&str, &[Verifier]), witness: &[Verifier]) -> Result<Said, Refused> {
     if body.is_empty() {
         return Err(Refused::Later);
     }

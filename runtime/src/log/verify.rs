@@ -357,13 +357,15 @@ impl Check<'_> {
         self.same("departure", "job, round, leaf", 2, rows.collect())?;
         let rows = replay.policies.iter().map(|(version, policy)| (version.to_string(), vec![policy.to_string()]));
         self.same("policy", "version, sha256", 1, rows.collect())?;
-        let rows = replay.bundles.iter().map(|(leaf, version, bundle)| {
-            (leaf.to_string(), vec![version.to_string(), bundle.to_string()])
-        });
+        let rows = replay
+            .bundles
+            .iter()
+            .map(|(leaf, version, bundle)| (leaf.to_string(), vec![version.to_string(), bundle.to_string()]));
         self.same("trust", "leaf, version, sha256", 1, rows.collect())?;
-        let rows = replay.charters.iter().map(|(charter, (terms, leaf))| {
-            (charter.to_string(), vec![terms.to_string(), leaf.to_string()])
-        });
+        let rows = replay
+            .charters
+            .iter()
+            .map(|(charter, (terms, leaf))| (charter.to_string(), vec![terms.to_string(), leaf.to_string()]));
         self.same("charter", "sha256, terms, leaf", 1, rows.collect())?;
         let rows = replay.reviews.iter().map(|(leaf, subject, approved)| {
             let subject = serde_json::to_string(subject).unwrap_or_default();

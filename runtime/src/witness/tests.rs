@@ -73,7 +73,10 @@ fn strangers_and_nonsense_get_no_cosignature() {
     let origin = ledger.checkpoint(&key(1)).unwrap().0.origin;
     let log = crate::log::verifier(&origin, key(1).public());
     let status = |request: &str, log: Option<Verifier>| {
-        witness.add(request, |_| Known { log: log.clone().into_iter().collect(), others: vec![] }, Stance::Cosigns, 1).unwrap().status
+        witness
+            .add(request, |_| Known { log: log.clone().into_iter().collect(), others: vec![] }, Stance::Cosigns, 1)
+            .unwrap()
+            .status
     };
     let good = ask(&ledger, 0);
     assert_eq!(status("old", Some(log.clone())), 400);
@@ -147,8 +150,7 @@ fn a_log_that_asks_too_often_is_told_so_and_no_other_is() {
     assert_eq!(lab.add(&witness, &asked, Stance::Cosigns, 100).status, 200);
     let forged = Checkpoint { origin: lab.log.name.clone(), size: 1, root: Digest::of(b"x") };
     let forged = AddCheckpoint { old: 1, hashes: vec![], checkpoint: crate::log::sign(&forged, &key(1)) }.text();
-    let statuses: Vec<u16> =
-        (0..rate::BURST + 1).map(|_| lab.add(&witness, &forged, Stance::Cosigns, 100).status).collect();
+    let statuses: Vec<u16> = (0..rate::BURST + 1).map(|_| lab.add(&witness, &forged, Stance::Cosigns, 100).status).collect();
     assert_eq!((statuses[0], statuses.last()), (409, Some(&TOO_MANY)));
     // What it has shown already is cosigned again; another log is not kept waiting; a second later there is room.
     assert_eq!(lab.add(&witness, &ask(&lab.ledger, 1), Stance::Cosigns, 100).status, 200);

@@ -132,8 +132,7 @@ fn condition(argument: u8, bits: u64, value: u64) -> Option<SeccompCondition> {
 fn descriptors() -> Option<Vec<SeccompRule>> {
     let asked = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_DUPFD_CLOEXEC, libc::F_ADD_SEALS, libc::F_GET_SEALS];
     let is = |command: libc::c_int| condition(1, u64::from(u32::MAX), u64::from(command.cast_unsigned()));
-    let mut rules =
-        asked.into_iter().map(|command| SeccompRule::new(vec![is(command)?]).ok()).collect::<Option<Vec<_>>>()?;
+    let mut rules = asked.into_iter().map(|command| SeccompRule::new(vec![is(command)?]).ok()).collect::<Option<Vec<_>>>()?;
     let quiet = condition(2, u64::from(libc::O_ASYNC.cast_unsigned()), 0)?;
     rules.push(SeccompRule::new(vec![is(libc::F_SETFL)?, quiet]).ok()?);
     Some(rules)

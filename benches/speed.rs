@@ -237,7 +237,7 @@ fn log() {
     let temp = tempfile::tempdir_in("/dev/shm").unwrap();
     let file = temp.path().join("ledger.sqlite");
     let seal = vestibule_runtime::ledger::Seal::from_bytes(&zeroize::Zeroizing::new([1; 32]));
-    let ledger = vestibule_runtime::ledger::Ledger::open(&file, &seal).unwrap();
+    let ledger = vestibule_runtime::ledger::Ledger::create(&file, &seal).unwrap();
     let source = vestibule_runtime::log::Source::new(&file, Some(seal));
     let key = SecretKey::from_seed([1; 32]).unwrap();
     let details = serde_json::json!({ "user": "operator", "uid": 1000, "on": { "file": "a charter's file.json" } });

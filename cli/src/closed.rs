@@ -5,7 +5,13 @@
 //! with cores, and which no other process of the same user can trace or read the memory of. Root
 //! can. *Trusts*: the kernel. *Refuses*: to go on where the kernel does not.
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
+
+/// What this process makes, only its own account can read.
+pub(crate) fn for_its_owner() {
+    umask(Mode::RWXG | Mode::RWXO);
+}
 
 /// No core file, not even one that is handed to a program, of this process and of all that it starts.
 ///

@@ -75,6 +75,11 @@ impl Command {
         matches!(self, Self::Attack(_))
     }
 
+    /// Whether what it writes is for its own account alone.
+    pub(crate) const fn keeps_to_itself(&self) -> bool {
+        matches!(self, Self::Coordinator(_) | Self::Site(_) | Self::Witness(_) | Self::Key(_))
+    }
+
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Demo(command) => command.run(json),

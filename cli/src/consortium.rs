@@ -142,6 +142,14 @@ impl Consortium {
         Roots { threshold: self.threshold, keys: self.roots.clone() }
     }
 
+    /// Why fewer witnesses are asked for than is wise, if they are: one that was restored together with a site has seen no more than it.
+    pub(crate) fn few_witnesses(&self) -> Option<String> {
+        let needed = self.witnesses.saturating_add(self.overseers);
+        (needed < 2).then(|| {
+            format!("{needed} must cosign each log: let at least two (`witnesses`, `overseers`), for one may have been restored together with the site")
+        })
+    }
+
     /// What is to be appended to the file so that it names anyone who is not in it yet, and who they are.
     pub(crate) fn added(&self, requests: Vec<(Name, Request)>) -> Result<(String, Vec<Newcomer>)> {
         #[derive(Serialize)]

@@ -14,14 +14,33 @@ use crate::failure::{Failure, coded};
 pub(crate) const PASSPHRASE_VARIABLE: &str = "VESTIBULE_PASSPHRASE";
 
 /// The passphrase in the environment, or the one that systemd hands to a service (`LoadCredential=vestibule-passphrase:...`), if there is one.
-pub(crate) fn passphrase() -> Option<Zeroizing<String>> {
+///
+/// # Errors
+/// It is there, and empty: keys would lie open without a word.
+pub(crate) fn passphrase() -> Result<Option<Zeroizing<String>>> {
     let variable = std::env::var(PASSPHRASE_VARIABLE).ok().map(Zeroizing::new);
     let credential = || {
         let folder = std::env::var_os("CREDENTIALS_DIRECTORY")?;
         let text = Zeroizing::new(std::fs::read_to_string(Path::new(&folder).join("vestibule-passphrase")).ok()?);
         Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
     };
-    variable.or_else(credential).filter(|text| !text.is_empty())
+    match variable.or_else(credential) {
+        Some(text) if text.is_empty() => {
+            let why = format!("{PASSPHRASE_VARIABLE} is empty: unset it where keys are to have no passphrase");
+            Err(Failure::input("passphrase-empty", why))
+        }
+        found => Ok(found),
+    }
+}
+
+/// A secret that was given as an argument; `-` stands for a line of standard input.
+pub(crate) fn handed(argument: String) -> Result<Zeroizing<String>> {
+    if argument != "-" {
+        return Ok(Zeroizing::new(argument));
+    }
+    let mut line = Zeroizing::new(String::new());
+    std::io::stdin().read_line(&mut line).context("reading standard input")?;
+    Ok(Zeroizing::new(line.trim().to_owned()))
 }
 
 /// Runs `open` with the passphrase of the environment and, where one is needed and a person is there, with one they type.
@@ -29,7 +48,7 @@ pub(crate) fn with_passphrase<T, E: std::fmt::Display>(
     open: impl Fn(Option<&str>) -> Result<T, E>,
     code: impl Fn(&E) -> &'static str,
 ) -> Result<T> {
-    let given = passphrase();
+    let given = passphrase()?;
     match open(given.as_deref().map(String::as_str)) {
         Ok(value) => Ok(value),
         Err(error) if code(&error) == KeyError::PassphraseNeeded.code() && std::io::stdin().is_terminal() => {

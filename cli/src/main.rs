@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         }
     }));
     if let Some(inner) = inner::Inner::asked() {
+        closed::for_its_owner();
         let close = || if inner.closes_itself() { Ok(()) } else { closed::close() };
         if let Err(error) = closed::without_core().and_then(|()| close()) {
             return unclosed(error);
@@ -75,6 +76,9 @@ fn main() -> ExitCode {
     let without = if command.attacks() { closed::without_own_core } else { closed::without_core };
     if let Err(error) = without() {
         return unclosed(error);
+    }
+    if command.keeps_to_itself() {
+        closed::for_its_owner();
     }
     if command.runs_guests() {
         // Wasmtime opens `/proc/self/pagemap` with its first engine, once: a process that is not

@@ -10,6 +10,8 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pkcs8::der::pem::PemLabel as _;
+use pkcs8::pkcs5::pbes2::Parameters;
+use pkcs8::pkcs5::scrypt;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef, SecretDocument};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::{Zeroize, Zeroizing};
@@ -115,7 +117,7 @@ impl SecretKey {
         let plain = PrivateKeyInfoRef::try_from(der.as_slice()).map_err(|_| KeyError::Algorithm)?;
         let pem = match passphrase {
             Some(passphrase) => {
-                let encrypted = plain.encrypt(passphrase).map_err(|_| KeyError::Passphrase)?;
+                let encrypted = plain.encrypt_with_params(stretched()?, passphrase).map_err(|_| KeyError::Passphrase)?;
                 encrypted.to_pem(EncryptedPrivateKeyInfoRef::PEM_LABEL, LineEnding::LF)
             }
             None => {
@@ -147,6 +149,15 @@ impl SecretKey {
     pub fn seed(&self) -> &[u8; 32] {
         &self.seed
     }
+}
+
+/// What a passphrase is stretched with: 2^17 steps in 128 MiB, some tenths of a second, for keys that lie in backups for years.
+fn stretched() -> Result<Parameters, KeyError> {
+    let (mut salt, mut iv) = ([0; 16], [0; 16]);
+    let random = aws_lc_rs::rand::fill(&mut salt).and_then(|()| aws_lc_rs::rand::fill(&mut iv));
+    random.map_err(|_| KeyError::Passphrase)?;
+    let params = scrypt::Params::new(17, 8, 1).map_err(|_| KeyError::Passphrase)?;
+    Parameters::generate_scrypt_aes256cbc(params, &salt, iv).map_err(|_| KeyError::Passphrase)
 }
 
 impl fmt::Debug for SecretKey {

@@ -276,12 +276,13 @@ pub struct Relay {
 }
 message!(Relay, 14, 72 << 10);
 
-/// A witness' answer. The status is that of C2SP's HTTP interface: 200, 400, 403, 404, 409, 422; or 503 from a coordinator that cannot reach it.
+/// A witness' answer. The status is that of C2SP's HTTP interface: 200, 400, 403, 404, 409, 422; 428 from one that does not cosign now; 429 to a log that asks too
+/// often; or 503 from a coordinator that cannot reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cosigned {
     /// How it went.
     pub status: u16,
-    /// 200: signature lines. 409: the checkpoint that the witness cosigned last. Else empty.
+    /// 200: signature lines. 409: the checkpoint that the witness cosigned last. 428: the same, cosigned again now, or empty. Else empty.
     pub body: String,
 }
 message!(Cosigned, 15, 72 << 10);

@@ -5,6 +5,7 @@
 //! signatures, of the new roots or of those before; an older version; another bundle of the same version (a fork); a key that serves two
 //! purposes; what has expired. A bundle only says who exists: what a site allows is the site's.
 
+mod believing;
 mod rotation;
 
 use std::collections::BTreeSet;
@@ -164,7 +165,8 @@ pub struct Trust {
     bundle: Bundle,
     digest: Digest,
     policy: Policy,
-    expires: i64,
+    /// When it was issued and when it expires, in seconds since 1970.
+    dates: (i64, i64),
     /// What anyone who believes the bundle does not believe besides.
     distrusted: Revoked,
 }
@@ -254,8 +256,8 @@ impl Bundle {
         Ok(dsse::sign(BUNDLE_TYPE, &payload, key))
     }
 
-    /// The policy, and when the bundle expires (seconds since 1970).
-    fn check(&self) -> Result<(Policy, i64), TrustError> {
+    /// The policy, and when the bundle was issued and expires (seconds since 1970).
+    fn check(&self) -> Result<(Policy, (i64, i64)), TrustError> {
         let field = |place: &str, why| Err(TrustError::Field { place: place.to_owned(), why });
         let Roots { threshold, keys } = &self.roots;
         if keys.is_empty() || keys.len() > MAX_ROOTS || !(1..=keys.len()).contains(&(*threshold as usize)) {
@@ -292,54 +294,11 @@ impl Bundle {
         if expires <= issued || expires.saturating_sub(issued) > MAX_DAYS * 86_400 {
             return field("expires", "must be later than `issued`, by 90 days at most");
         }
-        Ok((policy, expires))
+        Ok((policy, (issued, expires)))
     }
 }
 
 impl Trust {
-    /// The first bundle that is believed: signed by a threshold of the roots whose fingerprint is `pinned`.
-    ///
-    /// # Errors
-    /// [`TrustError`].
-    pub fn first(envelope: &[u8], pinned: Digest) -> Result<Self, TrustError> {
-        let trust = Self::stored(envelope)?;
-        let found = trust.bundle.roots.fingerprint();
-        if found != pinned {
-            return Err(TrustError::Fingerprint { found, pinned });
-        }
-        enough(envelope, &trust.bundle.roots, "new")?;
-        Ok(trust)
-    }
-
-    /// The bundle after this one: newer, and signed by a threshold of the roots before and of its own. This one again is this one.
-    ///
-    /// # Errors
-    /// [`TrustError`].
-    pub fn next(&self, envelope: &[u8]) -> Result<Self, TrustError> {
-        let trust = Self::stored(envelope)?;
-        if trust.bundle.consortium != self.bundle.consortium {
-            return Err(TrustError::Consortium);
-        }
-        enough(envelope, &self.bundle.roots, "former")?;
-        enough(envelope, &trust.bundle.roots, "new")?;
-        let (found, known) = (trust.bundle.version, self.bundle.version);
-        if found == known && trust.digest != self.digest {
-            return Err(TrustError::Forked { version: found });
-        }
-        if found < known { Err(TrustError::Old { found, known }) } else { Ok(trust) }
-    }
-
-    /// A bundle that was believed before and stored where only we write: its signatures are not looked at again.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn stored(envelope: &[u8]) -> Result<Self, TrustError> {
-        let payload = dsse::payload(envelope, BUNDLE_TYPE)?;
-        let bundle: Bundle = serde_json::from_slice(&payload).map_err(|error| TrustError::Json(error.to_string()))?;
-        let (policy, expires) = bundle.check()?;
-        Ok(Self { bundle, digest: Digest::of(&payload), policy, expires, distrusted: Revoked::default() })
-    }
-
     /// The same bundle, less what somebody does not believe for reasons of their own. Nothing can be added to a bundle so.
     #[must_use]
     pub fn without(self, distrusted: Revoked) -> Self {
@@ -367,7 +326,13 @@ impl Trust {
     /// Whether jobs may be begun on its word at `now` (seconds since 1970).
     #[must_use]
     pub const fn is_current(&self, now: i64) -> bool {
-        now <= self.expires
+        now <= self.dates.1
+    }
+
+    /// When it was issued, and until when jobs may be begun on its word (seconds since 1970).
+    #[must_use]
+    pub const fn dates(&self) -> (i64, i64) {
+        self.dates
     }
 
     /// Whether a key was revoked, or is distrusted here.
@@ -442,15 +407,6 @@ impl Trust {
         let site = self.site(name).filter(|site| !self.is_revoked(&site.log))?;
         Some(Verifier { name: site.log_origin.to_string(), key: site.log, kind: Kind::Log })
     }
-}
-
-/// Whether enough of these roots signed.
-fn enough(envelope: &[u8], roots: &Roots, whose: &'static str) -> Result<(), TrustError> {
-    let found = dsse::signers(envelope, BUNDLE_TYPE, &roots.keys)?.len();
-    if found < roots.threshold as usize {
-        return Err(TrustError::Signatures { whose, found, needed: roots.threshold });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,11 +2,14 @@
 //!
 //! *In*: the digest and size that a verified manifest names, and pieces from the coordinator, who is not trusted. *Out*: the
 //! component's bytes, whose digest was checked. An interrupted transfer goes on where it stopped. *Refuses*: more bytes than
-//! announced, and bytes of another digest, which are thrown away.
+//! announced, and bytes of another digest, which are thrown away; a second transfer beside one that goes on: it waits.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cap_std::fs::{Dir, OpenOptions};
+use tokio::sync::OwnedMutexGuard;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::manifest::ComponentRef;
 use vestibule_sandbox::CodeStore;
@@ -40,13 +43,24 @@ impl ComponentError {
 
 /// The folder of components.
 #[derive(Debug)]
-pub struct Components(Dir);
+pub struct Components {
+    folder: Dir,
+    /// Held by the one that receives a component.
+    turns: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// The right to receive a component: one transfer of it at a time.
+#[derive(Debug)]
+pub struct Turn {
+    wanted: ComponentRef,
+    _held: OwnedMutexGuard<()>,
+}
 
 /// A component on its way in.
 #[derive(Debug)]
 pub struct Incoming<'a> {
     folder: &'a Dir,
-    wanted: ComponentRef,
+    turn: Turn,
     file: cap_std::fs::File,
     received: u64,
 }
@@ -54,8 +68,21 @@ pub struct Incoming<'a> {
 impl Components {
     /// In this folder.
     #[must_use]
-    pub const fn new(folder: Dir) -> Self {
-        Self(folder)
+    pub fn new(folder: Dir) -> Self {
+        Self { folder, turns: Mutex::default() }
+    }
+
+    /// Waits until nobody else receives this component. It may be here by then.
+    pub async fn turn(&self, wanted: ComponentRef) -> Turn {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let known = turns.get(&wanted.sha256).and_then(Weak::upgrade);
+            let turn = known.unwrap_or_default();
+            turns.insert(wanted.sha256, Arc::downgrade(&turn));
+            turn
+        };
+        Turn { wanted, _held: turn.lock_owned().await }
     }
 
     /// The bytes, if they are here and whole. A file whose content is not what its name says is removed.
@@ -64,13 +91,13 @@ impl Components {
     /// The disk.
     pub fn get(&self, wanted: ComponentRef) -> Result<Option<Vec<u8>>, ComponentError> {
         let name = wanted.sha256.hex();
-        match self.0.read(&name) {
+        match self.folder.read(&name) {
             Ok(bytes) if Digest::of(&bytes) == wanted.sha256 => {
-                used(&self.0, &name)?;
+                used(&self.folder, &name)?;
                 Ok(Some(bytes))
             }
             Ok(_) => {
-                self.0.remove_file(&name)?;
+                self.folder.remove_file(&name)?;
                 Ok(None)
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -83,22 +110,22 @@ impl Components {
     /// # Errors
     /// The disk.
     pub fn retire(&self, before: std::time::Duration) -> Result<u64, ComponentError> {
-        retire(&self.0, before).map_err(ComponentError::Io)
+        retire(&self.folder, before).map_err(ComponentError::Io)
     }
 
     /// Starts or continues to receive a component.
     ///
     /// # Errors
     /// The disk.
-    pub fn receive(&self, wanted: ComponentRef) -> Result<Incoming<'_>, ComponentError> {
-        let name = part(wanted);
-        let file = self.0.open_with(&name, OpenOptions::new().append(true).create(true).read(true))?;
+    pub fn receive(&self, turn: Turn) -> Result<Incoming<'_>, ComponentError> {
+        let (name, most) = (part(turn.wanted), turn.wanted.bytes);
+        let file = self.folder.open_with(&name, OpenOptions::new().append(true).create(true).read(true))?;
         let received = file.metadata()?.len();
-        if received <= wanted.bytes {
-            return Ok(Incoming { folder: &self.0, wanted, file, received });
+        if received <= most {
+            return Ok(Incoming { folder: &self.folder, turn, file, received });
         }
         file.set_len(0)?;
-        Ok(Incoming { folder: &self.0, wanted, file, received: 0 })
+        Ok(Incoming { folder: &self.folder, turn, file, received: 0 })
     }
 }
 
@@ -135,7 +162,7 @@ impl Incoming<'_> {
     /// Whether all bytes are here.
     #[must_use]
     pub const fn complete(&self) -> bool {
-        self.received == self.wanted.bytes
+        self.received == self.turn.wanted.bytes
     }
 
     /// Takes the next piece.
@@ -144,7 +171,7 @@ impl Incoming<'_> {
     /// Too many bytes; the disk.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), ComponentError> {
         let received = self.received.saturating_add(bytes.len() as u64);
-        if received > self.wanted.bytes {
+        if received > self.turn.wanted.bytes {
             return Err(ComponentError::TooLong);
         }
         self.file.write_all(bytes)?;
@@ -157,15 +184,15 @@ impl Incoming<'_> {
     /// # Errors
     /// Another digest: what was received is thrown away. The disk.
     pub fn finish(self) -> Result<Vec<u8>, ComponentError> {
-        let name = part(self.wanted);
+        let name = part(self.turn.wanted);
         self.file.sync_all()?;
         let mut bytes = Vec::new();
         self.folder.open(&name)?.read_to_end(&mut bytes)?;
-        if Digest::of(&bytes) != self.wanted.sha256 {
+        if Digest::of(&bytes) != self.turn.wanted.sha256 {
             self.folder.remove_file(&name)?;
             return Err(ComponentError::Digest);
         }
-        self.folder.rename(&name, self.folder, self.wanted.sha256.hex())?;
+        self.folder.rename(&name, self.folder, self.turn.wanted.sha256.hex())?;
         Ok(bytes)
     }
 }
@@ -206,16 +233,47 @@ mod tests {
         Components::new(Dir::open_ambient_dir(temp.path(), cap_std::ambient_authority()).unwrap())
     }
 
+    fn receive(components: &Components, wanted: ComponentRef) -> Result<Incoming<'_>, ComponentError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        components.receive(runtime.block_on(components.turn(wanted)))
+    }
+
+    #[tokio::test]
+    async fn a_second_transfer_waits_for_the_first_and_another_component_does_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let wanted = ComponentRef { sha256: Digest::of(b"component"), bytes: 9 };
+        let other = ComponentRef { sha256: Digest::of(b"other"), bytes: 5 };
+        let components = folder(&temp);
+        let mut first = components.receive(components.turn(wanted).await).unwrap();
+        first.push(b"comp").unwrap();
+        let mut second = Box::pin(components.turn(wanted));
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("two transfers of one component at a time"),
+            () = std::future::ready(()) => {}
+        }
+        let mut beside = components.receive(components.turn(other).await).unwrap();
+        beside.push(b"other").unwrap();
+        beside.finish().unwrap();
+        first.push(b"onent").unwrap();
+        first.finish().unwrap();
+        // It has its turn, and finds the component here.
+        let second = second.await;
+        assert_eq!(components.get(wanted).unwrap().unwrap(), b"component");
+        drop(second);
+        assert!(components.turns.lock().unwrap().values().all(|turn| turn.strong_count() == 0));
+    }
+
     #[test]
     fn a_broken_transfer_goes_on_and_a_wrong_one_is_thrown_away() {
         let temp = tempfile::tempdir().unwrap();
         let wanted = ComponentRef { sha256: Digest::of(b"component"), bytes: 9 };
         let components = folder(&temp);
         assert!(components.get(wanted).unwrap().is_none());
-        let mut incoming = components.receive(wanted).unwrap();
+        let mut incoming = receive(&components, wanted).unwrap();
         incoming.push(b"comp").unwrap();
         drop(incoming);
-        let mut incoming = components.receive(wanted).unwrap();
+        let mut incoming = receive(&components, wanted).unwrap();
         assert_eq!((incoming.offset(), incoming.complete()), (4, false));
         assert_eq!(incoming.push(b"onents").unwrap_err().code(), "component-too-long");
         incoming.push(b"onent").unwrap();
@@ -236,9 +294,9 @@ mod tests {
         // Damaged on disk: it is fetched again.
         std::fs::write(temp.path().join(wanted.sha256.hex()), b"compOnent").unwrap();
         assert!(components.get(wanted).unwrap().is_none());
-        let mut incoming = components.receive(wanted).unwrap();
+        let mut incoming = receive(&components, wanted).unwrap();
         incoming.push(b"otherwise").unwrap();
         assert_eq!(incoming.finish().unwrap_err().code(), "component-digest");
-        assert_eq!(components.receive(wanted).unwrap().offset(), 0);
+        assert_eq!(receive(&components, wanted).unwrap().offset(), 0);
     }
 }

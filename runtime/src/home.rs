@@ -10,13 +10,14 @@
 //! keys/log.pem       what the log's checkpoints are signed with; keys/log.pub: what they are verified with
 //! keys/witness.pem   what other sites' checkpoints are cosigned with; witness.sqlite: how far each was
 //! keys/*.next.pem    keys that the consortium is asked to put in the place of those
-//! trust.json         the trust bundle that is believed      frozen.note            why the site is frozen, if it is
+//! trust/             bundles that were believed             frozen.note            why the site is frozen, if it is
 //! ```
 //!
 //! *In*: a path, and the passphrase of the keys if they have one. *Out*: [`Home`]: parsed settings, keys in memory, capability
 //! handles to the folders. *Refuses*: a folder that is in use by another daemon, unknown settings, a wrong passphrase.
 
 mod backup;
+mod believed;
 mod books;
 mod documents;
 mod error;
@@ -24,13 +25,14 @@ mod keys;
 mod rotation;
 mod settings;
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _, PermissionsExt as _};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::SecretKey;
 use vestibule_protocol::log::leaf::Purpose;
@@ -41,10 +43,11 @@ use crate::executor::Chosen;
 use crate::ledger::{Ledger, Seal};
 use crate::witness::Witness;
 pub use backup::Backup;
-pub use documents::Coordinator;
+pub use believed::Coordinator;
+pub(crate) use believed::{bundle_file, charter_file, terms_file};
 pub use error::HomeError;
 pub use keys::seal_of;
-use keys::{Folder, LEDGER_LABEL, STORE_KEY, data_key, derived, wrap};
+use keys::{Folder, LEDGER_LABEL, STORE_KEY, derived, opened, wrap};
 pub use settings::{SETTINGS_TEMPLATE, Settings};
 
 /// A site's folder, opened.
@@ -55,6 +58,8 @@ pub struct Home {
     settings: Settings,
     executor: Chosen,
     link_key: SecretKey,
+    /// What seals the data key.
+    store: StoreKey,
     data_key: Box<Zeroizing<[u8; 32]>>,
     log_key: SecretKey,
     witness_key: SecretKey,
@@ -68,14 +73,12 @@ pub struct Home {
 pub const LEDGER: &str = "ledger.sqlite";
 /// The public half of the log's key, in a site's folder.
 pub const LOG_KEY: &str = "keys/log.pub";
-/// The trust bundle that is believed, in a site's folder.
-pub const TRUST: &str = "trust.json";
 /// Whom the site dials, and under which name, in a site's folder.
 pub const COORDINATOR: &str = "coordinator.json";
 const KEYS: &str = "keys";
 const FROZEN: &str = "frozen.note";
 const WITNESS: &str = "witness.sqlite";
-const FOLDERS: [&str; 6] = ["keys", "charters", "policies", "data", "blobs", "code"];
+const FOLDERS: [&str; 7] = ["keys", "trust", "charters", "policies", "data", "blobs", "code"];
 
 impl Home {
     /// Makes a new site in `path`: folders, settings, and keys that are protected by the passphrase, if one is given.
@@ -84,14 +87,16 @@ impl Home {
     /// There is one already; the folder cannot be written.
     pub fn init(path: &Path, passphrase: Option<&str>) -> Result<Self, HomeError> {
         let io = |source| HomeError::Io { path: path.to_owned(), source };
-        std::fs::create_dir_all(path).map_err(io)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
         let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(io)?;
         if dir.exists("site.toml") {
             return Err(HomeError::Exists(path.to_owned()));
         }
         for folder in FOLDERS {
-            dir.create_dir_all(folder).map_err(io)?;
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(path.join(folder));
+            made.map_err(io)?;
         }
+        let mut witness_key = None;
         for name in ["link", "store", "log", "witness"] {
             let file = format!("keys/{name}.pem");
             let key_error = |source| HomeError::Key { path: path.join(&file), source };
@@ -103,12 +108,20 @@ impl Home {
             if name == "log" {
                 replace(&dir, LOG_KEY, key.public().to_pem().as_bytes()).map_err(io)?;
             }
+            if name == "witness" {
+                witness_key = Some(key);
+            }
         }
         let store_key = SecretKey::from_pem(&Zeroizing::new(dir.read_to_string(STORE_KEY).map_err(io)?), passphrase)
             .map_err(|source| HomeError::Key { path: path.join(STORE_KEY), source })?;
         let mut data_key = Zeroizing::new([0; 32]);
         getrandom::fill(data_key.as_mut_slice()).map_err(|error| io(std::io::Error::other(error.to_string())))?;
         wrap(&dir, &store_key, &data_key).map_err(io)?;
+        Ledger::create(&path.join(LEDGER), &Seal::from_bytes(&derived(&data_key, LEDGER_LABEL)))?;
+        let witness = path.join(WITNESS);
+        let made =
+            witness_key.ok_or_else(|| io(std::io::ErrorKind::NotFound.into())).map(|key| Witness::create(&witness, key))?;
+        made.map_err(|error| HomeError::Settings { path: witness, why: error.to_string() })?;
         // Last: a folder with settings is a whole site.
         write_private(&dir, "site.toml", SETTINGS_TEMPLATE.as_bytes()).map_err(io)?;
         Self::open(path, passphrase)
@@ -121,9 +134,13 @@ impl Home {
     pub fn open(path: &Path, passphrase: Option<&str>) -> Result<Self, HomeError> {
         let dir = Dir::open_ambient_dir(path, ambient_authority())
             .map_err(|source| HomeError::Io { path: path.to_owned(), source })?;
+        if dir.exists(backup::BACKUP) {
+            return Err(HomeError::IsBackup(path.to_owned()));
+        }
         if !dir.exists("site.toml") {
             return Err(HomeError::Missing(path.to_owned()));
         }
+        closed(path, &dir)?;
         let read = |file: &str| dir.read_to_string(file).map_err(|source| HomeError::Io { path: path.join(file), source });
         let wrong = |why: String| HomeError::Settings { path: path.join("site.toml"), why };
         let settings: Settings = toml::from_str(&read("site.toml")?).map_err(|error| wrong(error.to_string()))?;
@@ -133,11 +150,12 @@ impl Home {
         let keys = Folder { path: &keys, dir: &folder.dir(KEYS)? };
         let (link_key, log_key, witness_key) =
             (keys.key("link.pem", passphrase)?, keys.key("log.pem", passphrase)?, keys.key("witness.pem", passphrase)?);
-        let data_key = data_key(&folder, &keys, passphrase)?;
+        let (store, data_key) = opened(&folder, &keys, passphrase)?;
         let next = rotation::next(&keys, passphrase)?;
         Ok(Self {
             path: path.to_owned(),
             link_key,
+            store,
             data_key,
             log_key,
             witness_key,
@@ -156,7 +174,7 @@ impl Home {
     /// Another daemon has it.
     pub fn lock(&self) -> Result<File, HomeError> {
         let io = |source| HomeError::Io { path: self.path.join("lock"), source };
-        let file = self.dir.open_with("lock", OpenOptions::new().create(true).write(true)).map_err(io)?.into_std();
+        let file = self.dir.open_with("lock", OpenOptions::new().create(true).write(true).mode(0o600)).map_err(io)?.into_std();
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(std::fs::TryLockError::WouldBlock) => Err(HomeError::InUse(self.path.clone())),
@@ -264,13 +282,23 @@ impl Home {
         let path = self.path.join(WITNESS);
         let key = SecretKey::from_seed(*self.witness_key.seed())
             .map_err(|source| HomeError::Key { path: self.path.join("keys/witness.pem"), source })?;
-        Witness::open(&path, key).map_err(|error| HomeError::Settings { path, why: error.to_string() })
+        Witness::open(&path, key, since_1970().as_secs()).map_err(|error| HomeError::Settings { path, why: error.to_string() })
+    }
+
+    /// That what it remembers as a witness was compared with the logs, after it was restored.
+    ///
+    /// # Errors
+    /// A daemon runs; it cannot be written.
+    pub fn vouch_witness(&self) -> Result<(), HomeError> {
+        let _lock = self.lock()?;
+        let path = self.path.join(WITNESS);
+        Witness::vouch(&path, &self.witness_key).map_err(|error| HomeError::Settings { path, why: error.to_string() })
     }
 
     /// Opens the ledger.
     ///
     /// # Errors
-    /// It cannot be opened, or is damaged.
+    /// It is not there, cannot be opened, or is damaged.
     pub fn ledger(&self) -> Result<Ledger, HomeError> {
         if let Some(ledger) = self.ledger.get() {
             return Ok(ledger.clone());
@@ -279,6 +307,29 @@ impl Home {
         // Another thread may have been first.
         Ok(self.ledger.get_or_init(|| ledger).clone())
     }
+}
+
+/// Refuses a folder that other accounts of the machine can look into: they would read what is not theirs, and hold locks that stop the site.
+fn closed(path: &Path, dir: &Dir) -> Result<(), HomeError> {
+    let mode = |path: &Path, mode: u32| match mode & 0o077 {
+        0 => Ok(()),
+        _ => Err(HomeError::FolderMode { path: path.to_owned(), mode: mode & 0o777 }),
+    };
+    let io = |source| HomeError::Io { path: path.to_owned(), source };
+    mode(path, dir.dir_metadata().map_err(io)?.permissions().mode())?;
+    for name in [LEDGER, WITNESS, "lock"] {
+        match dir.metadata(name) {
+            Ok(found) => mode(&path.join(name), found.permissions().mode())?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io(error)),
+        }
+    }
+    Ok(())
+}
+
+/// By this machine's clock.
+fn since_1970() -> std::time::Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Writes a new file that only its owner may read, and syncs it.

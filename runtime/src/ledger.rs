@@ -16,7 +16,9 @@
 //! noise that was drawn the first time, for anyone who asks and at no cost: averaging needs other draws, and those are paid for.
 
 mod account;
+mod believed;
 mod booking;
+mod clock;
 mod error;
 mod logging;
 mod queue;
@@ -26,6 +28,8 @@ mod seal;
 mod serving;
 mod unpaid;
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,6 +45,8 @@ use vestibule_protocol::salt::{SALT_BYTES, Salt};
 
 pub use self::account::{Account, JobAccount};
 use self::booking::Asked;
+use self::clock::Ceiling;
+pub(crate) use self::clock::SLACK;
 pub use self::error::LedgerError;
 pub use self::queue::{Kind, Waiting};
 pub(crate) use self::queue::{Mark, MostHeld, Whose};
@@ -51,7 +57,7 @@ use crate::policy::Admitted;
 
 /// The site's ledger. Cheap to clone; one transaction at a time.
 #[derive(Clone, Debug)]
-pub struct Ledger(Arc<Mutex<Connection>>, Seal);
+pub struct Ledger(Arc<Mutex<Connection>>, Seal, Arc<Ceiling>);
 
 /// A round that was charged: the right to run it, once or again after a crash.
 #[derive(Debug)]
@@ -121,13 +127,35 @@ impl Charged {
 }
 
 impl Ledger {
-    /// Opens or makes the ledger at `path`, whose records `seal` seals.
+    /// Makes a new ledger at `path`, whose records `seal` seals.
     ///
     /// # Errors
-    /// It cannot be opened, is damaged, or its durability settings cannot be had.
+    /// There is something already; it cannot be made.
+    pub fn create(path: &Path, seal: &Seal) -> Result<Self, LedgerError> {
+        let wrap = |error: std::io::Error| LedgerError::Database { path: path.to_owned(), why: error.to_string() };
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(wrap)?;
+        Self::at(path, seal)
+    }
+
+    /// Opens the ledger at `path`, whose records `seal` seals.
+    ///
+    /// # Errors
+    /// It is not there: what was spent is not known, and none is made in its place. It cannot be opened, is damaged, or its durability settings cannot be had.
     pub fn open(path: &Path, seal: &Seal) -> Result<Self, LedgerError> {
-        let connection = schema::open(path, seal).map_err(|why| LedgerError::Database { path: path.to_owned(), why })?;
-        Ok(Self(Arc::new(Mutex::new(connection)), seal.clone()))
+        // An empty file is what is left of one that was lost.
+        match std::fs::metadata(path) {
+            Ok(found) if found.len() > 0 => Self::at(path, seal),
+            _ => Err(LedgerError::Missing { path: path.to_owned() }),
+        }
+    }
+
+    fn at(path: &Path, seal: &Seal) -> Result<Self, LedgerError> {
+        let ceiling = Arc::new(Ceiling::default());
+        let connection = schema::open(path, seal, &ceiling);
+        let connection = connection.map_err(|why| LedgerError::Database { path: path.to_owned(), why })?;
+        let ledger = Self(Arc::new(Mutex::new(connection)), seal.clone(), ceiling);
+        ledger.2.raise(ledger.latest()?);
+        Ok(ledger)
     }
 
     pub(crate) fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -278,6 +306,29 @@ impl Ledger {
     /// The database.
     pub fn departed(&self, job: JobId, round: u32) -> Result<Option<Departed>, LedgerError> {
         self.transaction(|tx| departed(tx, job, round))
+    }
+
+    /// Ends the jobs of which no round can be offered any more at `since` (1970): the coordinator has forgotten them. Returns how many.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) fn end_overdue(&self, since: Duration) -> Result<u64, LedgerError> {
+        let overdue: Vec<JobId> = self.transaction(|tx| {
+            let sql = "SELECT job FROM job WHERE ended = 0 AND until_ms < ?1";
+            let mut statement = tx.prepare(sql).map_err(database(tx))?;
+            let rows = statement.query_map([milliseconds(since)], |row| schema::parsed(row, 0));
+            rows.and_then(Iterator::collect).map_err(database(tx))
+        })?;
+        overdue.iter().try_for_each(|job| self.end(*job, since))?;
+        Ok(overdue.len() as u64)
+    }
+
+    /// Whether a job was admitted here and has not ended.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn is_open(&self, job: JobId) -> Result<bool, LedgerError> {
+        self.transaction(|tx| Ok(find_job(tx, job)?.is_some_and(|known| !known.ended)))
     }
 
     /// Ends a job: no further round is charged, and what no round was charged for is free again. Unknown jobs have ended already.

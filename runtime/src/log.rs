@@ -27,7 +27,7 @@ pub(crate) use read::details;
 pub use read::{Line, Source, read, words};
 pub use report::{Account, Job, Project, Proof, Report, Round, report};
 pub use ro_crate::{RoCrate, ro_crate};
-pub use signatures::signatures;
+pub use signatures::{believed, signatures};
 pub use verify::{Found, LogCheckError, Verified, verify};
 
 /// The log's tables. `log_node` holds the hashes of complete subtrees: every root and proof takes a few of them. `log_detail` holds salts and details,
@@ -99,8 +99,18 @@ pub(crate) fn last_ms(connection: &Connection) -> rusqlite::Result<i64> {
 
 /// Appends a leaf; inside the transaction of what it is about. Returns its number. Details are the site's own.
 pub(crate) fn append(connection: &Connection, at_ms: i64, event: Event, details: Option<&Value>) -> rusqlite::Result<u64> {
+    let held: i64 = connection.prepare_cached("SELECT held_ms(?1)")?.query_row([at_ms], |row| row.get(0))?;
+    append_earlier(connection, held.max(last_ms(connection)?), event, details)
+}
+
+/// The same, at that moment whatever the last leaf's was: of a leaf that says that it is earlier.
+pub(crate) fn append_earlier(
+    connection: &Connection,
+    at_ms: i64,
+    event: Event,
+    details: Option<&Value>,
+) -> rusqlite::Result<u64> {
     let index = size(connection)?;
-    let at_ms = at_ms.max(last_ms(connection)?);
     let mut salt = [0; SALT_BYTES];
     getrandom::fill(&mut salt).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.to_string().into()))?;
     let details = details.map(Value::to_string);

@@ -254,7 +254,7 @@ impl Site {
     pub(crate) fn admit(&self, offer: Offer, clock: Duration) -> Result<Admitted, Answer> {
         let since = self.ledger.time(clock).map_err(|error| refusal(own("ledger", &error)))?;
         let now = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-        let verified = self.verify(offer, now).map_err(|refused| {
+        let verified = self.verify(offer, now, clock).map_err(|refused| {
             let logged = self.ledger.rejected(refused.code, since);
             logged.map_or_else(|error| refusal(own("ledger", &error)), |()| refusal(refused))
         })?;
@@ -269,8 +269,12 @@ impl Site {
         }
     }
 
-    fn verify(&self, offer: Offer, now: i64) -> Result<Verified, Refused> {
+    fn verify(&self, offer: Offer, now: i64, clock: Duration) -> Result<Verified, Refused> {
         let trust = self.member(now)?;
+        if self.ledger.sure(clock).is_none() {
+            tracing::error!("this machine's clock is ahead of what the witnesses and the trust bundle say");
+            return Err(("site-clock", "the site's clock is ahead of what others say: its operator can see why").into());
+        }
         // The consortium says who a researcher is; whose jobs are considered, this site alone.
         let researchers = trust.keys(Role::Researcher);
         let mut charters = self.home.charters().map_err(|error| own("charters", &error))?;

@@ -1,10 +1,15 @@
 //! This site as a witness: it cosigns other sites' checkpoints, and only ones that continue what it saw last.
 //!
-//! *In*: what a log asks (C2SP's `add-checkpoint`), the logs that the trust bundle names, now. *Out*: a status as in C2SP's HTTP interface, with
-//! signature lines, or with the checkpoint that was cosigned last. *Trusts*: its own small database, which is synced before it answers.
-//! *Refuses*: logs that it does not know, signatures that do not hold, trees that do not begin with the last one: of these it keeps
-//! the request, which its log signed, as evidence.
+//! *In*: what a log asks (C2SP's `add-checkpoint`), the logs and witnesses that the trust bundle names, now. *Out*: a status as in C2SP's HTTP interface, with
+//! signature lines, or with the checkpoint that was cosigned last. *Trusts*: its own small database, which is synced before it answers, where it is
+//! the very file that this witness wrote: a copy of it has forgotten, and cosigns a log only after another witness has. *Refuses*: logs that it does
+//! not know, signatures that do not hold, trees that do not begin with the last one: of these it keeps the request, which its log signed, as evidence, once
+//! for each size, and of few sizes; more new checkpoints of one log than one log has.
 
+mod place;
+mod rate;
+
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -16,22 +21,74 @@ use vestibule_protocol::log::note::{self, Kind, Verifier};
 use vestibule_protocol::log::proof::AddCheckpoint;
 use vestibule_protocol::log::tree;
 use vestibule_protocol::message::Cosigned;
+use vestibule_protocol::trust::Trust;
+
+use self::place::Place;
+use self::rate::Rate;
 
 const SCHEMA: &str = "
 PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000;
 CREATE TABLE IF NOT EXISTS seen(
   origin TEXT PRIMARY KEY, size INTEGER NOT NULL CHECK(size >= 0), root BLOB NOT NULL CHECK(length(root) = 32),
-  note TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS evidence(origin TEXT NOT NULL, at INTEGER NOT NULL, request TEXT NOT NULL, UNIQUE(origin, request)) STRICT;
+  note TEXT NOT NULL, sure INTEGER NOT NULL CHECK(sure IN (0, 1))) STRICT;
+CREATE TABLE IF NOT EXISTS evidence(
+  origin TEXT NOT NULL, size INTEGER NOT NULL, at INTEGER NOT NULL, request TEXT NOT NULL, PRIMARY KEY(origin, size)) STRICT;
+CREATE TABLE IF NOT EXISTS place(
+  number INTEGER PRIMARY KEY CHECK(number = 0), inode TEXT NOT NULL, since INTEGER, seal BLOB NOT NULL) STRICT;
 CREATE TRIGGER IF NOT EXISTS seen_grows BEFORE UPDATE ON seen WHEN NEW.size < OLD.size BEGIN SELECT RAISE(ABORT, 'backwards'); END;
 ";
+
+/// Pieces of evidence that are kept of one log: two roots of one size prove that it forked.
+const MAX_EVIDENCE: i64 = 16;
+/// The answer of a witness that does not cosign now. Its body is the checkpoint that it cosigned last of the log, cosigned again at this moment, or that
+/// it has seen nothing of it; empty where it cannot know.
+pub const NOT_NOW: u16 = 428;
+/// The answer to more than one log has to ask.
+pub const TOO_MANY: u16 = 429;
+/// How far the clocks of two members may be apart, in seconds.
+pub const SKEW: u64 = 300;
 
 /// What this site has seen of other sites' logs.
 #[derive(Debug)]
 pub struct Witness {
     connection: Mutex<Connection>,
+    rate: Mutex<Rate>,
     key: SecretKey,
     name: String,
+    /// From when on (1970) this memory is a copy, if it is one.
+    copied: Option<u64>,
+}
+
+/// Who signs a log, and which other witnesses there are.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Its keys; none of a log that is not known.
+    pub log: Vec<Verifier>,
+    /// Witnesses that are neither this one nor the log's own site.
+    pub others: Vec<Verifier>,
+}
+
+impl Known {
+    /// What a bundle says of a log, to the witness with that key.
+    #[must_use]
+    pub fn of(trust: &Trust, origin: &str, own: &PublicKey) -> Self {
+        let Some(site) = trust.bundle().sites.iter().find(|site| site.log_origin == origin) else { return Self::default() };
+        let theirs = trust.policy().of_site(site.name.as_str());
+        let others = trust.policy().witnesses().iter().map(|(_, verifier)| verifier);
+        let others = others.filter(|other| other.key != *own && !theirs.contains(other) && !trust.is_revoked(&other.key));
+        Self { log: trust.logs(&site.name), others: others.cloned().collect() }
+    }
+}
+
+/// What a witness does when it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stance {
+    /// It cosigns what continues.
+    Cosigns,
+    /// It says what it has seen: its own log was not yet held against what others have seen.
+    Remembers,
+    /// Nothing: its own log is not what others have seen.
+    Silent,
 }
 
 /// The name under which a witness' key signs.
@@ -47,65 +104,141 @@ pub fn verifier(key: PublicKey) -> Verifier {
     Verifier { name: name_of(&key), key, kind: Kind::Cosignature }
 }
 
+/// The file is there, and its owner's alone; made now if it must be `new`.
+fn touch(path: &Path, new: bool) -> rusqlite::Result<()> {
+    let mut file = std::fs::OpenOptions::new();
+    file.write(true).create(!new).create_new(new).truncate(false).mode(0o600);
+    file.open(path).map(|_| ()).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+/// What was seen of a log last.
+struct Seen {
+    size: u64,
+    root: Digest,
+    note: String,
+    sure: bool,
+}
+
 impl Witness {
-    /// Opens or makes the database at `path`.
+    /// Makes the database of a witness that is new.
+    ///
+    /// # Errors
+    /// There is one already, or it cannot be made.
+    pub fn create(path: &Path, key: SecretKey) -> rusqlite::Result<Self> {
+        touch(path, true)?;
+        Self::at(path, key, None)
+    }
+
+    /// Opens the database at `path`, at `now` (1970). One that is not there, or that is a copy, has forgotten what it had seen.
     ///
     /// # Errors
     /// It cannot be opened.
-    pub fn open(path: &Path, key: SecretKey) -> rusqlite::Result<Self> {
-        let connection = Connection::open(path)?;
-        connection.execute_batch(SCHEMA)?;
-        let name = name_of(&key.public());
-        Ok(Self { connection: Mutex::new(connection), key, name })
+    pub fn open(path: &Path, key: SecretKey, now: u64) -> rusqlite::Result<Self> {
+        touch(path, false)?;
+        Self::at(path, key, Some(now))
     }
 
-    /// Answers a log's request at `now` (seconds since 1970). `log` says how the log of an origin is verified.
+    fn at(path: &Path, key: SecretKey, now: Option<u64>) -> rusqlite::Result<Self> {
+        let connection = Connection::open(path)?;
+        connection.execute_batch(SCHEMA)?;
+        let copied = Place::of(path, &key)?.take(&connection, now)?;
+        let name = name_of(&key.public());
+        Ok(Self { connection: Mutex::new(connection), rate: Mutex::default(), key, name, copied })
+    }
+
+    /// That somebody has compared what is remembered with what the logs say, where no other witness could: it counts again.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn vouch(path: &Path, key: &SecretKey) -> rusqlite::Result<()> {
+        let connection = Connection::open(path)?;
+        connection.execute_batch(SCHEMA)?;
+        connection.execute("UPDATE seen SET sure = 1", [])?;
+        Place::of(path, key)?.put(&connection, None)
+    }
+
+    /// This witness' key.
+    #[must_use]
+    pub fn key(&self) -> PublicKey {
+        self.key.public()
+    }
+
+    /// Answers a log's request at `now` (seconds since 1970). `known` says who a log is.
     ///
     /// # Errors
     /// The database: nothing was cosigned.
-    pub fn add(&self, request: &str, log: impl Fn(&str) -> Vec<Verifier>, now: u64) -> rusqlite::Result<Cosigned> {
+    pub fn add(&self, request: &str, known: impl Fn(&str) -> Known, stance: Stance, now: u64) -> rusqlite::Result<Cosigned> {
         let answer = |status, body: String| Ok(Cosigned { status, body });
         let Some(asked) = AddCheckpoint::parse(request) else { return answer(400, String::new()) };
         let Some(origin) = asked.checkpoint.split('\n').next() else { return answer(400, String::new()) };
-        let known = log(origin);
-        if known.is_empty() {
+        let Known { log, others } = known(origin);
+        if log.is_empty() {
             return answer(404, String::new());
         }
-        let signed = note::open(&asked.checkpoint, &known).ok().filter(|(_, by)| !by.is_empty());
+        let signed = note::open(&asked.checkpoint, &log).ok().filter(|(_, by)| !by.is_empty());
         let Some((text, _)) = signed else { return answer(403, String::new()) };
         let Some(new) = Checkpoint::parse(text).filter(|new| asked.old <= new.size) else { return answer(400, String::new()) };
+        if stance == Stance::Silent {
+            return answer(NOT_NOW, String::new());
+        }
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let read = |row: &rusqlite::Row<'_>| {
-            Ok((row.get::<_, i64>(0)?.unsigned_abs(), Digest::from_bytes(row.get(1)?), row.get::<_, String>(2)?))
-        };
-        let last = tx.query_row("SELECT size, root, note FROM seen WHERE origin = ?1", [origin], read).optional()?;
-        let (size, root, last) = last.unwrap_or((0, Digest::of(b""), String::new()));
-        let evidence = || {
-            let sql = "INSERT INTO evidence(origin, at, request) VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING";
-            tx.execute(sql, params![origin, signed_64(now), request])
-        };
+        let last = seen(&tx, origin)?;
+        let sure = last.as_ref().map_or(self.copied.is_none(), |last| last.sure);
+        if stance == Stance::Remembers {
+            return answer(NOT_NOW, if sure { self.memory(origin, last.as_ref(), &log, now) } else { String::new() });
+        }
+        if !sure && !self.another(&asked.checkpoint, &others) {
+            return answer(NOT_NOW, String::new());
+        }
+        let known_before = last.is_some();
+        let Seen { size, root, note: last, .. } =
+            last.unwrap_or(Seen { size: 0, root: Digest::of(b""), note: String::new(), sure });
         if asked.old != size {
             return answer(409, last);
         }
-        if new.size == size && new.root != root {
-            evidence()?;
-            tx.commit()?;
-            return answer(409, last);
+        let forked = new.size == size && new.root != root;
+        if !forked && known_before && sure && new.size == size {
+            // Nothing is new: nothing is written.
+            return answer(200, note::cosign(text, &self.name, &self.key, now));
         }
-        if !tree::is_consistent((size, &root), (new.size, &new.root), &asked.hashes) {
-            evidence()?;
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        if !rate.take(origin, now) {
+            return answer(TOO_MANY, String::new());
+        }
+        // As the log signed it, without what others may have added.
+        let note = note::keep_known(&asked.checkpoint, &log).unwrap_or_default();
+        if forked || !tree::is_consistent((size, &root), (new.size, &new.root), &asked.hashes) {
+            let request = AddCheckpoint { checkpoint: note, ..asked }.text();
+            let sql = "INSERT INTO evidence(origin, size, at, request) SELECT ?1, ?2, ?3, ?4
+                       WHERE (SELECT COUNT(*) FROM evidence WHERE origin = ?1) < ?5 ON CONFLICT DO NOTHING";
+            tx.execute(sql, params![new.origin, signed_64(new.size), signed_64(now), request, MAX_EVIDENCE])?;
             tx.commit()?;
-            return answer(422, last);
+            return answer(if forked { 409 } else { 422 }, last);
         }
         let line = note::cosign(text, &self.name, &self.key, now);
-        let sql = "INSERT INTO seen(origin, size, root, note) VALUES(?1, ?2, ?3, ?4)
-                   ON CONFLICT(origin) DO UPDATE SET size = ?2, root = ?3, note = ?4";
-        // Kept as the log signed it and this witness, without what others may have added.
-        let own = note::keep_known(&asked.checkpoint, &known).unwrap_or_default() + &line;
-        tx.execute(sql, params![origin, signed_64(new.size), new.root.as_bytes(), own])?;
+        let sql = "INSERT INTO seen(origin, size, root, note, sure) VALUES(?1, ?2, ?3, ?4, 1)
+                   ON CONFLICT(origin) DO UPDATE SET size = ?2, root = ?3, note = ?4, sure = 1";
+        tx.execute(sql, params![origin, signed_64(new.size), new.root.as_bytes(), note + &line])?;
         tx.commit()?;
         answer(200, line)
+    }
+
+    /// What was cosigned last, cosigned again: it is still the newest that was seen. Of a log of which nothing was, an empty tree.
+    fn memory(&self, origin: &str, last: Option<&Seen>, log: &[Verifier], now: u64) -> String {
+        let nothing = || {
+            let text = Checkpoint { origin: origin.to_owned(), size: 0, root: Digest::of(b"") }.text();
+            format!("{text}\n")
+        };
+        let note = last.map_or_else(nothing, |last| note::keep_known(&last.note, log).unwrap_or_default());
+        let text = note.split("\n\n").next().map(|text| format!("{text}\n")).unwrap_or_default();
+        note + &note::cosign(&text, &self.name, &self.key, now)
+    }
+
+    /// Whether another witness cosigned a checkpoint since this memory was copied.
+    fn another(&self, note: &str, others: &[Verifier]) -> bool {
+        let from = self.copied.unwrap_or(0).saturating_sub(SKEW);
+        note::open(note, others).is_ok_and(|(_, by)| by.iter().any(|by| by.time >= from))
     }
 
     /// The logs, and how many leaves of each were cosigned last.
@@ -124,9 +257,17 @@ impl Witness {
     /// The database.
     pub fn evidence(&self) -> rusqlite::Result<Vec<(String, String)>> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut statement = connection.prepare("SELECT origin, request FROM evidence ORDER BY rowid")?;
+        let mut statement = connection.prepare("SELECT origin, request FROM evidence ORDER BY origin, size")?;
         statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
     }
+}
+
+fn seen(connection: &Connection, origin: &str) -> rusqlite::Result<Option<Seen>> {
+    let read = |row: &rusqlite::Row<'_>| {
+        let (size, root) = (row.get::<_, i64>(0)?.unsigned_abs(), Digest::from_bytes(row.get(1)?));
+        Ok(Seen { size, root, note: row.get(2)?, sure: row.get(3)? })
+    };
+    connection.query_row("SELECT size, root, note, sure FROM seen WHERE origin = ?1", [origin], read).optional()
 }
 
 fn signed_64(number: u64) -> i64 {
@@ -134,89 +275,4 @@ fn signed_64(number: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ledger::{Ledger, Seal};
-    use std::time::Duration;
-    use vestibule_protocol::log::leaf::Event;
-
-    fn key(seed: u8) -> SecretKey {
-        SecretKey::from_seed([seed; 32]).unwrap()
-    }
-
-    fn beat(ledger: &Ledger, times: u64) {
-        (0..times).for_each(|second| ledger.record(Event::Heartbeat, None, Duration::from_secs(second)).unwrap());
-    }
-
-    /// What the log asks, whose last size at the witness it believes to be `old`.
-    fn ask(ledger: &Ledger, old: u64) -> String {
-        let (now, checkpoint) = ledger.checkpoint(&key(1)).unwrap();
-        AddCheckpoint { old, hashes: ledger.consistency(old, now.size).unwrap(), checkpoint }.text()
-    }
-
-    #[test]
-    fn a_witness_cosigns_what_goes_on_and_nothing_else() {
-        let temp = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&temp.path().join("ledger.sqlite"), &Seal::for_tests()).unwrap();
-        let log = crate::log::verifier(&ledger.checkpoint(&key(1)).unwrap().0.origin, key(1).public());
-        let known = |origin: &str| (origin == log.name).then(|| log.clone()).into_iter().collect();
-        let open = || Witness::open(&temp.path().join("witness.sqlite"), key(2)).unwrap();
-        let witness = open();
-        beat(&ledger, 3);
-        let cosigned = witness.add(&ask(&ledger, 0), known, 100).unwrap();
-        assert_eq!(cosigned.status, 200);
-        let (at_three, note) = ledger.checkpoint(&key(1)).unwrap();
-        let verifiers = [verifier(key(2).public())];
-        let whole = note + &cosigned.body;
-        let (_, by) = note::open(&whole, &verifiers).unwrap();
-        assert_eq!((by.len(), by[0].time), (1, 100));
-        let backup = temp.path().join("backup.sqlite");
-        ledger.connection().execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
-        beat(&ledger, 4);
-        assert_eq!(witness.add(&ask(&ledger, 3), known, 101).unwrap().status, 200);
-        // Again, and after a restart: the same is cosigned again.
-        assert_eq!(open().add(&ask(&ledger, 7), known, 102).unwrap().status, 200);
-        // A log that does not know how far the witness is, is shown its own checkpoint.
-        let behind = witness.add(&ask(&ledger, 3), known, 103).unwrap();
-        assert_eq!(behind.status, 409);
-        let (text, by) = note::open(&behind.body, &verifiers).unwrap();
-        assert_eq!((Checkpoint::parse(text).unwrap().size, by.len()), (7, 1));
-        assert_eq!(witness.evidence().unwrap(), vec![]);
-        // A restored backup that goes another way is a fork, of whatever length, and its request is kept.
-        let restored = Ledger::open(&backup, &Seal::for_tests()).unwrap();
-        restored.record(Event::Operator { command: "other".parse().unwrap() }, None, Duration::ZERO).unwrap();
-        for (more, status) in [(3, 409), (5, 422)] {
-            beat(&restored, more);
-            let request = ask(&restored, 7);
-            let found = witness.add(&request, known, 104).unwrap();
-            assert_eq!((found.status, &found.body), (status, &behind.body), "what it cosigned last is what it shows");
-            assert_eq!(witness.evidence().unwrap().last(), Some(&(log.name.clone(), request)));
-        }
-        // The log itself goes on.
-        beat(&ledger, 1);
-        assert_eq!(witness.add(&ask(&ledger, 7), known, 105).unwrap().status, 200);
-        assert_eq!(at_three.size, 3);
-    }
-
-    #[test]
-    fn strangers_and_nonsense_get_no_cosignature() {
-        let temp = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&temp.path().join("ledger.sqlite"), &Seal::for_tests()).unwrap();
-        beat(&ledger, 3);
-        let witness = Witness::open(&temp.path().join("witness.sqlite"), key(2)).unwrap();
-        let origin = ledger.checkpoint(&key(1)).unwrap().0.origin;
-        let log = crate::log::verifier(&origin, key(1).public());
-        let status = |request: &str, log: Option<Verifier>| {
-            witness.add(request, |_| log.clone().into_iter().collect(), 1).unwrap().status
-        };
-        let good = ask(&ledger, 0);
-        assert_eq!(status("old", Some(log.clone())), 400);
-        assert_eq!(status(&good, None), 404);
-        assert_eq!(status(&good, Some(crate::log::verifier(&origin, key(9).public()))), 403);
-        assert_eq!(status(&good.replacen("old 0", "old 9", 1), Some(log.clone())), 400);
-        assert_eq!(status(&good.replacen("old 0", "old 2", 1), Some(log.clone())), 409);
-        let (text, rest) = good.split_once("\n\n").unwrap();
-        assert_eq!(status(&format!("{text}\nAAAA\n\n{rest}"), Some(log.clone())), 400);
-        assert_eq!(status(&good, Some(log)), 200);
-    }
-}
+mod tests;

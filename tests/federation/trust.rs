@@ -223,6 +223,44 @@ fn a_bundle_is_believed_for_who_signed_it() {
 }
 
 #[test]
+fn a_bundle_that_nobody_signed_is_believed_nowhere() {
+    let mut world = World::new(&["kyoto", "leiden"]);
+    let job = world.submitted("cohort-summary", SUMMARY);
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    world.stop_site("leiden");
+    let published = std::fs::read(world.dir().join("consortium/bundle.json")).unwrap();
+    let trust = Trust::stored(&published).unwrap();
+    let fingerprint = trust.bundle().roots.fingerprint().to_string();
+    let file = world.dir().join("leiden/trust").join(format!("{}.json", trust.digest().hex()));
+    assert!(file.exists());
+    let forged = bundle(&world, &["root-1.pem"], |bundle| "quorum none\n".clone_into(&mut bundle.witnesses));
+    std::fs::write(world.dir().join("forged.json"), &forged).unwrap();
+    // Put into a site's folder: the daemon does not start, and whoever verifies the log is told.
+    let verify = ["log", "verify", "leiden"];
+    assert_eq!(world.ok(&verify)["whole"], true);
+    std::fs::write(&file, &forged).unwrap();
+    let (code, error) = world.json(&["site", "run", "leiden"]);
+    assert!(code != 0 && error["error"]["code"] == "trust-signatures", "{error}");
+    let (code, found) = world.json(&verify);
+    assert!(code == 1 && found.to_string().contains("trust bundle sha256:"), "{found}");
+    std::fs::write(&file, &published).unwrap();
+    // Given to an overseer: it is no bundle. One that its roots signed is believed for whose they are.
+    let by = |bundle: &str, more: &[&str]| world.json(&[&["log", "verify", "leiden", "--bundle", bundle], more].concat());
+    let refused = by("forged.json", &[]);
+    assert!(refused.0 != 0 && refused.1["error"]["code"] == "trust-signatures", "{}", refused.1);
+    let good = "consortium/bundle.json";
+    let (code, log) = by(good, &[]);
+    assert_eq!((code, &log["roots_pinned"], &log["roots_signed"]), (0, &false.into(), &2.into()), "{log}");
+    assert_eq!(log["roots"].as_str(), Some(fingerprint.as_str()));
+    assert_eq!(by(good, &["--consortium", &fingerprint]).1["roots_pinned"], true);
+    let other = Digest::of(b"other").to_string();
+    let refused = by(good, &["--consortium", &other]);
+    assert!(refused.0 != 0 && refused.1["error"]["code"] == "trust-fingerprint", "{}", refused.1);
+    let (code, found) = world.json(&["log", "verify", "leiden", "--consortium", &other]);
+    assert!(code == 1 && found.to_string().contains("compare it by phone"), "{found}");
+}
+
+#[test]
 fn a_researcher_takes_no_release_without_its_proof() {
     let world = World::new(&["kyoto", "leiden"]);
     let job = world.submitted("cohort-summary", SUMMARY);

@@ -86,7 +86,7 @@ fn no_answer_leaves_without_a_quorum_of_witnesses() {
 }
 
 fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
+    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).recursive(true).create(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
         if from.is_dir() { copy(&from, &to) } else { std::fs::copy(&from, &to).map(|_| ()).unwrap() }
@@ -152,6 +152,42 @@ fn a_restored_backup_spends_nothing_again() {
     assert_eq!(status["state"], "finished", "{status} {done}");
     assert_eq!(world.job(&["result", &job]).1["proven"]["releases"], 1);
     assert_eq!(world.ok(&["log", "verify", "leiden"])["whole"], true);
+}
+
+/// Two sites are restored from copies of one moment, and the third, which has seen more, is kept away.
+#[test]
+fn restored_sites_do_not_vouch_for_each_other() {
+    let mut world = World::new(&["kyoto", "leiden", "pune"]);
+    let job = world.submitted("cohort-summary", SUMMARY);
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    let dir = world.dir().to_owned();
+    let at = |name: String| dir.join(name);
+    let restored = ["leiden", "pune"];
+    let folders = restored.map(|site| (at(site.to_owned()), at(format!("{site}-copy")), at(format!("{site}-lost"))));
+    restored.iter().for_each(|site| world.stop_site(site));
+    folders.iter().for_each(|(now, kept, _)| copy(now, kept));
+    restored.iter().for_each(|site| world.start_site(site));
+    world.all_connected();
+    let second = SUMMARY.replace("\"age\", \"sex\"", "\"sex\"");
+    let job = world.submitted("cohort-summary", &second);
+    assert_eq!(world.ended(&job)["state"], "finished", "{}", world.log());
+    ["kyoto", "leiden", "pune"].iter().for_each(|site| world.stop_site(site));
+    for (now, kept, lost) in &folders {
+        std::fs::rename(now, lost).unwrap();
+        copy(kept, now);
+    }
+    restored.iter().for_each(|site| world.start_site(site));
+    world.connected(2);
+    let before = charges(&world, "leiden");
+    assert!(before < charges(&world, "leiden-lost"), "the copy has forgotten a charge");
+    let job = world.submitted("cohort-summary", &second);
+    wait("that pune was asked", || world.log().contains("a witness cannot know yet what it has seen").then_some(()));
+    assert_eq!((world.job(&["status", &job]).1["state"].as_str(), charges(&world, "leiden")), (Some("running"), before));
+    // The one that remembers comes back.
+    world.start_site("kyoto");
+    assert_eq!(world.ended(&job)["sites"][0]["reason"]["code"], "site-frozen", "{}", world.log());
+    wait("pune's freezing", || at("pune/frozen.note".to_owned()).exists().then_some(()));
+    assert_eq!(charges(&world, "leiden"), before);
 }
 
 #[test]

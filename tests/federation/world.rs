@@ -380,7 +380,7 @@ impl World {
     pub(crate) fn ledger(&self, site: &str) -> rusqlite::Connection {
         let dir = self.dir().join(site);
         let seal = vestibule_runtime::home::seal_of(&dir, None, None).unwrap();
-        vestibule_runtime::log::Source::new(dir.join("ledger.sqlite"), seal).open().unwrap()
+        vestibule_runtime::log::Source::new(dir.join("ledger.sqlite"), seal).into_connection().unwrap()
     }
 
     /// The daemons' process ids.

@@ -205,7 +205,7 @@ fn accounts(lab: &Lab) -> Result<Vec<Row>> {
         Ok(_) => (false, "it was charged and run".to_owned()),
         Err(error) => (error.code() == wanted, format!("refused: {}", error.code())),
     };
-    let ledger = open()?;
+    let ledger = Ledger::create(&path, &seal)?;
     let till = Till { ledger: &ledger, info: &info, purse: purse.clone() };
     let first = manifest(lab, 1, 800_000)?;
     till.charge(&first, ("ada", &ada), 0, 0.6)?.context("the first round of a job within its budget")?;

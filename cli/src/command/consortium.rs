@@ -10,7 +10,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::dsse;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::name::Name;
-use vestibule_protocol::trust::{BUNDLE_TYPE, Roots, Rotation, Trust};
+use vestibule_protocol::trust::{BUNDLE_TYPE, Bundle, Roots, Rotation};
 use vestibule_protocol::words::Reason;
 
 use crate::consortium::{self, Consortium as File};
@@ -124,10 +124,15 @@ impl Consortium {
             }
             Self::Issue { dir, key } => {
                 let (path, last) = (dir.join(BUNDLE), read_bytes(&dir.join(BUNDLE)).ok());
-                let last =
-                    last.map(|envelope| Trust::stored(&envelope)).transpose().map_err(|error| coded(error.code(), error))?;
-                let version = last.map_or(1, |last| last.bundle().version.saturating_add(1));
-                let bundle = File::parse(&read(&dir.join(FILE))?)?.bundle(version, now())?;
+                let last = last.map(|envelope| Bundle::draft(&envelope)).transpose();
+                let last = last.map_err(|error| coded(error.code(), error))?;
+                let version = last.map_or(1, |(last, _)| last.version.saturating_add(1));
+                let file = File::parse(&read(&dir.join(FILE))?)?;
+                let advice = file.few_witnesses();
+                if let Some(advice) = &advice {
+                    eprintln!("{advice}");
+                }
+                let bundle = file.bundle(version, now())?;
                 let envelope = bundle.sign(&secret_key(&key)?).map_err(|error| coded(error.code(), error))?;
                 write(&path, &envelope)?;
                 let text = format!(
@@ -137,7 +142,7 @@ impl Consortium {
                     bundle.persons.len(),
                     bundle.roots.threshold
                 );
-                print(json, &json!({ "version": version, "expires": bundle.expires }), &text)
+                print(json, &json!({ "version": version, "expires": bundle.expires, "advice": advice }), &text)
             }
             Self::Sign { dir, key } => {
                 let path = dir.join(BUNDLE);
@@ -197,11 +202,11 @@ fn add(dir: &Path, requests: &Path, json: bool) -> Result<()> {
 fn show(file: &Path, json: bool) -> Result<()> {
     let envelope = read_bytes(file)?;
     let failed = |error: &dyn std::fmt::Display, code: &str| coded(code, format!("{}: {error}", file.display()));
-    let trust = Trust::stored(&envelope).map_err(|error| failed(&error, error.code()))?;
-    let bundle = trust.bundle();
+    let (bundle, digest) = Bundle::draft(&envelope).map_err(|error| failed(&error, error.code()))?;
     let signers = dsse::signers(&envelope, BUNDLE_TYPE, &bundle.roots.keys).map_err(|error| failed(&error, error.code()))?;
     if json {
-        let document = json!({ "bundle": bundle, "fingerprint": bundle.roots.fingerprint(), "signed_by": signers, "digest": trust.digest() });
+        let document =
+            json!({ "bundle": bundle, "fingerprint": bundle.roots.fingerprint(), "signed_by": signers, "digest": digest });
         return print(true, &document, "");
     }
     println!("{}, version {}, issued {}, expires {}", bundle.consortium, bundle.version, bundle.issued, bundle.expires);

@@ -69,7 +69,7 @@ impl Coordinator {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Init { dir } => {
-                let passphrase = passphrase();
+                let passphrase = passphrase()?;
                 let home =
                     Home::init(&dir, passphrase.as_deref().map(String::as_str)).map_err(|error| coded(error.code(), error))?;
                 let key = home.key().public().to_string();

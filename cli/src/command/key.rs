@@ -72,7 +72,7 @@ impl Key {
 
 /// Makes a key in a file that is not there yet, and its public half beside it.
 pub(super) fn make(file: &Path, ask: bool) -> Result<SecretKey> {
-    let passphrase = if ask { Some(rpassword::prompt_password("New passphrase: ")?.into()) } else { passphrase() };
+    let passphrase = if ask { Some(rpassword::prompt_password("New passphrase: ")?.into()) } else { passphrase()? };
     let key = SecretKey::from_seed(random()?).map_err(|error| coded(error.code(), error))?;
     let pem = key.to_pem(passphrase.as_deref().map(String::as_str)).map_err(|error| coded(error.code(), error))?;
     let mut out = std::fs::File::options().write(true).create_new(true).mode(0o600).open(file).map_err(|error| {

@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::json;
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::dsse;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::log::leaf::nothing;
-use vestibule_protocol::trust::Trust;
-use vestibule_runtime::home::{COORDINATOR, HomeError, LEDGER, LOG_KEY, TRUST, seal_of};
+use vestibule_protocol::name::Name;
+use vestibule_protocol::trust::{BUNDLE_TYPE, Trust, TrustError};
+use vestibule_runtime::home::{COORDINATOR, Coordinator, HomeError, LEDGER, LOG_KEY, seal_of};
 use vestibule_runtime::ledger::Seal;
-use vestibule_runtime::log::{self, Source, Verified};
+use vestibule_runtime::log::{self, Found, Source, Verified};
 
 use crate::failure::{Exit, Failure, coded};
-use crate::files::{public_key, read, read_bytes, rfc3339, with_passphrase, write};
+use crate::files::{public_key, read_bytes, rfc3339, with_passphrase, write};
 use crate::html::transparency;
 use crate::show;
 
@@ -59,6 +62,9 @@ pub(crate) enum Log {
         /// The consortium's trust bundle, from somewhere else than the folder: it says whose the log is, and who witnesses it.
         #[arg(long)]
         bundle: Option<PathBuf>,
+        /// The fingerprint of the consortium's roots, compared by phone or on paper. Without it the bundle is believed for the roots that it names itself.
+        #[arg(long)]
+        consortium: Option<Digest>,
     },
 }
 
@@ -102,7 +108,7 @@ impl Log {
                 Ok(())
             }
             Self::Report { site, html } => report(&site, html, json),
-            Self::Verify { site, bundle } => verify(&site, bundle, json),
+            Self::Verify { site, bundle, consortium } => verify(&site, bundle.as_deref(), consortium, json),
         }
     }
 }
@@ -172,41 +178,76 @@ fn report(site: &Folder, html: Option<PathBuf>, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// The keys that sign a log; and the bundle that says so, with the site's name in it.
-type Whose = (Vec<PublicKey>, Option<(Trust, String)>);
-
-/// Who signs the log, and who witnesses it: as the bundle says, or as the folder does where none is given or none came yet.
-fn whose(dir: &Path, bundle: Option<PathBuf>) -> Result<Whose> {
-    let (given, kept) = (bundle.is_some(), dir.join(TRUST));
-    let Some(file) = bundle.or_else(|| kept.exists().then_some(kept)) else {
-        return Ok((vec![public_key(&dir.join(LOG_KEY))?], None));
-    };
-    let trust =
-        Trust::stored(&read_bytes(&file)?).map_err(|error| coded(error.code(), format!("{}: {error}", file.display())))?;
-    let joined: serde_json::Value = serde_json::from_str(&read(&dir.join(COORDINATOR))?)?;
-    let name = joined.get("site").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-    let logs = name.parse().map(|name| trust.logs(&name)).unwrap_or_default();
-    let keys = match logs.as_slice() {
-        [_, ..] => logs.iter().map(|log| log.key).collect(),
-        [] if given => {
-            let why = format!("{}: the bundle names no site `{name}`, or its log was revoked", file.display());
-            return Err(Failure::of(Exit::Refused, "site-not-member", why));
-        }
-        [] => vec![public_key(&dir.join(LOG_KEY))?],
-    };
-    Ok((keys, Some((trust, name))))
+/// Whose a log is.
+struct Whose {
+    /// The keys that sign it.
+    keys: Vec<PublicKey>,
+    /// The bundle that says so, and the site's name in it.
+    trust: Option<(Trust, Name)>,
+    /// How many of the bundle's roots signed it.
+    signers: usize,
+    /// The fingerprint that the bundles are held against, and whether it came from somewhere else than the folder.
+    pinned: Option<Digest>,
+    told: bool,
+    /// Why the folder's own bundle is not believed.
+    wrong: Option<Found>,
 }
 
-fn verify(site: &Folder, bundle: Option<PathBuf>, json: bool) -> Result<()> {
-    let (keys, trust) = whose(&site.dir, bundle)?;
-    let seal = site.seal()?;
+/// Who signs the log, and who witnesses it: as the bundle says, or as the folder does where none is given or none came yet.
+fn whose(dir: &Path, source: &Source, bundle: Option<&Path>, consortium: Option<Digest>) -> Result<Whose> {
+    let file = dir.join(COORDINATOR);
+    let joined = file.exists().then(|| read_bytes(&file)).transpose()?;
+    let joined = joined.map(|joined| Coordinator::read(&joined)).transpose();
+    let joined = joined.map_err(|why| coded("site-settings", format!("{}: {why}", file.display())))?;
+    let pinned = consortium.or(joined.as_ref().map(|joined| joined.consortium));
+    let (mut wrong, mut found, mut signers) = (None, None, 0);
+    match (bundle, pinned) {
+        (Some(file), _) => {
+            let failed = |error: TrustError| coded(error.code(), format!("{}: {error}", file.display()));
+            let envelope = read_bytes(file)?;
+            // Without a fingerprint from elsewhere, that of its own roots: whoever reads the answer compares it.
+            let trust = match consortium {
+                Some(pinned) => Trust::first(&envelope, pinned).map_err(failed)?,
+                None => Trust::stored(&envelope).map_err(failed)?,
+            };
+            signers = dsse::signers(&envelope, BUNDLE_TYPE, &trust.bundle().roots.keys).map_or(0, |signers| signers.len());
+            found = Some(trust);
+        }
+        (None, Some(pinned)) => match log::believed(dir, source, pinned).map_err(|error| coded(error.code(), error))? {
+            Ok(trust) => found = trust,
+            Err(why) => wrong = Some(why),
+        },
+        (None, None) => {}
+    }
+    let named = found.zip(joined.map(|joined| joined.site));
+    let logs = named.as_ref().map(|(trust, name)| trust.logs(name)).unwrap_or_default();
+    if let (Some(file), [], Some((_, name))) = (bundle, logs.as_slice(), &named) {
+        let why = format!("{}: the bundle names no site `{name}`, or its log was revoked", file.display());
+        return Err(Failure::of(Exit::Refused, "site-not-member", why));
+    }
+    let keys = match logs.as_slice() {
+        [] => vec![public_key(&dir.join(LOG_KEY))?],
+        logs => logs.iter().map(|log| log.key).collect(),
+    };
+    Ok(Whose { keys, trust: named, signers, pinned, told: consortium.is_some(), wrong })
+}
+
+fn verify(site: &Folder, bundle: Option<&Path>, consortium: Option<Digest>, json: bool) -> Result<()> {
+    let source = site.source()?;
+    let Whose { keys, trust, signers, pinned, told, wrong } = whose(&site.dir, &source, bundle, consortium)?;
     let policy = trust.as_ref().map(|(trust, name)| (trust.policy(), name.as_str()));
     let Verified { origin, root, replay, checkpoints, witnessed, erased, sealed, mut found } =
-        log::verify(&Source::new(site.dir.join(LEDGER), seal.clone()), &keys, policy)
-            .map_err(|error| coded(error.code(), error))?;
-    let name = trust.as_ref().and_then(|(_, name)| name.parse().ok());
-    let whose = trust.as_ref().map(|(trust, _)| trust).zip(name.as_ref());
-    found.extend(log::signatures((&site.dir, seal), &replay, whose).map_err(|error| coded(error.code(), error))?);
+        log::verify(&source, &keys, policy).map_err(|error| coded(error.code(), error))?;
+    let whose = trust.as_ref().map(|(trust, name)| (trust, name));
+    let documents =
+        log::signatures((&site.dir, &source), &replay, pinned, whose).map_err(|error| coded(error.code(), error))?;
+    found.extend(documents);
+    if let Some(wrong) = wrong.filter(|wrong| !found.contains(wrong)) {
+        found.push(wrong);
+    }
+    let settings = std::fs::read(site.dir.join("site.toml")).ok().map(|settings| Digest::of(&settings));
+    let settings_changed = replay.settings.is_some() && settings != replay.settings;
+    let roots = trust.as_ref().map(|(trust, _)| trust.bundle().roots.fingerprint());
     let key = replay.log_keys.last().map_or_else(|| keys.first().map(ToString::to_string), |(.., key)| Some(key.to_string()));
     let key = key.unwrap_or_default();
     let rounds = replay.jobs.values().flat_map(|job| &job.rounds);
@@ -218,7 +259,8 @@ fn verify(site: &Folder, bundle: Option<PathBuf>, json: bool) -> Result<()> {
         });
         let document = json!({ "whole": found.is_empty(), "origin": origin, "leaves": replay.leaves, "root": root, "key": key,
             "checkpoints": checkpoints, "witnessed": witnessed, "erased": erased, "sealed": sealed, "jobs": replay.jobs.len(), "releases": releases,
-            "accounts": accounts.collect::<Vec<_>>(), "found": found });
+            "accounts": accounts.collect::<Vec<_>>(), "roots": roots, "roots_signed": signers, "roots_pinned": told,
+            "settings_changed": settings_changed, "found": found });
         println!("{document}");
     } else {
         println!("{origin}: {} leaves, root {root}", replay.leaves);
@@ -232,6 +274,22 @@ fn verify(site: &Folder, bundle: Option<PathBuf>, json: bool) -> Result<()> {
             println!("{name}: {spent:.6} rho spent of {cap:.6}, recomputed from the leaves");
         }
         println!("{} jobs, {releases} releases", replay.jobs.len());
+        match &trust {
+            Some((trust, _)) if bundle.is_some() => {
+                let needed = trust.bundle().roots.threshold;
+                println!("by a bundle that {signers} of its roots signed ({needed} must), whose fingerprint is");
+            }
+            Some(_) => {
+                println!("by the bundles in the folder, one after the other; the fingerprint of the last one's roots is")
+            }
+            None => println!("by the folder's own word alone: no bundle of a consortium is believed in it"),
+        }
+        if let Some(roots) = roots {
+            println!("{roots}{}", if told { "" } else { ": compare it by phone, and give it as --consortium" });
+        }
+        if settings_changed {
+            println!("site.toml is not what the daemon started with last");
+        }
         if sealed > 0 {
             println!(
                 "{sealed} sealed records (details, releases, signed words) were not opened: the site's keys are not here, name their folder with --keys"

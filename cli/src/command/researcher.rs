@@ -9,14 +9,14 @@ use vestibule_protocol::words::{Country, Organisation};
 
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::files::{now, secret_key};
+use crate::files::{handed, now, secret_key};
 use crate::trust;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Person {
     /// Register your key with the coordinator that invited you. It counts once the consortium's roots have put it into the trust bundle.
     Join {
-        /// The token that you were given.
+        /// The token that you were given; `-` reads it from standard input, where no list of processes shows it.
         token: String,
         /// Your secret key's file.
         #[arg(long)]
@@ -33,6 +33,7 @@ pub(crate) enum Person {
 impl Person {
     pub(crate) fn run(self, role: Role, json: bool) -> Result<()> {
         let Self::Join { token, key, organisation, country } = self;
+        let token = handed(token)?;
         let (invitation, invitation_key) =
             Invitation::from_token(&token).map_err(|error| Failure::input("token-malformed", error))?;
         if invitation.role != role {

@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::json;
+use vestibule_protocol::job::JobId;
 use vestibule_protocol::log::leaf::{Event, Purpose};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::trust::Rotation;
 use vestibule_protocol::words::{Country, Label, Organisation, Reason};
 use vestibule_runtime::home::{Home, HomeError};
+use vestibule_runtime::ledger::LedgerError;
 use vestibule_runtime::link::Whose;
 use vestibule_runtime::site::SiteError;
 
@@ -26,7 +28,7 @@ use self::data::{datasets, take_in, withdraw};
 pub(crate) use self::queue::signed;
 use super::daemon;
 use crate::failure::{Failure, coded};
-use crate::files::{now, passphrase, with_passphrase, write};
+use crate::files::{handed, now, passphrase, with_passphrase, write};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Site {
@@ -39,7 +41,7 @@ pub(crate) enum Site {
     Join {
         /// The site's folder.
         dir: PathBuf,
-        /// The token.
+        /// The token; `-` reads it from standard input, where no list of processes shows it.
         token: String,
         /// Whose the site is.
         #[arg(long)]
@@ -127,9 +129,39 @@ pub(crate) enum Site {
         #[arg(long)]
         without_data: bool,
     },
+    /// Make a site in OUT of a backup, with its keys, after every file was found to be what it was when the backup was made. What happened since the backup, its
+    /// witnesses know: the site is frozen if that was anything.
+    Restore {
+        /// The backup.
+        backup: PathBuf,
+        /// A new folder.
+        out: PathBuf,
+        /// The folder of the site's keys; they are copied.
+        #[arg(long)]
+        keys: PathBuf,
+    },
     /// Let a frozen site go on, after it was restored from a copy or ran twice: books all that its lost leaves can have spent, and gives its
     /// log a new name, which the consortium's roots must put in place of the old one.
     Recover {
+        /// The site's folder.
+        dir: PathBuf,
+    },
+    /// End a job that the coordinator has forgotten: what it reserved and no round was charged for is free again. It ends by itself when its times are over.
+    EndJob {
+        /// The site's folder.
+        dir: PathBuf,
+        /// The job's id.
+        job: JobId,
+    },
+    /// Go on by this machine's clock, after the log was written by one that ran ahead: it considers nothing until that moment, unless this is said.
+    /// Set the clock right first. It is a line of the log that everybody sees.
+    Clock {
+        /// The site's folder.
+        dir: PathBuf,
+    },
+    /// Say that what this site's witness remembers was compared with the other sites' logs, by phone, after it was restored from a copy: it counts again. It is
+    /// not needed where other witnesses have cosigned since: it takes their word, log by log. The daemon must be stopped.
+    VouchWitness {
         /// The site's folder.
         dir: PathBuf,
     },
@@ -203,7 +235,7 @@ impl Site {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Init { dir } => {
-                let passphrase = passphrase();
+                let passphrase = passphrase()?;
                 let made = Home::init(&dir, passphrase.as_deref().map(String::as_str)).map_err(home)?;
                 let key = made.link_key().public().to_string();
                 print(
@@ -214,6 +246,7 @@ impl Site {
                 Ok(())
             }
             Self::Join { dir, token, organisation, country } => {
+                let token = handed(token)?;
                 let site = recorded(&dir, "join", json!({}))?;
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let joined =
@@ -271,6 +304,13 @@ impl Site {
                 print(json, &json!(done), &text);
                 Ok(())
             }
+            Self::Restore { backup, out, keys } => {
+                let done = with_passphrase(|passphrase| Home::restore(&backup, &keys, &out, passphrase), HomeError::code)?;
+                recorded(&out, "restore", json!({ "backup": backup }))?;
+                let text = format!("{} files, {} bytes, in {}; all are what they were", done.files, done.bytes, out.display());
+                print(json, &json!(done), &text);
+                Ok(())
+            }
             Self::Recover { dir } => {
                 let site = recorded(&dir, "recover", json!({}))?;
                 let done = vestibule_runtime::site::recover(&site, since_1970()).map_err(|error| coded(error.code(), error))?;
@@ -281,6 +321,30 @@ impl Site {
                 text.push(format!("the log goes on as\n{}", done.origin));
                 text.push("tell the consortium's roots: jobs are considered again once their trust bundle names it".to_owned());
                 print(json, &json!({ "missing": done.missing, "booked": list, "log_origin": done.origin }), &text.join("\n"));
+                Ok(())
+            }
+            Self::EndJob { dir, job } => {
+                let site = recorded(&dir, "end-job", json!({ "job": job }))?;
+                let ledger = site.ledger().map_err(home)?;
+                if !ledger.is_open(job).map_err(ledger_failed)? {
+                    return Err(Failure::input("job-not-open", format!("no job {job} is open here")));
+                }
+                ledger.end(job, since_1970()).map_err(ledger_failed)?;
+                print(json, &json!({ "ended": job }), &format!("{job} has ended here"));
+                Ok(())
+            }
+            Self::Clock { dir } => {
+                let site = open(&dir)?;
+                let issued = site.trust().map_err(home)?.map_or(0, |trust| trust.dates().0);
+                let issued = std::time::Duration::from_secs(issued.max(0).unsigned_abs());
+                let ledger = site.ledger().map_err(home)?;
+                ledger.go_on(since_1970(), issued, &who(&json!({}))).map_err(ledger_failed)?;
+                print(json, &json!({ "clock": now() }), "the log goes on by this machine's clock");
+                Ok(())
+            }
+            Self::VouchWitness { dir } => {
+                recorded(&dir, "vouch-witness", json!({}))?.vouch_witness().map_err(home)?;
+                print(json, &json!({ "vouched": true }), "what the site's witness remembers counts again");
                 Ok(())
             }
             Self::Budget { dir } => budget(&recorded(&dir, "budget", json!({}))?, json),
@@ -301,13 +365,22 @@ impl Site {
 /// Logs that the operator gives this command, before it does anything; opens the site.
 fn recorded(dir: &Path, command: &str, details: serde_json::Value) -> Result<Home> {
     let site = open(dir)?;
-    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
-    let id = rustix::process::getuid().as_raw();
-    let details = json!({ "user": user, "uid": id, "on": details });
+    let details = who(&details);
     let event = Event::Operator { command: Label::cut(command) };
     let ledger = site.ledger().map_err(home)?;
     ledger.record(event, Some(&details), since_1970()).map_err(|error| coded(error.code(), error))?;
     Ok(site)
+}
+
+/// Who gives a command, and on what, as the log's details have it.
+fn who(on: &serde_json::Value) -> serde_json::Value {
+    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
+    json!({ "user": user, "uid": rustix::process::getuid().as_raw(), "on": on })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]
+fn ledger_failed(error: LedgerError) -> anyhow::Error {
+    coded(error.code(), &error)
 }
 
 /// Makes keys and writes rotations.

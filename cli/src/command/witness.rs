@@ -24,7 +24,7 @@ use vestibule_protocol::log::checkpoint::Checkpoint;
 use vestibule_protocol::log::proof::{LAST_CHECKPOINT, MAX_BYTES};
 use vestibule_protocol::message::Cosigned;
 use vestibule_protocol::trust::{Trust, TrustError};
-use vestibule_runtime::witness::{Witness as Memory, verifier};
+use vestibule_runtime::witness::{Known, Stance, Witness as Memory, verifier};
 
 use super::daemon;
 use super::key::make;
@@ -54,6 +54,12 @@ pub(crate) enum Witness {
         /// Where to listen.
         #[arg(long, default_value = "127.0.0.1:8420")]
         listen: SocketAddr,
+    },
+    /// Say that what this witness remembers was compared with the logs, after it was restored from a copy: it counts again. It is not needed where
+    /// other witnesses have cosigned since: it takes their word, log by log.
+    Vouch {
+        /// The witness' folder.
+        dir: PathBuf,
     },
     /// What was cosigned of each log, and what logs signed that does not continue it.
     Seen {
@@ -85,6 +91,13 @@ impl Witness {
                 let at = Arc::new(Serving { memory: memory(&dir)?, dir, turns: Semaphore::new(MAX_REQUESTS) });
                 daemon(async |stop| serve(at, listen, stop).await, |_| "witness-address")
             }
+            Self::Vouch { dir } => {
+                let path = dir.join(MEMORY);
+                Memory::vouch(&path, &secret_key(&dir.join(KEY))?)
+                    .map_err(|error| Failure::input("witness-memory", format!("{}: {error}", path.display())))?;
+                println!("{}", if json { json!({ "vouched": true }).to_string() } else { "it counts again".to_owned() });
+                Ok(())
+            }
             Self::Seen { dir } => seen(&dir, json),
         }
     }
@@ -94,6 +107,9 @@ fn init(dir: &Path, consortium: Digest, json: bool) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|error| Failure::input("file-unwritable", format!("{}: {error}", dir.display())))?;
     let key = make(&dir.join(KEY), false)?;
     write(&dir.join(CONSORTIUM), format!("{consortium}\n"))?;
+    let path = dir.join(MEMORY);
+    Memory::create(&path, secret_key(&dir.join(KEY))?)
+        .map_err(|error| Failure::input("witness-memory", format!("{}: {error}", path.display())))?;
     let vkey = verifier(key.public()).vkey();
     let text = format!("[[overseer]]\nname = \"...\"\nvkey = \"{vkey}\"\nurl = \"https://...\"");
     println!("{}", if json { json!({ "vkey": vkey, "key": key.public() }).to_string() } else { text });
@@ -134,7 +150,7 @@ fn failed(error: TrustError) -> anyhow::Error {
 
 fn memory(dir: &Path) -> Result<Memory> {
     let path = dir.join(MEMORY);
-    Memory::open(&path, secret_key(&dir.join(KEY))?)
+    Memory::open(&path, secret_key(&dir.join(KEY))?, u64::try_from(now()).unwrap_or(0))
         .map_err(|error| Failure::input("witness-memory", format!("{}: {error}", path.display())))
 }
 
@@ -173,11 +189,8 @@ fn answer(at: &Serving, body: &[u8]) -> Result<Cosigned> {
     let Ok(request) = std::str::from_utf8(body) else { return Ok(Cosigned { status: 400, body: String::new() }) };
     // Read each time: another bundle holds at once.
     let trust = believed(&at.dir)?;
-    let log = |origin: &str| {
-        let site = trust.bundle().sites.iter().find(|site| site.log_origin == origin);
-        site.map(|site| trust.logs(&site.name)).unwrap_or_default()
-    };
-    Ok(at.memory.add(request, log, u64::try_from(now()).unwrap_or(0))?)
+    let known = |origin: &str| Known::of(&trust, origin, &at.memory.key());
+    Ok(at.memory.add(request, known, Stance::Cosigns, u64::try_from(now()).unwrap_or(0))?)
 }
 
 /// As C2SP has it: 409 says in the body how large the last one was. In a header, what a log of a site can believe.

@@ -63,6 +63,8 @@ pub enum Event {
     Charter {
         /// The project's charter.
         charter: Digest,
+        /// SHA-256 of the site's own terms, as its folder has them; of no bytes where it no longer takes part.
+        terms: Digest,
         /// Its name.
         project: Name,
         /// Whether it takes part.
@@ -202,6 +204,11 @@ pub enum Event {
         former: PublicKey,
         /// The new one.
         key: PublicKey,
+    },
+    /// The log was written by a clock that ran ahead, and goes on by one that does not: this leaf is earlier than the one before. Details: who says so.
+    Clock {
+        /// The moment of the leaf before, in milliseconds since 1970.
+        before_ms: i64,
     },
     /// Nothing happened for a while: the log goes on.
     Heartbeat,

@@ -31,6 +31,12 @@ pub struct Replay {
     pub reviews: Vec<(u64, Subject, bool)>,
     /// The rules that held, by version.
     pub policies: BTreeMap<u64, Digest>,
+    /// The trust bundles that were believed, oldest first: the leaf, the version, what was signed.
+    pub bundles: Vec<(u64, u64, Digest)>,
+    /// The charters under which the site takes part: its own terms, and the leaf that says so.
+    pub charters: BTreeMap<Digest, (Digest, u64)>,
+    /// SHA-256 of the settings that the daemon started with last.
+    pub settings: Option<Digest>,
     /// Keys of the log that took another's place, in order: the leaf, the former, the new.
     pub log_keys: Vec<(u64, PublicKey, PublicKey)>,
     /// How many leaves' details were erased.
@@ -115,8 +121,11 @@ impl Replay {
     pub fn apply(&mut self, leaf: &Leaf) -> Result<(), &'static str> {
         let number = self.leaves;
         self.leaves += 1;
-        if leaf.at_ms < self.last_ms {
-            return Err("it is earlier than the leaf before");
+        match leaf.event {
+            Event::Clock { before_ms } if before_ms == self.last_ms && leaf.at_ms < before_ms => {}
+            Event::Clock { .. } => return Err("it sets the log's time back from another moment than that of the leaf before"),
+            _ if leaf.at_ms < self.last_ms => return Err("it is earlier than the leaf before"),
+            _ => {}
         }
         self.last_ms = leaf.at_ms;
         match &leaf.event {
@@ -208,6 +217,19 @@ impl Replay {
                     return Err("a policy of a higher version held before");
                 }
                 self.policies.insert(*version, *policy);
+            }
+            Event::Started { settings, .. } => self.settings = Some(*settings),
+            Event::Trust { version, bundle } => {
+                if self.bundles.last().is_some_and(|(_, known, _)| version < known) {
+                    return Err("a trust bundle of a higher version was believed before");
+                }
+                self.bundles.push((number, *version, *bundle));
+            }
+            Event::Charter { charter, terms, accepted: true, .. } => {
+                self.charters.insert(*charter, (*terms, number));
+            }
+            Event::Charter { charter, accepted: false, .. } => {
+                self.charters.remove(charter);
             }
             Event::Reviewed { subject, approved } => {
                 self.reviews.push((number, subject.clone(), *approved));

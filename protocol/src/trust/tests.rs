@@ -116,6 +116,24 @@ fn what_follows_is_newer_and_signed_by_former_and_new_roots() {
 }
 
 #[test]
+fn what_nobody_signed_is_a_draft_and_a_chain_begins_at_the_pin() {
+    let pinned = bundle().roots.fingerprint();
+    // Two of three roots must sign, wherever the bundle lay.
+    let alone = signed(&bundle(), &[1]);
+    assert_eq!(Trust::stored(&alone).unwrap_err().code(), "trust-signatures");
+    assert_eq!(Bundle::draft(&alone).unwrap().0, bundle());
+    assert_eq!(Trust::stored(&signed(&bundle(), &[1, 2])).unwrap().bundle(), &bundle());
+    let rotated = Bundle { version: 2, roots: roots(&[4, 5, 6], 2), ..bundle() };
+    let third = Bundle { version: 3, ..rotated.clone() };
+    let chain = [signed(&bundle(), &[1, 2]), signed(&rotated, &[1, 2, 4, 5]), signed(&third, &[5, 6])];
+    assert_eq!(Trust::chain(&chain, pinned).unwrap().unwrap().bundle().version, 3);
+    assert_eq!(Trust::chain(&chain[..0], pinned).unwrap(), None);
+    // Without what is between, or from another pin, the last is anybody's.
+    assert_eq!(Trust::chain([&chain[0], &chain[2]], pinned).unwrap_err().code(), "trust-signatures");
+    assert_eq!(Trust::chain(&chain[2..], pinned).unwrap_err().code(), "trust-fingerprint");
+}
+
+#[test]
 fn people_and_logs_are_known_until_they_are_revoked() {
     let believed = |bundle: &Bundle| Trust::first(&signed(bundle, &[1, 2]), bundle.roots.fingerprint()).unwrap();
     let trust = believed(&bundle());

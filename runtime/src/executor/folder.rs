@@ -7,11 +7,12 @@
 //! ```
 //!
 //! *In*: a path that all nodes see. *Out*: [`RoundFolder`], 0700, named with 128 random bits and nothing else; gone when the round ends.
-//! *Trusts*: the file system to show the site's files to its own user. *Refuses*: a folder that others may write to, or that another daemon uses;
+//! *Trusts*: the file system to show the site's files to its own user. *Refuses*: a folder that others may write to or put another in the place of, that is another account's, or that another daemon uses;
 //! sums that do not open, which are removed as if they had never been there.
 
 use std::fs::{File, TryLockError};
 use std::io::{Error, ErrorKind, Read as _, Result, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
@@ -53,11 +54,36 @@ fn random() -> Result<RoundId> {
     Ok(bytes)
 }
 
+/// That nobody but root and this account can put another folder in this one's place: its owner, those of the folders above it, and no links.
+fn owned(path: &Path) -> std::result::Result<(), String> {
+    let found = std::fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+    if !found.is_dir() {
+        return Err("it is no folder, or a link to one: name the folder itself".to_owned());
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if found.uid() != own {
+        return Err(format!("it is another account's (uid {}): `chown` it to the daemon's", found.uid()));
+    }
+    let whole = std::fs::canonicalize(path).map_err(|error| error.to_string())?;
+    for above in whole.ancestors().skip(1) {
+        let found = std::fs::metadata(above).map_err(|error| error.to_string())?;
+        if ![0, own].contains(&found.uid()) {
+            return Err(format!("{} above it is another account's (uid {})", above.display(), found.uid()));
+        }
+        // In a sticky folder, such as /tmp, nobody renames what is another's.
+        if found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0 {
+            return Err(format!("others may write to {} above it (mode {:o})", above.display(), found.mode() & 0o7777));
+        }
+    }
+    Ok(())
+}
+
 impl Shared {
     /// Takes the folder for one daemon.
     pub(super) fn open(path: &Path) -> std::result::Result<Self, ExecutorError> {
         let folder = |why: String| ExecutorError::Folder { path: path.to_owned(), why };
         let io = |error: Error| folder(error.to_string());
+        owned(path).map_err(folder)?;
         let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(io)?;
         let mode = dir.dir_metadata().map_err(io)?.permissions().mode();
         if mode & 0o022 != 0 {
@@ -213,6 +239,24 @@ mod tests {
         std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
         let error = Shared::open(temp.path()).unwrap_err();
         assert!(error.to_string().contains("chmod 700"), "{error}");
+        let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(temp.path(), 0o700);
+        // A link to it, and one that lies where others may put another in its place.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let link = elsewhere.path().join("link");
+        std::os::unix::fs::symlink(temp.path(), &link).unwrap();
+        assert!(Shared::open(&link).unwrap_err().to_string().contains("a link to one"));
+        let below = elsewhere.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        drop(Shared::open(&below).unwrap());
+        mode(elsewhere.path(), 0o777);
+        assert!(Shared::open(&below).unwrap_err().to_string().contains("above it (mode 777)"));
+        mode(elsewhere.path(), 0o1777);
+        drop(Shared::open(&below).unwrap());
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&below, Some(65_534), None).unwrap();
+            assert!(Shared::open(&below).unwrap_err().to_string().contains("another account's"));
+        }
         assert_eq!(Shared::open(Path::new("/no/such/folder")).unwrap_err().code(), "executor-folder");
     }
 

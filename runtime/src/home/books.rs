@@ -4,10 +4,10 @@
 //! last one's.
 
 use std::io::{Error, Result};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vestibule_protocol::name::Name;
 
+use super::since_1970;
 use crate::dataset::Books;
 use crate::ledger::{Ledger, LedgerError};
 
@@ -31,8 +31,4 @@ impl Books for Ledger {
 
 fn io(error: LedgerError) -> Error {
     Error::other(error)
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

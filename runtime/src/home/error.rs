@@ -6,6 +6,7 @@ use vestibule_protocol::charter::CharterError;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::KeyError;
 use vestibule_protocol::name::NameError;
+use vestibule_protocol::trust::TrustError;
 
 use crate::dataset::StorageError;
 use crate::ledger::LedgerError;
@@ -59,6 +60,20 @@ pub enum HomeError {
         /// Its mode.
         mode: u32,
     },
+    /// A folder, or a file in it, that other accounts may look into.
+    #[error("{path} is open to other accounts of this machine (mode {mode:o}): `chmod -R go= ` the site's folder")]
+    FolderMode {
+        /// Which.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A backup, and no site.
+    #[error("{0} is a backup: make a site of it with `vestibule site restore`, which looks at all of it first")]
+    IsBackup(PathBuf),
+    /// A backup that is not what it was.
+    #[error("{0} is not what it was when the backup was made: use another backup")]
+    BackupChanged(PathBuf),
     /// Another daemon runs here.
     #[error("{0}: another `vestibule site run` is using this folder: stop it first")]
     InUse(PathBuf),
@@ -76,6 +91,22 @@ pub enum HomeError {
         "the log says that policy {0} holds, and the folder `policies` has another in its place: put back the one that the officers signed"
     )]
     PolicyDiffers(Digest),
+    /// Another document than the log names.
+    #[error("{0} is not the document that the log names: put back the one that was there, or restore the folder from a backup")]
+    Differs(PathBuf),
+    /// A trust bundle that does not follow from the pinned roots.
+    #[error("{path}: {source}")]
+    Trust {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TrustError,
+    },
+    /// Another name, coordinator or consortium than the site joined.
+    #[error(
+        "{0}: the site's name, the coordinator's key and the consortium's fingerprint are not those that the site joined with: put back the file"
+    )]
+    Pin(PathBuf),
     /// Where rows are kept.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -100,11 +131,17 @@ impl HomeError {
             Self::Name(_) => "site-name",
             Self::DataKey(_) => "data-key",
             Self::KeyMode { .. } => "key-mode",
+            Self::FolderMode { .. } => "folder-mode",
+            Self::IsBackup(_) => "site-backup",
+            Self::BackupChanged(_) => "backup-changed",
             Self::InUse(_) => "site-in-use",
             Self::NotJoined(_) => "site-not-joined",
             Self::Charter(error) => error.code(),
             Self::Policy(error) => error.code(),
             Self::PolicyDiffers(_) => "policy-differs",
+            Self::Differs(_) => "document-differs",
+            Self::Trust { source, .. } => source.code(),
+            Self::Pin(_) => "pin-differs",
             Self::Storage(error) => error.code(),
             Self::Unknown(_) => "charter-unknown",
             Self::Ledger(error) => error.code(),

@@ -17,6 +17,9 @@ use crate::ledger::Seal;
 pub(super) const STORE_KEY: &str = "keys/store.pem";
 pub(super) const NEXT_STORE_KEY: &str = "keys/store.next.pem";
 pub(super) const DATA_KEY: &str = "data.key";
+/// The data key in a backup: sealed with the same key, and no data key until it is restored.
+pub(super) const BACKUP_KEY: &str = "backup.key";
+const OF_A_BACKUP: u8 = b'b';
 /// What the ledger's secret is derived for.
 pub(super) const LEDGER_LABEL: &[u8] = b"vestibule/site/ledger/1";
 
@@ -35,7 +38,10 @@ pub fn seal_of(path: &Path, keys: Option<&Path>, passphrase: Option<&str>) -> Re
     }
     let keys = keys.unwrap_or(&beside);
     let (folder, keys) = (Folder { path, dir: &open(path)? }, Folder { path: keys, dir: &open(keys)? });
-    let data_key = data_key(&folder, &keys, passphrase)?;
+    let data_key = match folder.dir.exists(BACKUP_KEY) {
+        true => of_backup(&folder, &keys, passphrase)?.1,
+        false => data_key(&folder, &keys, passphrase)?,
+    };
     Ok(Some(Seal::from_bytes(&derived(&data_key, LEDGER_LABEL))))
 }
 
@@ -73,17 +79,54 @@ pub(super) fn data_key(
     keys: &Folder<'_>,
     passphrase: Option<&str>,
 ) -> Result<Box<Zeroizing<[u8; 32]>>, HomeError> {
-    let store_key = keys.key("store.pem", passphrase)?;
+    opened(folder, keys, passphrase).map(|(_, data_key)| data_key)
+}
+
+/// The store key that holds, and the data key that it opens.
+pub(super) fn opened(
+    folder: &Folder<'_>,
+    keys: &Folder<'_>,
+    passphrase: Option<&str>,
+) -> Result<(StoreKey, Box<Zeroizing<[u8; 32]>>), HomeError> {
     let sealed = folder.dir.read(DATA_KEY).map_err(folder.io(DATA_KEY))?;
-    let opens = |key: &SecretKey| StoreKey::from_bytes(*key.seed()).decrypt(&sealed).map(Zeroizing::new);
+    let mut store_key = StoreKey::from_bytes(*keys.key("store.pem", passphrase)?.seed());
+    let opens = |key: &StoreKey| key.decrypt(&sealed).map(Zeroizing::new);
     let mut opened = opens(&store_key);
     // A rotation that was killed, or is under way: where the next key opens it, that one holds.
     if opened.is_none() && keys.dir.exists("store.next.pem") {
-        opened = opens(&keys.key("store.next.pem", passphrase)?);
+        store_key = StoreKey::from_bytes(*keys.key("store.next.pem", passphrase)?.seed());
+        opened = opens(&store_key);
     }
     // It stays where it is when the folder that it belongs to moves.
     let data_key = opened.and_then(|opened| Some(Box::new(Zeroizing::new(opened.as_slice().try_into().ok()?))));
-    data_key.ok_or_else(|| HomeError::DataKey(folder.path.join(DATA_KEY)))
+    let data_key = data_key.ok_or_else(|| HomeError::DataKey(folder.path.join(DATA_KEY)))?;
+    Ok((store_key, data_key))
+}
+
+/// The store key, and the data key of a backup that it opens.
+fn of_backup(
+    folder: &Folder<'_>,
+    keys: &Folder<'_>,
+    passphrase: Option<&str>,
+) -> Result<(SecretKey, Box<Zeroizing<[u8; 32]>>), HomeError> {
+    let store_key = keys.key("store.pem", passphrase)?;
+    let sealed = folder.dir.read(BACKUP_KEY).map_err(folder.io(BACKUP_KEY))?;
+    let opened = StoreKey::from_bytes(*store_key.seed()).decrypt(&sealed).map(Zeroizing::new);
+    let data_key = opened.as_deref().and_then(|opened| opened.strip_suffix(&[OF_A_BACKUP])?.try_into().ok());
+    let data_key = data_key.ok_or_else(|| HomeError::DataKey(folder.path.join(BACKUP_KEY)))?;
+    Ok((store_key, Box::new(Zeroizing::new(data_key))))
+}
+
+/// The same, of the backup and the keys in these folders.
+pub(super) fn unwrap_backup(
+    backup: &Path,
+    keys: &Path,
+    passphrase: Option<&str>,
+) -> Result<(SecretKey, Box<Zeroizing<[u8; 32]>>), HomeError> {
+    let open = |path: &Path| {
+        Dir::open_ambient_dir(path, ambient_authority()).map_err(|source| HomeError::Io { path: path.to_owned(), source })
+    };
+    of_backup(&Folder { path: backup, dir: &open(backup)? }, &Folder { path: keys, dir: &open(keys)? }, passphrase)
 }
 
 /// A secret of its own for each use.
@@ -102,6 +145,14 @@ pub(super) fn wrap(dir: &Dir, store_key: &SecretKey, data_key: &Zeroizing<[u8; 3
 }
 
 impl Home {
+    /// Writes the data key as a backup has it: with the store key that it is sealed with here.
+    pub(super) fn wrap_for_backup(&self, to: &Path) -> Result<(), HomeError> {
+        let plain = Zeroizing::new([self.data_key.as_slice(), &[OF_A_BACKUP]].concat());
+        let sealed = self.store.encrypt("backup-key", &plain);
+        let io = |source| HomeError::Io { path: to.to_owned(), source };
+        std::fs::write(to, sealed.map_err(|why| io(std::io::Error::other(why)))?).map_err(io)
+    }
+
     /// A new key takes the place of `keys/store.pem`, and the old one opens nothing that is here any more. Datasets stay as they are.
     ///
     /// # Errors

@@ -107,12 +107,13 @@ impl Home {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Coordinator;
     use super::*;
     use crate::log::{Source, read, verify};
     use vestibule_protocol::trust::{Bundle, Former, Revoked, Roots, Site};
 
-    /// A bundle that names the site with these keys of its link and log.
-    fn bundle(home: &Home, link: PublicKey, log: PublicKey) -> Vec<u8> {
+    /// Has the site believe a bundle that names it with these keys of its link and log.
+    fn believe(home: &Home, version: u64, link: PublicKey, log: PublicKey) {
         let root = SecretKey::from_seed([1; 32]).unwrap();
         let log_origin = home.ledger().unwrap().checkpoint(home.log_key()).unwrap().0.origin.parse().unwrap();
         let site = Site {
@@ -127,7 +128,7 @@ mod tests {
         let (issued, expires) = ("2026-01-01T00:00:00Z".into(), "2026-01-08T00:00:00Z".into());
         let bundle = Bundle {
             consortium: "test".parse().unwrap(),
-            version: 1,
+            version,
             issued,
             expires,
             roots: Roots { threshold: 1, keys: vec![root.public()] },
@@ -137,7 +138,12 @@ mod tests {
             non_profits: std::collections::BTreeSet::new(),
             revoked: Revoked::default(),
         };
-        bundle.sign(&root).unwrap()
+        let (key, quic) = (root.public(), "127.0.0.1:1".to_owned());
+        let consortium = bundle.roots.fingerprint();
+        home.set_coordinator(&Coordinator { site: "leiden".parse().unwrap(), quic, tunnel: None, key, consortium }).unwrap();
+        let envelope = bundle.sign(&root).unwrap();
+        let trust = Trust::first(&envelope, consortium).unwrap();
+        home.believe(&envelope, &trust, Duration::from_secs(100)).unwrap();
     }
 
     #[test]
@@ -154,20 +160,20 @@ mod tests {
         home.ledger().unwrap().record(Event::Heartbeat, None, at).unwrap();
         // Nobody's bundle names it: not used.
         assert_eq!(open().adopt(&site, at).unwrap(), []);
-        home.set_trust(&bundle(&home, home.link_key().public(), rotation.former)).unwrap();
+        believe(&home, 1, home.link_key().public(), rotation.former);
         assert_eq!(open().adopt(&site, at).unwrap(), []);
         let (checkpoint, note) = home.ledger().unwrap().checkpoint(home.log_key()).unwrap();
         home.ledger().unwrap().keep(checkpoint.size, &note).unwrap();
 
-        home.set_trust(&bundle(&home, home.link_key().public(), rotation.key)).unwrap();
+        believe(&home, 2, home.link_key().public(), rotation.key);
         // Killed after the leaf: the next start says nothing twice.
         let event = Event::Rotated { what: Purpose::Log, former: rotation.former, key: rotation.key };
         home.ledger().unwrap().rotated(&event, at).unwrap();
         let mut next = open();
         assert_eq!((next.adopt(&site, at).unwrap(), next.log_key().public()), (vec![Purpose::Log], rotation.key));
         assert_eq!(open().adopt(&site, at).unwrap(), []);
-        let source = Source::new(temp.path().join("ledger.sqlite"), Some(next.seal()));
-        let said = read(&source, None).unwrap();
+        let source = || Source::new(temp.path().join("ledger.sqlite"), Some(next.seal()));
+        let said = read(&source(), None).unwrap();
         assert_eq!(said.iter().filter(|line| line.leaf.event == event).count(), 1);
         assert!(!temp.path().join("keys/log.next.pem").exists());
         let public = PublicKey::from_pem(&std::fs::read_to_string(temp.path().join(LOG_KEY)).unwrap()).unwrap();
@@ -177,13 +183,13 @@ mod tests {
         let ledger = next.ledger().unwrap();
         let (checkpoint, note) = ledger.checkpoint(next.log_key()).unwrap();
         ledger.keep(checkpoint.size, &note).unwrap();
-        assert_eq!(verify(&source, &[rotation.key], None).unwrap().found, []);
-        let found = verify(&source, &[rotation.former], None).unwrap().found;
+        assert_eq!(verify(&source(), &[rotation.key], None).unwrap().found, []);
+        let found = verify(&source(), &[rotation.former], None).unwrap().found;
         assert!(found.iter().any(|found| found.why.contains("that is not the log's key")), "{found:?}");
         // The old key signs on: nobody takes it.
         let (checkpoint, note) = ledger.checkpoint(home.log_key()).unwrap();
         ledger.keep(checkpoint.size, &note).unwrap();
-        let found = verify(&source, &[rotation.key], None).unwrap().found;
+        let found = verify(&source(), &[rotation.key], None).unwrap().found;
         assert!(found.len() == 1 && found[0].why.contains("the key that the log had then"), "{found:?}");
     }
 }

@@ -75,8 +75,8 @@ impl<'a> Asked<'a> {
         let details = serde_json::json!({ "researcher": researcher, "title": title, "columns": self.columns, "catalogues": catalogues,
                 "manifest": String::from_utf8_lossy(self.verified.envelope()) });
         let leaf = self.log(tx, event, Some(&details))?;
-        let sql = "INSERT INTO job(job, manifest, dataset, researcher, admitted, leaf, charter, component, columns, catalogues)
-                   VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let sql = "INSERT INTO job(job, manifest, dataset, researcher, admitted, leaf, charter, component, columns, catalogues, until_ms)
+                   VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         let row = params![
             self.job().to_string(),
             signed.digest().to_string(),
@@ -87,7 +87,8 @@ impl<'a> Asked<'a> {
             signed.manifest().charter.to_string(),
             signed.manifest().component.sha256.to_string(),
             self.columns.join(" "),
-            lists
+            lists,
+            signed.over().saturating_mul(1_000)
         ];
         tx.execute(sql, row).map_err(database(tx)).map(|_| ())
     }

@@ -95,6 +95,17 @@ pub enum LedgerError {
     /// The job has ended here.
     #[error("the job has ended at this site")]
     Ended,
+    /// There is no ledger.
+    #[error(
+        "{path} is not there, or empty: what was spent is not known. Put it back, or restore the site from a backup (`vestibule site restore`)"
+    )]
+    Missing {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The log's time cannot be set to that of the clock.
+    #[error("{0}")]
+    Clock(&'static str),
     /// The database.
     #[error("ledger {path}: {why}")]
     Database {
@@ -124,6 +135,8 @@ impl LedgerError {
             Self::NotReviewed { .. } => "round-not-reviewed",
             Self::Retired { .. } => "release-retired",
             Self::Ended => "job-ended",
+            Self::Missing { .. } => "ledger-missing",
+            Self::Clock(_) => "clock-refused",
             Self::Database { .. } => "ledger-database",
         }
     }

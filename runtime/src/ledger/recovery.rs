@@ -107,8 +107,8 @@ impl Ledger {
                     population: population.clone(),
                 };
                 let leaf = append(tx, at_ms, event, Some(&serde_json::json!({ "title": TITLE })))?;
-                let sql = "INSERT INTO job(job, manifest, charter, dataset, researcher, component, columns, catalogues, admitted, leaf)
-                           VALUES(?1, ?2, ?2, ?3, '', '', '', '', 0, ?4)";
+                let sql = "INSERT INTO job(job, manifest, charter, dataset, researcher, component, columns, catalogues, admitted, until_ms, leaf)
+                           VALUES(?1, ?2, ?2, ?3, '', '', '', '', 0, 0, ?4)";
                 let row = params![job.to_string(), digest.to_string(), dataset.as_str(), leaf];
                 tx.execute(sql, row).map_err(database(tx))?;
                 if rho > Rho::ZERO {

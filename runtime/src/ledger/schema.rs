@@ -8,15 +8,17 @@
 
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 use vestibule_protocol::privacy::Rho;
 
+use super::clock::{self, Ceiling};
 use super::{Account, JobAccount, Seal};
 use crate::log;
 
 /// Which tables these are.
-const VERSION: i64 = 6;
+const VERSION: i64 = 7;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS account(
@@ -26,7 +28,7 @@ CREATE TABLE IF NOT EXISTS account(
 CREATE TABLE IF NOT EXISTS dataset(dataset TEXT PRIMARY KEY, population TEXT NOT NULL REFERENCES account(population)) STRICT;
 CREATE TABLE IF NOT EXISTS job(
   job TEXT PRIMARY KEY CHECK(length(job) = 32), manifest TEXT NOT NULL, charter TEXT NOT NULL, dataset TEXT NOT NULL REFERENCES dataset(dataset),
-  researcher TEXT NOT NULL, component TEXT NOT NULL, columns TEXT NOT NULL, catalogues TEXT NOT NULL, admitted INTEGER NOT NULL,
+  researcher TEXT NOT NULL, component TEXT NOT NULL, columns TEXT NOT NULL, catalogues TEXT NOT NULL, admitted INTEGER NOT NULL, until_ms INTEGER NOT NULL,
   leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number), ended INTEGER NOT NULL DEFAULT 0 CHECK(ended IN (0, 1))) STRICT;
 CREATE TABLE IF NOT EXISTS reservation(
   job TEXT PRIMARY KEY REFERENCES job(job), rho INTEGER NOT NULL CHECK(rho > 0),
@@ -62,6 +64,11 @@ CREATE TABLE IF NOT EXISTS review(
 CREATE INDEX IF NOT EXISTS review_subject ON review(subject);
 CREATE TABLE IF NOT EXISTS policy(
   version INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
+CREATE TABLE IF NOT EXISTS trust(
+  leaf INTEGER PRIMARY KEY REFERENCES log_leaf(number), version INTEGER NOT NULL, sha256 TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS charter(
+  sha256 TEXT PRIMARY KEY, terms TEXT NOT NULL, leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
+CREATE TABLE IF NOT EXISTS proven(number INTEGER PRIMARY KEY CHECK(number = 0), latest_ms INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS serving(
   dataset TEXT PRIMARY KEY, version TEXT NOT NULL, withdrawn TEXT NOT NULL, list BLOB NOT NULL,
   leaf INTEGER NOT NULL UNIQUE REFERENCES log_leaf(number)) STRICT;
@@ -95,7 +102,7 @@ CREATE TRIGGER IF NOT EXISTS dataset_kept BEFORE DELETE ON dataset BEGIN SELECT 
 CREATE TRIGGER IF NOT EXISTS account_kept BEFORE DELETE ON account BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS reservation_fixed BEFORE UPDATE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS reservation_kept BEFORE DELETE ON reservation BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, charter, dataset, researcher, component, columns, catalogues, admitted, leaf ON job
+CREATE TRIGGER IF NOT EXISTS job_fixed BEFORE UPDATE OF job, manifest, charter, dataset, researcher, component, columns, catalogues, admitted, until_ms, leaf ON job
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS job_stays_ended BEFORE UPDATE OF ended ON job WHEN NEW.ended < OLD.ended
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
@@ -112,6 +119,8 @@ CREATE TRIGGER IF NOT EXISTS review_erased BEFORE UPDATE OF envelope ON review W
 CREATE TRIGGER IF NOT EXISTS review_kept BEFORE DELETE ON review BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS policy_fixed BEFORE UPDATE ON policy BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS policy_kept BEFORE DELETE ON policy BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS trust_fixed BEFORE UPDATE ON trust BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS trust_kept BEFORE DELETE ON trust BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS serving_goes_on BEFORE UPDATE ON serving WHEN NEW.dataset <> OLD.dataset OR NEW.leaf <= OLD.leaf
   BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS serving_kept BEFORE DELETE ON serving BEGIN SELECT RAISE(ABORT, 'append-only'); END;
@@ -137,9 +146,10 @@ const PRAGMAS: [(&str, &str, &str); 7] = [
     ("secure_delete", "ON", "1"),
 ];
 
-pub(super) fn open(path: &Path, seal: &Seal) -> Result<Connection, String> {
+pub(super) fn open(path: &Path, seal: &Seal, ceiling: &Arc<Ceiling>) -> Result<Connection, String> {
     let mut connection = Connection::open(path).map_err(|error| error.to_string())?;
     seal.serve(&connection).map_err(|error| error.to_string())?;
+    clock::serve(ceiling, &connection).map_err(|error| error.to_string())?;
     for (name, value, want) in PRAGMAS {
         let set = |row: &Row<'_>| row.get::<_, rusqlite::types::Value>(0);
         connection.execute_batch(&format!("PRAGMA {name} = {value}")).map_err(|error| error.to_string())?;

@@ -23,7 +23,9 @@ fn admit(verified: Verified) -> Admitted {
 const AT: Duration = Duration::from_secs(1_795_000_000);
 
 fn ledger(temp: &tempfile::TempDir) -> Ledger {
-    Ledger::open(&temp.path().join("ledger.sqlite"), &Seal::for_tests()).unwrap()
+    let path = temp.path().join("ledger.sqlite");
+    let open = if path.exists() { Ledger::open } else { Ledger::create };
+    open(&path, &Seal::for_tests()).unwrap()
 }
 
 /// A purse of that epsilon for the population `cohort`.
@@ -658,4 +660,85 @@ fn a_decision_tells_of_its_job_and_others_tell_of_all_that_wait() {
     assert_eq!(jobs, [job(1).job], "all that wait, and that nobody has decided about");
     ledger.set_policy(1, Digest::of(b"policy"), AT).unwrap();
     assert_eq!(ledger.decided(mark).unwrap().1, [job(1).job]);
+}
+
+#[test]
+fn a_ledger_that_is_gone_is_not_made_anew() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("ledger.sqlite");
+    assert_eq!(Ledger::open(&path, &Seal::for_tests()).unwrap_err().code(), "ledger-missing");
+    assert!(!path.exists());
+    std::fs::write(&path, b"").unwrap();
+    assert_eq!(Ledger::open(&path, &Seal::for_tests()).unwrap_err().code(), "ledger-missing");
+    std::fs::remove_file(&path).unwrap();
+    drop(ledger(&temp));
+    assert_eq!(Ledger::create(&path, &Seal::for_tests()).unwrap_err().code(), "ledger-database");
+    Ledger::open(&path, &Seal::for_tests()).unwrap();
+}
+
+fn last_leaf(ledger: &Ledger) -> Duration {
+    Duration::from_millis(log::last_ms(&ledger.connection()).unwrap().unsigned_abs())
+}
+
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+#[test]
+fn no_leaf_is_written_by_a_clock_that_runs_ahead_of_what_others_say() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    ledger.record(Event::Heartbeat, None, AT).unwrap();
+    assert_eq!(ledger.sure(AT + YEAR), Some(AT + YEAR), "nobody has said what time it is");
+    ledger.proven(AT + SLACK).unwrap();
+    let open = || Ledger::open(&temp.path().join("ledger.sqlite"), &Seal::for_tests()).unwrap();
+    for ledger in [ledger.clone(), open()] {
+        assert_eq!((ledger.sure(AT + SLACK), ledger.sure(AT + YEAR)), (Some(AT + SLACK), None));
+        ledger.record(Event::Heartbeat, None, AT + YEAR).unwrap();
+        let last = last_leaf(&ledger);
+        assert!(last >= AT + SLACK && last < AT + SLACK + Duration::from_secs(600), "{last:?}");
+        // An older word changes nothing.
+        ledger.proven(AT).unwrap();
+        assert_eq!(ledger.sure(AT + SLACK), Some(AT + SLACK));
+    }
+    ledger.proven(AT + YEAR + SLACK).unwrap();
+    assert_eq!(open().sure(AT + YEAR), Some(AT + YEAR));
+    ledger.record(Event::Heartbeat, None, AT + YEAR).unwrap();
+    assert_eq!(last_leaf(&ledger), AT + YEAR);
+}
+
+#[test]
+fn after_a_clock_that_ran_ahead_an_operator_says_that_the_log_goes_on() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let code = |clock, issued| ledger.go_on(clock, issued, &serde_json::json!({})).unwrap_err().code();
+    ledger.record(Event::Heartbeat, None, AT).unwrap();
+    assert_eq!(code(AT, AT), "clock-refused");
+    ledger.record(Event::Heartbeat, None, AT + YEAR).unwrap();
+    // Also the clock of now cannot be right: a bundle that is believed was issued later.
+    assert_eq!(code(AT, AT + Duration::from_secs(1)), "clock-refused");
+    ledger.go_on(AT, AT, &serde_json::json!({ "user": "ada" })).unwrap();
+    assert_eq!(ledger.sure(AT + YEAR), None);
+    ledger.record(Event::Heartbeat, None, AT + Duration::from_secs(1)).unwrap();
+    assert_eq!(last_leaf(&ledger), AT + Duration::from_secs(1));
+    let source = log::Source::for_tests(&temp.path().join("ledger.sqlite"));
+    assert_eq!(log::verify(&source, &[], None).unwrap().found, []);
+    // A leaf that is earlier without saying so is found.
+    log::append_earlier(&ledger.connection(), 5, Event::Heartbeat, None).unwrap();
+    let source = log::Source::for_tests(&temp.path().join("ledger.sqlite"));
+    let found = log::verify(&source, &[], None).unwrap().found;
+    assert!(found.len() == 1 && found[0].why.contains("earlier than the leaf before"), "{found:?}");
+}
+
+#[test]
+fn a_job_that_nobody_ends_is_over_when_its_times_are() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    drop(run(charge(&ledger, &job(1), 0).unwrap()));
+    assert!(ledger.accounts().unwrap()[0].reserved > Rho::ZERO);
+    let over = admit(verified(&job(1), 0)).verified().signed().over();
+    let over = Duration::from_secs(over.unsigned_abs());
+    assert_eq!(ledger.end_overdue(over).unwrap(), 0);
+    assert!(ledger.is_open(admit(verified(&job(1), 0)).verified().signed().manifest().job).unwrap());
+    assert_eq!(ledger.end_overdue(over + Duration::from_secs(1)).unwrap(), 1);
+    assert_eq!(ledger.accounts().unwrap()[0].reserved, Rho::ZERO);
+    assert_eq!(ledger.end_overdue(over + YEAR).unwrap(), 0);
 }

@@ -90,6 +90,7 @@ async fn converse(
     streams.spawn(deciding::tell(Arc::clone(site), connection.clone()));
     let silence = Duration::from_secs(site.home.settings().heartbeat_seconds.max(1).into());
     let mut look = tokio::time::interval(silence.min(LOOK));
+    streams.spawn(witnessing::introduce(Arc::clone(site), connection.clone()));
     loop {
         tokio::select! {
             biased;
@@ -322,7 +323,15 @@ async fn component(
         Ok(false) => {}
         Err(error) => return Ok(Err(error)),
     }
-    let mut incoming = match site.components().receive(wanted) {
+    let turn = site.components().turn(wanted).await;
+    // Another offer may have brought it meanwhile.
+    let at = Arc::clone(site);
+    match blocking(move || at.components().get(wanted).map(|found| found.is_some())).await? {
+        Ok(true) => return Ok(Ok(())),
+        Ok(false) => {}
+        Err(error) => return Ok(Err(error)),
+    }
+    let mut incoming = match site.components().receive(turn) {
         Ok(incoming) => incoming,
         Err(error) => return Ok(Err(error)),
     };

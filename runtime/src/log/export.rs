@@ -50,7 +50,7 @@ pub fn export(source: &Source, out: &Path) -> Result<Exported, LogCheckError> {
         files += 1;
         folder.put(&path, bytes)
     };
-    let stored = Stored(&connection);
+    let stored = Stored(connection);
     let (mut level, mut count) = (0, checkpoint.size);
     while count > 0 {
         for tile in 0..count.div_ceil(WIDTH) {
@@ -111,16 +111,16 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let (file, out) = (temp.path().join("ledger.sqlite"), temp.path().join("out"));
         // Digests and tiles are for anyone who has no keys.
-        let source = Source::new(&file, None);
-        let ledger = Ledger::open(&file, &Seal::for_tests()).unwrap();
-        assert!(export(&source, &out).unwrap_err().to_string().contains("witnessed"));
+        let source = || Source::new(&file, None);
+        let ledger = Ledger::create(&file, &Seal::for_tests()).unwrap();
+        assert!(export(&source(), &out).unwrap_err().to_string().contains("witnessed"));
         for second in 0..600 {
             ledger.record(Event::Heartbeat, None, Duration::from_secs(second)).unwrap();
         }
         let (checkpoint, note) = ledger.checkpoint(&SecretKey::from_seed([1; 32]).unwrap()).unwrap();
         ledger.keep(checkpoint.size, &note).unwrap();
         ledger.record(Event::Heartbeat, None, Duration::from_secs(600)).unwrap();
-        let exported = export(&source, &out).unwrap();
+        let exported = export(&source(), &out).unwrap();
         assert_eq!(
             (exported.size, exported.files),
             (600, 8),

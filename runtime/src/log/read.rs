@@ -3,6 +3,7 @@
 //! *In*: the ledger's file, and what opens its sealed records, where that is known. *Out*: lines, oldest first. *Trusts*: nothing; what it reads is
 //! not verified here.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
@@ -14,18 +15,19 @@ use vestibule_protocol::salt::SALT_BYTES;
 use super::verify::LogCheckError;
 use crate::ledger::Seal;
 
-/// A ledger's file that is only read, and what opens the sealed records in it.
-#[derive(Debug, Clone)]
+/// A ledger's file that is only read, as it was at the moment when it was first looked at, and what opens the sealed records in it.
+#[derive(Debug)]
 pub struct Source {
     pub(super) file: PathBuf,
     pub(super) seal: Option<Seal>,
+    moment: OnceCell<Connection>,
 }
 
 impl Source {
     /// A file. Without `seal`, everything can be read but names, reasons, signed words, and what was released.
     #[must_use]
     pub fn new(file: impl Into<PathBuf>, seal: Option<Seal>) -> Self {
-        Self { file: file.into(), seal }
+        Self { file: file.into(), seal, moment: OnceCell::new() }
     }
 
     /// One whose records [`Seal::for_tests`] sealed.
@@ -38,12 +40,30 @@ impl Source {
         LogCheckError::new(&self.file, why.to_string())
     }
 
-    /// Opens it, without the rights to write; `unseal(kind, row, sealed)` opens records, where the keys are known. Where no daemon has it open, nothing at
-    /// all is made beside it.
+    /// Opens it, without the rights to write; `unseal(kind, row, sealed)` opens records, where the keys are known. All that is read of it is of one
+    /// moment, however a daemon writes meanwhile. Where no daemon has it open, nothing at all is made beside it.
     ///
     /// # Errors
     /// There is no ledger that could be read.
-    pub fn open(&self) -> Result<Connection, LogCheckError> {
+    pub fn open(&self) -> Result<&Connection, LogCheckError> {
+        match self.moment.get() {
+            Some(connection) => Ok(connection),
+            None => self.now().map(|connection| self.moment.get_or_init(|| connection)),
+        }
+    }
+
+    /// The connection itself, at that moment.
+    ///
+    /// # Errors
+    /// There is no ledger that could be read.
+    pub fn into_connection(self) -> Result<Connection, LogCheckError> {
+        match self.moment.get() {
+            Some(_) => Ok(self.moment.into_inner().expect("it was there just now")),
+            None => self.now(),
+        }
+    }
+
+    fn now(&self) -> Result<Connection, LogCheckError> {
         if !self.file.is_file() {
             return Err(self.error("there is no ledger here"));
         }
@@ -59,6 +79,9 @@ impl Source {
         };
         let connection = connect().map_err(|error| self.error(error))?;
         Seal::read(self.seal.as_ref(), &connection).map_err(|error| self.error(error))?;
+        // A transaction sees one moment, from its first read on.
+        let moment = connection.execute_batch("BEGIN; SELECT COUNT(*) FROM sqlite_schema;");
+        moment.map_err(|error| self.error(error))?;
         Ok(connection)
     }
 }
@@ -88,7 +111,7 @@ pub struct Line {
 pub fn read(source: &Source, last: Option<u64>) -> Result<Vec<Line>, LogCheckError> {
     let connection = source.open()?;
     let lines = || -> rusqlite::Result<Vec<Line>> {
-        let from = last.map_or(Ok(0), |last| super::size(&connection).map(|size| size.saturating_sub(last)))?;
+        let from = last.map_or(Ok(0), |last| super::size(connection).map(|size| size.saturating_sub(last)))?;
         let sql = "SELECT number, body, unseal('details', number, sealed), sealed IS NOT NULL
                    FROM log_leaf LEFT JOIN log_detail ON leaf = number WHERE number >= ?1 ORDER BY number";
         let mut statement = connection.prepare(sql)?;

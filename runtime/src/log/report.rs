@@ -133,9 +133,9 @@ pub fn report(source: &Source, charters: &Path) -> Result<Report, LogCheckError>
     let size = note.as_deref().and_then(|note| Checkpoint::parse(&(note.split("\n\n").next()?.to_owned() + "\n")));
     let size = size.map_or(0, |checkpoint| checkpoint.size);
     let proof = |leaf: u64| -> Result<Proof, LogCheckError> {
-        let line = String::from_utf8_lossy(&super::leaf(&connection, leaf).map_err(error)?).into_owned();
+        let line = String::from_utf8_lossy(&super::leaf(connection, leaf).map_err(error)?).into_owned();
         let Some(checkpoint) = note.clone().filter(|_| leaf < size) else { return Ok(Proof { leaf, line, proof: None }) };
-        let hashes = inclusion(&connection, leaf, size).map_err(error)?;
+        let hashes = inclusion(connection, leaf, size).map_err(error)?;
         Ok(Proof { leaf, line, proof: Some(LeafProof { index: leaf, hashes, checkpoint }.text()) })
     };
     let (mut replay, mut refused, mut decided) = (Replay::default(), BTreeMap::new(), BTreeMap::new());
@@ -160,7 +160,7 @@ pub fn report(source: &Source, charters: &Path) -> Result<Report, LogCheckError>
     for (id, job) in jobs {
         let rounds = job.rounds.iter().enumerate().map(|(index, round)| {
             let released = match round.settled {
-                Some((_, release)) if release != nothing() => shape(&connection, *id, index).map_err(error)?,
+                Some((_, release)) if release != nothing() => shape(connection, *id, index).map_err(error)?,
                 _ => vec![],
             };
             let settled = round.settled.map(|(leaf, _)| proof(leaf)).transpose()?;
@@ -194,7 +194,7 @@ pub fn report(source: &Source, charters: &Path) -> Result<Report, LogCheckError>
         let (spent_epsilon, cap_epsilon) = (epsilon(account.spent_rho_pico), epsilon(account.cap_rho_pico));
         Account { population: name.to_string(), spent_epsilon, cap_epsilon, delta }
     });
-    let log = super::origin(&connection).map_err(error)?;
+    let log = super::origin(connection).map_err(error)?;
     Ok(Report { log, leaves: replay.leaves, proven: size, accounts: accounts.collect(), projects, refused, decided })
 }
 
@@ -210,8 +210,7 @@ fn shape(connection: &rusqlite::Connection, job: JobId, round: usize) -> rusqlit
 
 /// A project, from its charter if that is still here.
 fn project(charters: &Path, digest: Digest) -> Project {
-    let files = [".json", ".left.json"].map(|suffix| charters.join(format!("{}{suffix}", digest.hex())));
-    let envelope = files.iter().find_map(|file| std::fs::read(file).ok());
+    let envelope = std::fs::read(charters.join(format!("{}.json", digest.hex()))).ok();
     let signed = envelope.and_then(|envelope| SignedCharter::verify(&envelope).ok()).filter(|signed| signed.digest() == digest);
     let charter = signed.as_ref().map(SignedCharter::charter);
     Project {

@@ -22,7 +22,7 @@ use vestibule_protocol::words::json as json_words;
 use super::folder::NewFolder;
 use super::verify::LogCheckError;
 use super::{Line, Source, inclusion, read};
-use crate::home::{LEDGER, TRUST};
+use crate::home::{LEDGER, bundle_file, charter_file};
 use crate::ledger::Seal;
 
 /// What was written.
@@ -78,13 +78,16 @@ pub fn ro_crate(site: &Path, seal: Option<Seal>, job: JobId, out: &Path) -> Resu
         .as_ref()
         .map(|terms| writing.put("manifest.json", terms.as_bytes(), "The job's terms, signed by the researcher (DSSE)", JSON));
     let terms_file = terms_file.transpose()?;
-    let envelopes = [".json", ".left.json"].map(|suffix| site.join("charters").join(format!("{}{suffix}", charter.hex())));
-    let envelope = envelopes.iter().find_map(|file| std::fs::read(file).ok());
+    let envelope = std::fs::read(site.join(charter_file(charter))).ok();
     let signed = envelope.as_deref().and_then(|envelope| SignedCharter::verify(envelope).ok());
     let charter_file = envelope
         .map(|envelope| writing.put("charter.json", &envelope, "The project's charter, signed by its lead (DSSE)", JSON));
     let charter_file = charter_file.transpose()?;
-    if let Ok(trust) = std::fs::read(site.join(TRUST)) {
+    let bundle = lines.iter().rev().find_map(|line| match &line.leaf.event {
+        Event::Trust { bundle, .. } => Some(*bundle),
+        _ => None,
+    });
+    if let Some(trust) = bundle.and_then(|bundle| std::fs::read(site.join(bundle_file(bundle))).ok()) {
         writing.put(
             "trust.json",
             &trust,
@@ -105,7 +108,7 @@ pub fn ro_crate(site: &Path, seal: Option<Seal>, job: JobId, out: &Path) -> Resu
 
     let subjects = Subjects { job, manifest, component: component(terms.as_deref()) };
     let about = |line: &&Line| subjects.has(&line.leaf.event);
-    let proofs = Proofs::of(&connection).map_err(error)?;
+    let proofs = Proofs::of(connection).map_err(error)?;
     let (mut releases, mut signatures, mut disclosures) = (vec![], vec![], vec![]);
     let mut count = 0;
     for line in lines.iter().filter(about) {
@@ -117,14 +120,14 @@ pub fn ro_crate(site: &Path, seal: Option<Seal>, job: JobId, out: &Path) -> Resu
             &format!("Line {} of the site's log: {kind}", line.number),
             JSON,
         )?;
-        if let Some(proof) = proofs.proof(&connection, line.number).map_err(error)? {
+        if let Some(proof) = proofs.proof(connection, line.number).map_err(error)? {
             let what = format!("The proof that line {} is in the witnessed log", line.number);
             writing.put(&format!("log/{}.tlog-proof", line.number), proof.as_bytes(), &what, "text/plain")?;
         }
         match &line.leaf.event {
             Event::Settled { round, release, .. } => {
                 let left =
-                    (*release != nothing()).then(|| released(&connection, job, *round).map_err(error)).transpose()?.flatten();
+                    (*release != nothing()).then(|| released(connection, job, *round).map_err(error)).transpose()?.flatten();
                 let result = left.map(|bytes| {
                     writing.put(
                         &format!("releases/{round}.json"),

@@ -24,7 +24,7 @@ fn key() -> SecretKey {
 
 /// Two jobs: one with an answer and ended, one charged and open; refusals, an operator's command; checkpoints on the way.
 fn busy(file: &std::path::Path) -> Ledger {
-    let ledger = Ledger::open(file, &Seal::for_tests()).unwrap();
+    let ledger = Ledger::create(file, &Seal::for_tests()).unwrap();
     let info = DatasetInfo::for_tests("cohort", manifest(1).dictionary);
     let purse = Purse {
         population: "cohort".parse().unwrap(),
@@ -228,7 +228,7 @@ fn a_log_that_was_written_anew_is_not_the_one_that_was_signed() {
     let temp = tempfile::tempdir().unwrap();
     let (one, two) = (temp.path().join("one.sqlite"), temp.path().join("two.sqlite"));
     drop(busy(&one));
-    let ledger = Ledger::open(&two, &Seal::for_tests()).unwrap();
+    let ledger = Ledger::create(&two, &Seal::for_tests()).unwrap();
     ledger.record(Event::Heartbeat, None, AT).unwrap();
     drop(ledger);
     let connection = Connection::open(&two).unwrap();
@@ -253,4 +253,34 @@ fn a_ledger_of_other_tables_is_not_opened() {
     assert!(error.to_string().contains("version 0"), "{error}");
     let error = verify(&Source::for_tests(&temp.path().join("none.sqlite")), &[key().public()], None).unwrap_err();
     assert_eq!(error.code(), "log-unreadable");
+}
+
+#[test]
+fn a_log_that_is_written_to_meanwhile_is_verified_as_of_one_moment() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("ledger.sqlite");
+    let ledger = busy(&file);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                number += 1;
+                ledger.believe(number, Digest::of(b"bundle"), AT).unwrap();
+                ledger.refused(&verified(&manifest(3), 0), "code", &format!("why {number}"), AT).unwrap();
+                ledger.record(Event::Heartbeat, None, AT).unwrap();
+            }
+        });
+        let found: Vec<_> = (0..40)
+            .flat_map(|_| {
+                let source = Source::for_tests(&file);
+                let found = verify(&source, &[key().public()], None).unwrap();
+                // What is asked afterwards is of the same moment.
+                assert_eq!(read(&source, None).unwrap().len() as u64, found.replay.leaves);
+                found.found
+            })
+            .collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(found, []);
+    });
 }

@@ -80,12 +80,12 @@ impl LogCheckError {
 pub fn verify(source: &Source, keys: &[PublicKey], policy: Option<(&Policy, &str)>) -> Result<Verified, LogCheckError> {
     let error = |why: rusqlite::Error| source.error(why);
     let connection = source.open()?;
-    let mut check = Check { connection: &connection, seal: source.seal.as_ref(), sealed: 0, found: Vec::new() };
+    let mut check = Check { connection, seal: source.seal.as_ref(), sealed: 0, found: Vec::new() };
     let damage: String = connection.query_row("PRAGMA quick_check", [], |row| row.get(0)).map_err(error)?;
     if damage != "ok" {
         check.wrong("ledger.sqlite", format!("the file is damaged: {damage}"));
     }
-    let origin = super::origin(&connection).map_err(error)?;
+    let origin = super::origin(connection).map_err(error)?;
     let log = check.chain(keys).map_err(error)?;
     check.whole(origin, &log, policy).map_err(error)
 }
@@ -357,6 +357,16 @@ impl Check<'_> {
         self.same("departure", "job, round, leaf", 2, rows.collect())?;
         let rows = replay.policies.iter().map(|(version, policy)| (version.to_string(), vec![policy.to_string()]));
         self.same("policy", "version, sha256", 1, rows.collect())?;
+        let rows = replay
+            .bundles
+            .iter()
+            .map(|(leaf, version, bundle)| (leaf.to_string(), vec![version.to_string(), bundle.to_string()]));
+        self.same("trust", "leaf, version, sha256", 1, rows.collect())?;
+        let rows = replay
+            .charters
+            .iter()
+            .map(|(charter, (terms, leaf))| (charter.to_string(), vec![terms.to_string(), leaf.to_string()]));
+        self.same("charter", "sha256, terms, leaf", 1, rows.collect())?;
         let rows = replay.reviews.iter().map(|(leaf, subject, approved)| {
             let subject = serde_json::to_string(subject).unwrap_or_default();
             (leaf.to_string(), vec![subject, u8::from(*approved).to_string()])

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::log::note::Verifier;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::trust::Trust;
@@ -44,9 +43,7 @@ impl Site {
         if trust.as_ref().is_some_and(|known| known.digest() == new.digest()) {
             return Ok(());
         }
-        self.home.set_trust(envelope)?;
-        let event = Event::Trust { version: new.bundle().version, bundle: new.digest() };
-        self.ledger.record(event, None, clock).map_err(HomeError::from)?;
+        self.home.believe(envelope, &new, clock)?;
         tracing::info!(version = new.bundle().version, expires = new.bundle().expires, "a new trust bundle is believed");
         for what in self.home.named(&new, &self.name) {
             tracing::info!(what = what.name(), "the bundle names the site's next key: it is used from the next start on");
@@ -99,7 +96,17 @@ impl Site {
     }
 
     /// Erases what the site's settings say is not kept for so long: details of the log, releases' bytes, components.
+    /// Nothing by a clock that ran ahead: what is erased does not come back.
     pub(crate) fn retire(&self, clock: Duration) {
+        let Some(clock) = self.ledger.sure(clock) else {
+            tracing::error!("this machine's clock is ahead of what the witnesses and the trust bundle say: nothing is erased");
+            return;
+        };
+        match self.ledger.end_overdue(clock) {
+            Ok(0) => {}
+            Ok(jobs) => tracing::info!(jobs, "jobs that the coordinator never ended are over: what they had reserved is free"),
+            Err(error) => tracing::error!(%error, "jobs that are over could not be ended"),
+        }
         let settings = self.home.settings();
         let before = |days: u32| clock.saturating_sub(Duration::from_secs(u64::from(days).saturating_mul(86_400)));
         match self.ledger.erase(before(settings.keep_details_days), clock) {

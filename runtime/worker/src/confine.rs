@@ -1,7 +1,7 @@
 //! What a worker may still do: compute, and talk over what it was started with.
 //!
 //! *In*: a process that has set up its engine, or was handed the files that it is to import, and has read nothing from outside. *Out*: the same process without any way to a file, a
-//! socket, another process or more memory than it was given; and [`Walls`], what of that was tried and found to hold. Landlock takes the
+//! socket, another process or more memory than it was given, but for what it can write into as many memory files as it has descriptors; and [`Walls`], what of that was tried and found to hold. Landlock takes the
 //! file system, new TCP connections and abstract sockets; seccomp leaves the system calls that computing needs, and answers all
 //! others with EPERM; limits take core dumps and endless time. A kernel that lacks one of them leaves the others: the site is
 //! told, and decides (`require_walls` in `site.toml`). An importer may start threads, which inflate; it can map no page that is executable.
@@ -56,7 +56,7 @@ impl Walls {
 /// Processor seconds of one worker, all its calls together.
 const CPU_SECONDS: u64 = 7 * 24 * 3_600;
 /// Descriptors: the three it was given, the engine's, and one for each image of a memory.
-const DESCRIPTORS: u64 = 64;
+const DESCRIPTORS: u64 = 32;
 /// Bytes of the largest file that it may write: the memory file, and images of memories.
 const FILE_BYTES: u64 = 2 << 30;
 
@@ -123,6 +123,21 @@ fn old_clone() -> Option<BpfProgram> {
     SeccompFilter::new(rules, SeccompAction::Allow, absent, arch).ok()?.try_into().ok()
 }
 
+/// That these bits of an argument are so.
+fn condition(argument: u8, bits: u64, value: u64) -> Option<SeccompCondition> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits), value).ok()
+}
+
+/// What may be asked of a descriptor: nothing that has the kernel send a signal to another process.
+fn descriptors() -> Option<Vec<SeccompRule>> {
+    let asked = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_DUPFD_CLOEXEC, libc::F_ADD_SEALS, libc::F_GET_SEALS];
+    let is = |command: libc::c_int| condition(1, u64::from(u32::MAX), u64::from(command.cast_unsigned()));
+    let mut rules = asked.into_iter().map(|command| SeccompRule::new(vec![is(command)?]).ok()).collect::<Option<Vec<_>>>()?;
+    let quiet = condition(2, u64::from(libc::O_ASYNC.cast_unsigned()), 0)?;
+    rules.push(SeccompRule::new(vec![is(libc::F_SETFL)?, quiet]).ok()?);
+    Some(rules)
+}
+
 fn filter(role: Role) -> Option<BpfProgram> {
     let always = [
         libc::SYS_read,
@@ -137,7 +152,6 @@ fn filter(role: Role) -> Option<BpfProgram> {
         libc::SYS_close,
         libc::SYS_lseek,
         libc::SYS_fstat,
-        libc::SYS_fcntl,
         libc::SYS_mmap,
         libc::SYS_mprotect,
         libc::SYS_munmap,
@@ -165,6 +179,10 @@ fn filter(role: Role) -> Option<BpfProgram> {
         libc::SYS_exit_group,
     ];
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = always.into_iter().map(|call| (call, vec![])).collect();
+    rules.insert(libc::SYS_fcntl, descriptors()?);
+    // What is mapped is this process's own, and counts as its memory: what others gave it, it has mapped by now.
+    let own = || condition(3, u64::from(libc::MAP_TYPE.cast_unsigned()), u64::from(libc::MAP_PRIVATE.cast_unsigned()));
+    rules.insert(libc::SYS_mmap, vec![SeccompRule::new(vec![own()?]).ok()?]);
     let equal = |argument: u8, length: SeccompCmpArgLen, value: u64| {
         let condition = SeccompCondition::new(argument, length, SeccompCmpOp::Eq, value).ok()?;
         SeccompRule::new(vec![condition]).ok()
@@ -191,7 +209,8 @@ fn filter(role: Role) -> Option<BpfProgram> {
                 let condition = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(executable), 0);
                 SeccompRule::new(vec![condition.ok()?]).ok()
             };
-            rules.insert(libc::SYS_mmap, vec![data()?]);
+            let both = SeccompRule::new(vec![own()?, condition(2, u64::from(libc::PROT_EXEC.cast_unsigned()), 0)?]).ok()?;
+            rules.insert(libc::SYS_mmap, vec![both]);
             rules.insert(libc::SYS_mprotect, vec![data()?]);
             rules.remove(&libc::SYS_memfd_create);
             rules.remove(&libc::SYS_ftruncate);
@@ -209,9 +228,9 @@ fn trials(role: Role) -> Vec<(String, bool)> {
     let here = std::net::Ipv4Addr::LOCALHOST;
     let last = match role {
         Role::Guests => ("start a thread", std::thread::Builder::new().spawn(|| ()).is_err()),
-        Role::Importer => ("make code of data", !executable()),
+        Role::Importer => ("make code of data", !mapped(libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE)),
     };
-    let trials: [(&str, bool); 9] = [
+    let trials: [(&str, bool); 11] = [
         ("read a file", std::fs::File::open("/etc/passwd").is_err()),
         ("list a folder", std::fs::read_dir("/").is_err()),
         ("write a file", std::fs::File::create("/tmp/vestibule-worker-trial").is_err()),
@@ -220,16 +239,34 @@ fn trials(role: Role) -> Vec<(String, bool)> {
         ("make a local socket", std::os::unix::net::UnixDatagram::unbound().is_err()),
         ("start a program", std::process::Command::new("/proc/self/exe").arg("--version").spawn().is_err()),
         last,
+        ("have the kernel signal another process", !signals()),
+        ("map memory that is not counted as its own", !mapped(libc::PROT_READ, libc::MAP_SHARED)),
         ("read its environment", std::env::vars_os().next().is_none()),
     ];
     trials.into_iter().map(|(what, held)| (what.to_owned(), held)).collect()
 }
 
-/// Whether a page can be had that holds code.
-fn executable() -> bool {
-    let (access, kind) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+/// Whether a new page can be had so.
+fn mapped(access: libc::c_int, kind: libc::c_int) -> bool {
     // SAFETY: a new page, wherever there is room; it is never looked at, and there for as long as the process.
     #[expect(unsafe_code, reason = "a mapping has no safe wrapper; argued above")]
-    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4_096, access, kind, -1, 0) };
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4_096, access, kind | libc::MAP_ANONYMOUS, -1, 0) };
     page != libc::MAP_FAILED
+}
+
+/// Which signal a descriptor sends: Linux's own, which `libc` does not name.
+const F_SETSIG: libc::c_int = 10;
+
+/// Whether somebody else can be named whom the kernel signals about a descriptor, or such signals can be had.
+fn signals() -> bool {
+    // SAFETY: both change at most how this process's own standard input reports, and name the process itself.
+    #[expect(unsafe_code, reason = "asking so of a descriptor has no safe wrapper; argued above")]
+    let asked = unsafe {
+        [
+            libc::fcntl(0, libc::F_SETOWN, libc::getpid()),
+            libc::fcntl(0, F_SETSIG, libc::SIGURG),
+            libc::fcntl(0, libc::F_SETFL, libc::O_ASYNC),
+        ]
+    };
+    asked.iter().any(|answer| *answer != -1)
 }

@@ -6,13 +6,10 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde_json::json;
 use vestibule_protocol::digest::Digest;
-use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::name::Name;
 use vestibule_runtime::charter::Terms;
-use vestibule_runtime::home::Home;
 
 use super::{home, open, print, recorded, since_1970};
-use crate::failure::coded;
 use crate::files::read_bytes;
 use crate::show;
 
@@ -55,11 +52,6 @@ pub(crate) enum Charter {
 }
 
 pub(super) fn charters(command: Charter, json: bool) -> Result<()> {
-    let log = |site: &Home, charter: Digest, project: &Name, accepted: bool, details: serde_json::Value| {
-        let event = Event::Charter { charter, project: project.clone(), accepted };
-        let logged = site.ledger().map_err(home)?.record(event, Some(&details), since_1970());
-        logged.map_err(|error| coded(error.code(), error))
-    };
     match command {
         Charter::Accept { dir, charter, epsilon, columns, review, suppress_below, round_to } => {
             let site = recorded(&dir, "charter-accept", json!({ "file": charter }))?;
@@ -71,9 +63,8 @@ pub(super) fn charters(command: Charter, json: bool) -> Result<()> {
             let epsilon_micro = epsilon.map(|epsilon| (epsilon * 1e6).round() as u64);
             let columns = (!columns.is_empty()).then(|| columns.into_iter().collect());
             let terms = Terms { epsilon_micro, columns, review, suppress_below, round_to };
-            let accepted = site.accept(&read_bytes(&charter)?, terms.clone()).map_err(home)?;
+            let accepted = site.accept(&read_bytes(&charter)?, terms, since_1970()).map_err(home)?;
             let (digest, project) = (accepted.signed().digest(), &accepted.signed().charter().project);
-            log(&site, digest, project, true, json!(terms))?;
             let text = format!("takes part in {project}, under {digest}, for at most {:.6} rho", accepted.cap().value());
             print(json, &json!({ "project": project, "charter": digest, "cap_rho": accepted.cap().value() }), &text);
         }
@@ -100,11 +91,7 @@ pub(super) fn charters(command: Charter, json: bool) -> Result<()> {
         }
         Charter::Withdraw { dir, charter } => {
             let site = recorded(&dir, "charter-withdraw", json!({ "charter": charter }))?;
-            let known = site.charters().map_err(home)?.into_iter().find(|accepted| accepted.signed().digest() == charter);
-            site.leave(charter).map_err(home)?;
-            if let Some(known) = known {
-                log(&site, charter, &known.signed().charter().project, false, json!({}))?;
-            }
+            site.leave(charter, since_1970()).map_err(home)?;
             print(json, &json!({ "charter": charter }), &format!("no longer takes part in {charter}"));
         }
     }

@@ -87,7 +87,7 @@ impl Invitation {
         let encoded = token.trim().strip_prefix(PREFIX).ok_or(TokenError)?;
         let json = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).map_err(|_| TokenError)?);
         let text: Text = serde_json::from_slice(&json).map_err(|_| TokenError)?;
-        let Invitation { quic, tunnel, api, .. } = &text.invitation;
+        let Self { quic, tunnel, api, .. } = &text.invitation;
         let places = [Some(quic), tunnel.as_ref(), Some(api)];
         if places.into_iter().flatten().any(|place| place.parse::<Address>().is_err()) {
             return Err(TokenError);

@@ -61,7 +61,10 @@ fn jobs_wait_for_a_person_whose_word_counts() {
     // Nobody's word counts who is no approver, or another organisation's.
     refused(&decide(&world, "approve", &number, "ada.pem"), "review-not-approver");
     refused(&decide(&world, "approve", &number, "max.pem"), "review-other-organisation");
-    refused(&world.json(&["site", "approve", "leiden", &number, "--key", "eva.pem", "--why", " "]), "review-field");
+    // A decision has a reason, in words that are some.
+    for why in [" ", "a\nb", "\u{202e}"] {
+        assert_eq!(world.json(&["site", "approve", "leiden", &number, "--key", "eva.pem", "--why", why]).0, 2);
+    }
     refused(&decide(&world, "approve", "77", "eva.pem"), "queue-number");
 
     // A site that is killed while something waits finds it again.

@@ -92,6 +92,8 @@ impl Home {
         if dir.exists("site.toml") {
             return Err(HomeError::Exists(path.to_owned()));
         }
+        // One that was there is closed too, now that it is a site's.
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(io)?;
         for folder in FOLDERS {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(path.join(folder));
             made.map_err(io)?;

@@ -113,9 +113,10 @@ impl Home {
     /// # Errors
     /// The file cannot be written.
     pub fn set_coordinator(&self, coordinator: &Coordinator) -> Result<(), HomeError> {
-        let mut fields = serde_json::to_value(coordinator).expect("names, an address and a key are always JSON");
+        let fields = serde_json::to_value(coordinator).expect("names, an address and a key are always JSON");
+        let Value::Object(mut fields) = fields else { unreachable!("a struct with names is an object") };
         let seal = hmac::sign(&self.pin_key(), coordinator.pinned().as_bytes());
-        fields[SEAL] = hex(seal.as_ref()).into();
+        fields.insert(SEAL.to_owned(), hex(seal.as_ref()).into());
         let text = serde_json::to_vec_pretty(&fields).expect("a value is always JSON");
         replace(&self.dir, COORDINATOR, &text).map_err(|source| HomeError::Io { path: self.path.join(COORDINATOR), source })
     }

@@ -45,6 +45,9 @@ pub fn seal_of(path: &Path, keys: Option<&Path>, passphrase: Option<&str>) -> Re
     Ok(Some(Seal::from_bytes(&derived(&data_key, LEDGER_LABEL))))
 }
 
+/// What datasets and records are sealed with: it stays where it is when what it belongs to moves.
+pub(super) type DataKey = Box<Zeroizing<[u8; 32]>>;
+
 /// A folder, and where it lies.
 pub(super) struct Folder<'a> {
     pub(super) path: &'a Path,
@@ -74,11 +77,7 @@ impl Folder<'_> {
 }
 
 /// The data key of a site's folder, opened with the store key in the folder of its keys.
-pub(super) fn data_key(
-    folder: &Folder<'_>,
-    keys: &Folder<'_>,
-    passphrase: Option<&str>,
-) -> Result<Box<Zeroizing<[u8; 32]>>, HomeError> {
+pub(super) fn data_key(folder: &Folder<'_>, keys: &Folder<'_>, passphrase: Option<&str>) -> Result<DataKey, HomeError> {
     opened(folder, keys, passphrase).map(|(_, data_key)| data_key)
 }
 
@@ -87,7 +86,7 @@ pub(super) fn opened(
     folder: &Folder<'_>,
     keys: &Folder<'_>,
     passphrase: Option<&str>,
-) -> Result<(StoreKey, Box<Zeroizing<[u8; 32]>>), HomeError> {
+) -> Result<(StoreKey, DataKey), HomeError> {
     let sealed = folder.dir.read(DATA_KEY).map_err(folder.io(DATA_KEY))?;
     let mut store_key = StoreKey::from_bytes(*keys.key("store.pem", passphrase)?.seed());
     let opens = |key: &StoreKey| key.decrypt(&sealed).map(Zeroizing::new);
@@ -104,11 +103,7 @@ pub(super) fn opened(
 }
 
 /// The store key, and the data key of a backup that it opens.
-fn of_backup(
-    folder: &Folder<'_>,
-    keys: &Folder<'_>,
-    passphrase: Option<&str>,
-) -> Result<(SecretKey, Box<Zeroizing<[u8; 32]>>), HomeError> {
+fn of_backup(folder: &Folder<'_>, keys: &Folder<'_>, passphrase: Option<&str>) -> Result<(SecretKey, DataKey), HomeError> {
     let store_key = keys.key("store.pem", passphrase)?;
     let sealed = folder.dir.read(BACKUP_KEY).map_err(folder.io(BACKUP_KEY))?;
     let opened = StoreKey::from_bytes(*store_key.seed()).decrypt(&sealed).map(Zeroizing::new);
@@ -118,11 +113,7 @@ fn of_backup(
 }
 
 /// The same, of the backup and the keys in these folders.
-pub(super) fn unwrap_backup(
-    backup: &Path,
-    keys: &Path,
-    passphrase: Option<&str>,
-) -> Result<(SecretKey, Box<Zeroizing<[u8; 32]>>), HomeError> {
+pub(super) fn unwrap_backup(backup: &Path, keys: &Path, passphrase: Option<&str>) -> Result<(SecretKey, DataKey), HomeError> {
     let open = |path: &Path| {
         Dir::open_ambient_dir(path, ambient_authority()).map_err(|source| HomeError::Io { path: path.to_owned(), source })
     };

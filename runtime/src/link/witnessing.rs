@@ -57,7 +57,8 @@ pub(super) async fn receipt(site: &Arc<Site>, connection: &quinn::Connection, in
 /// cosigns for nobody. Ends where it is shown, or frozen, or the connection is.
 pub(super) async fn introduce(site: Arc<Site>, connection: quinn::Connection) -> Result<(), LinkError> {
     while !site.is_frozen() && !site.shown.initialized() {
-        if site.is_member(since_1970())
+        if needs_witnesses(&site)
+            && site.is_member(since_1970())
             && let Err(error) = ready(&site, &connection).await
         {
             tracing::info!(%error, "the log was not held against what its witnesses have seen yet");
@@ -71,10 +72,16 @@ pub(super) async fn introduce(site: Arc<Site>, connection: quinn::Connection) ->
     Ok(())
 }
 
+/// Whether the bundle that is believed has anybody cosign.
+fn needs_witnesses(site: &Site) -> bool {
+    site.trust().is_some_and(|trust| !trust.policy().is_quorum(&HashSet::new()))
+}
+
 /// Has the log witnessed once since the daemon started, before anything is charged. There is no error where the site refuses every offer anyway:
 /// because that has shown that it is frozen, or for another reason.
 pub(super) async fn ready(site: &Arc<Site>, connection: &quinn::Connection) -> Result<(), LinkError> {
-    if !site.is_member(since_1970()) {
+    // Where nobody must cosign, nothing was shown to anybody: a later bundle may ask for more.
+    if !needs_witnesses(site) || !site.is_member(since_1970()) {
         return Ok(());
     }
     match site.shown.get_or_try_init(|| show(site, connection)).await {

@@ -63,7 +63,7 @@ pub fn export(source: &Source, out: &Path) -> Result<Exported, LogCheckError> {
             if level == 0 {
                 let mut entries = Vec::new();
                 for number in from..until {
-                    let body = leaf(&connection, number).map_err(error)?;
+                    let body = leaf(connection, number).map_err(error)?;
                     let length = u16::try_from(body.len()).map_err(|_| source.error(format!("leaf {number} is too long")))?;
                     entries.extend_from_slice(&length.to_be_bytes());
                     entries.extend_from_slice(&body);

@@ -56,7 +56,6 @@ pub fn signatures(
 ///
 /// # Errors
 /// There is no ledger that could be read; in it, why the bundle is not to be believed.
-#[expect(clippy::type_complexity, reason = "a log that cannot be read, and one that says what is wrong, are two things")]
 pub fn believed(dir: &Path, source: &Source, pinned: Digest) -> Result<Result<Option<Trust>, Found>, LogCheckError> {
     let connection = source.open()?;
     let named = || -> rusqlite::Result<Vec<String>> {

@@ -177,7 +177,10 @@ fn a_witness_whose_own_log_was_not_shown_says_what_it_has_seen_and_cosigns_nothi
     beat(&lab.ledger, 1);
     let answer = lab.add(&witness, &ask(&lab.ledger, 3), Stance::Remembers, 60);
     assert_eq!(said(&answer, 60), 3);
-    assert!(note::open(&answer.body, &[lab.log.clone()]).is_ok_and(|(_, by)| by.len() == 1), "the log signed it too");
+    assert!(
+        note::open(&answer.body, std::slice::from_ref(&lab.log)).is_ok_and(|(_, by)| by.len() == 1),
+        "the log signed it too"
+    );
     assert_eq!(witness.seen().unwrap(), [(lab.log.name.clone(), 3)]);
     // A frozen site says nothing at all.
     let silent = lab.add(&witness, &ask(&lab.ledger, 3), Stance::Silent, 61);

@@ -38,7 +38,8 @@ pub(crate) struct JobFile {
     #[serde(default)]
     noise: Noise,
     sites: Vec<String>,
-    min_sites: u32,
+    /// All of them, unless less is said.
+    min_sites: Option<u32>,
     #[serde(default = "ten_minutes")]
     round_deadline_seconds: u32,
     #[serde(default)]
@@ -95,8 +96,8 @@ impl Job {
             noise: self.file.noise,
             epsilon_micro: whole("epsilon", self.file.epsilon * 1e6)?,
             delta_femto: whole("delta", self.file.delta * 1e15)?,
+            min_sites: self.file.min_sites.unwrap_or_else(|| u32::try_from(names.len()).unwrap_or(u32::MAX)),
             sites: names,
-            min_sites: self.file.min_sites,
             limits: self.file.limits,
             round_deadline_seconds: self.file.round_deadline_seconds,
             // Clocks differ a little.

@@ -121,6 +121,11 @@ impl Ask {
         let who = self.shared.person(&self.ready.signed.signer());
         // Their key may have been revoked since: the site will say so.
         let who = who.unwrap_or_else(|_| site.clone());
+        let known = self.shared.store.job_sites(job)?.into_iter().find(|known| known.site == *site);
+        if known.is_some_and(|known| matches!(known.state, SiteState::Offered | SiteState::Accepted)) {
+            // By a coordinator that was here before.
+            self.shared.set_site(job, site, SiteState::Waiting, None)?;
+        }
         let since = self.shared.store.was_asked(job, site)?;
         let before = since.map_or(0, |since| u64::try_from(now().saturating_sub(since)).unwrap_or(0));
         let mut patience = Patience::of(self.limit().saturating_sub(Duration::from_secs(before)));

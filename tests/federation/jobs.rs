@@ -86,6 +86,12 @@ fn two_sites_answer_and_every_refusal_says_why() {
     let status = world.ended(&job);
     assert_eq!(status["state"], "finished", "{status}");
     assert_eq!(status["sites"][1]["reason"]["code"], "charter-unknown", "{status}");
+    // Who is not in the report is named, and that nothing proves why.
+    let left_out = world.job(&["result", &job]).1["proven"]["left_out"].clone();
+    assert_eq!(left_out, serde_json::json!({ "leiden": "charter-unknown" }));
+    let said = crate::world::run(world.dir(), &["job", "result", &job, "--key", "ada.pem", "--coordinator", &world.api()]);
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("leiden was to be asked and is not in this report: charter-unknown. Only the"), "{said}");
     // It may also take part for less: fewer columns, a smaller budget of the project's own.
     let narrow = |terms: &[&str], epsilon: &str, code: &str| {
         world.ok(&[&["site", "charter", "accept", "leiden", "project.json"], terms].concat());

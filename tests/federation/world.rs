@@ -326,6 +326,11 @@ impl World {
         std::fs::read_to_string(self.dir().join("log.txt")).unwrap_or_default()
     }
 
+    /// The API's URL.
+    pub(crate) fn api(&self) -> String {
+        self.api.clone()
+    }
+
     /// Where the API listens.
     pub(crate) fn api_address(&self) -> std::net::SocketAddr {
         self.api.trim_start_matches("http://").parse().unwrap()

@@ -1,6 +1,6 @@
 //! `vestibule job`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
@@ -170,6 +170,20 @@ struct Proven {
     bundle: u64,
     /// What sites made of noised counts before they let them go.
     rounded: BTreeSet<String>,
+    /// Sites that were to be asked and are not in the report, with what the coordinator says of them:
+    /// nothing proves it.
+    left_out: BTreeMap<String, String>,
+}
+
+/// The sites of a manifest whose releases are not all there, with the coordinator's word about each.
+fn left_out(facts: &html::Facts, status: &JobStatus) -> BTreeMap<String, String> {
+    let missing = facts.sites.iter().filter(|(_, releases)| *releases < facts.rounds as usize);
+    let word = |site: &str| {
+        let known = status.sites.iter().find(|known| known.site == site);
+        let code = known.and_then(|known| known.reason.as_ref()).map(|reason| reason.code.as_str());
+        line(code.or(known.map(|known| known.state.as_str())).unwrap_or("nothing")).into_owned()
+    };
+    missing.map(|(site, _)| (site.to_string(), word(site.as_str()))).collect()
 }
 
 /// Which sites released less of counts than they had, in words.
@@ -203,17 +217,24 @@ fn prove(client: &Client, caller: &Caller, job: &str, result: &JobResult) -> Res
         let why = "the report is not what the sites' releases give: the coordinator has changed it, or runs another program";
         return Err(Failure::of(Exit::Refused, "result-differs", why));
     }
-    Ok((Proven { releases: receipts.len(), bundle: trust.bundle().version, rounded: rounded(&receipts) }, facts))
+    let left_out = left_out(&facts, &result.status);
+    let bundle = trust.bundle().version;
+    Ok((Proven { releases: receipts.len(), bundle, rounded: rounded(&receipts), left_out }, facts))
 }
 
 fn print_result(result: &JobResult, proven: &Proven, json: bool) -> Result<()> {
     let document = serde_json::json!({ "status": result.status, "report": result.report, "proven": proven });
-    let Proven { releases, bundle, rounded } = proven;
+    let Proven { releases, bundle, rounded, left_out } = proven;
     print_json_or(json, &document, || {
         let proof = format!(
             "{releases} releases, each proven to be in its site's witnessed log (trust bundle {bundle}); the report was computed from them again here"
         );
-        let words = rounded.iter().map(String::as_str).chain([proof.as_str()]).collect::<Vec<_>>().join("\n");
+        let missing = left_out.iter().map(|(site, word)| {
+            format!("{site} was to be asked and is not in this report: {word}. Only the coordinator says so.")
+        });
+        let missing: Vec<String> = missing.collect();
+        let words = rounded.iter().chain(&missing).map(String::as_str).chain([proof.as_str()]);
+        let words = words.collect::<Vec<_>>().join("\n");
         format!("{}\n\n{}\n{words}", show::status(&result.status), show::report(&result.report))
     })
 }

@@ -93,8 +93,14 @@ impl Framed {
     /// # Errors
     /// Another kind, too long, or not decodable; the stream is gone.
     pub async fn payload<M: Message>(&mut self, header: Header) -> Result<M, LinkError> {
-        let mut bytes = vec![0; header.expect::<M>()?];
-        self.recv.read_exact(&mut bytes).await.map_err(LinkError::closed)?;
+        let length = header.expect::<M>()?;
+        // As much room as has come, not as was announced.
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            let most = length.saturating_sub(bytes.len());
+            let piece = self.recv.read_chunk(most, true).await.map_err(LinkError::closed)?;
+            bytes.extend_from_slice(&piece.ok_or_else(|| LinkError::Closed("a message ended in the middle".to_owned()))?.bytes);
+        }
         Ok(decode(&bytes)?)
     }
 

@@ -243,6 +243,20 @@ impl TrustError {
     }
 }
 
+/// Whether a member can be known as working for that organisation in that country: looked at when they join, and in every bundle.
+///
+/// # Errors
+/// What is wrong.
+pub fn described(organisation: &str, country: &str) -> Result<(), &'static str> {
+    if country.len() != 2 || !country.bytes().all(|letter| letter.is_ascii_uppercase()) {
+        return Err("a country is an ISO 3166 code of two capital letters");
+    }
+    if organisation.is_empty() || organisation.chars().count() > 200 || organisation.chars().any(char::is_control) {
+        return Err("an organisation has 1 to 200 characters");
+    }
+    Ok(())
+}
+
 impl Bundle {
     /// Checks the bundle and signs it with a root's key.
     ///
@@ -277,11 +291,8 @@ impl Bundle {
             if !names.insert(name) {
                 return field(name.as_str(), "the name is used twice");
             }
-            if country.len() != 2 || !country.bytes().all(|letter| letter.is_ascii_uppercase()) {
-                return field(name.as_str(), "a country is an ISO 3166 code of two capital letters");
-            }
-            if organisation.is_empty() || organisation.chars().count() > 200 || organisation.chars().any(char::is_control) {
-                return field(name.as_str(), "an organisation has 1 to 200 characters");
+            if let Err(why) = described(organisation, country) {
+                return field(name.as_str(), why);
             }
         }
         let of_sites = self.sites.iter().flat_map(|site| {

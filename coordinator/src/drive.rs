@@ -52,7 +52,7 @@ pub struct Shared {
     pub sessions: Sessions,
     /// Says which job changed.
     pub changes: broadcast::Sender<JobId>,
-    trust: Mutex<Option<(Digest, Arc<Trust>)>>,
+    trust: Mutex<Option<(i64, Arc<Trust>)>>,
     cancels: Mutex<HashMap<JobId, Arc<Notify>>>,
     wake: Notify,
 }
@@ -91,8 +91,8 @@ impl Shared {
     ///
     /// # Errors
     /// Intake's refusals; the store's.
-    pub async fn submit(self: &Arc<Self>, envelope: Vec<u8>, now: i64) -> Result<JobId, SubmitError> {
-        let look = |envelope: Vec<u8>| self.desk(move |desk| Ok((desk.terms(&envelope, now)?, envelope)));
+    pub async fn submit(self: &Arc<Self>, envelope: Vec<u8>, by: PublicKey, now: i64) -> Result<JobId, SubmitError> {
+        let look = |envelope: Vec<u8>| self.desk(move |desk| Ok((desk.terms(&envelope, by, now)?, envelope)));
         let (signed, envelope) = match look(envelope.clone()).await {
             // A site may have accepted it since it was greeted.
             Err(SubmitError::Intake(IntakeError::Charter)) => {
@@ -102,29 +102,10 @@ impl Shared {
             looked => looked?,
         };
         let plan = self.plan(&signed).await?;
-        let submitted = self.desk(move |desk| {
-            let ready = desk.ready(signed, plan)?;
-            let job = Job {
-                id: ready.signed.manifest().job,
-                envelope,
-                owner: ready.signed.signer(),
-                submitted: now,
-                state: JobState::Running,
-                error: None,
-                rounds: 0,
-                max_rounds: ready.plan.max_rounds,
-            };
-            Ok((job, ready))
-        });
-        let (job, ready) = submitted.await?;
+        let submitted = self.desk(move |desk| Ok(desk.ready(signed, plan)?.kept(envelope, now)));
+        let job = submitted.await?;
         let (id, at) = (job.id, Arc::clone(self));
-        let stored = move || {
-            let new = at.store.submit(&job, ready.signed.digest(), &ready.signed.manifest().sites)?;
-            if new {
-                at.store.set_plan(job.id, &ready.plan)?;
-            }
-            Ok::<_, StoreError>(new)
-        };
+        let stored = move || at.store.submit(job);
         if tokio::task::spawn_blocking(stored).await.map_err(|_| CallError::Stopping).map_err(IntakeError::from)?? {
             self.changed(id);
             self.wake.notify_one();
@@ -137,7 +118,13 @@ impl Shared {
         let (manifest, signer) = (signed.manifest().clone(), signed.signer());
         let asked = (manifest.params.clone(), manifest.limits);
         let at = Arc::clone(self);
-        let found = self.desk(move |desk| Ok((at.person(&signer)?, desk.component(&manifest)?)));
+        let found = self.desk(move |desk| {
+            let (who, digest) = (at.person(&signer)?, manifest.component.sha256);
+            if !at.store.has_component(&who, digest)? {
+                return Err(IntakeError::ComponentMissing(digest.to_string()).into());
+            }
+            Ok((who, desk.component(&manifest)?))
+        });
         let (who, component) = found.await?;
         Ok(self.analyses.plan(&who, component, asked).await.map_err(IntakeError::from)?)
     }
@@ -179,14 +166,13 @@ impl Shared {
     /// The newest trust bundle: who has which log, and whose cosignatures count. It was believed when it was published.
     #[must_use]
     pub fn trust(&self) -> Option<Arc<Trust>> {
-        let envelope = self.store.bundle().ok().flatten()?;
+        let version = self.store.bundle_version().ok().flatten()?;
         let mut known = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
-        let digest = Digest::of(&envelope);
-        if let Some((_, trust)) = known.as_ref().filter(|(of, _)| *of == digest) {
+        if let Some((_, trust)) = known.as_ref().filter(|(of, _)| *of == version) {
             return Some(Arc::clone(trust));
         }
-        let trust = Arc::new(Trust::stored(&envelope).ok()?);
-        *known = Some((digest, Arc::clone(&trust)));
+        let trust = Arc::new(Trust::stored(&self.store.bundle().ok().flatten()?).ok()?);
+        *known = Some((version, Arc::clone(&trust)));
         Some(trust)
     }
 
@@ -265,8 +251,10 @@ pub async fn drive(shared: Arc<Shared>) -> Result<(), StoreError> {
     let mut tasks = JoinSet::new();
     let mut known = std::collections::HashSet::new();
     loop {
-        for job in shared.store.jobs(None)? {
-            if job.state == JobState::Running && known.insert(job.id) {
+        for id in shared.store.running()? {
+            if known.insert(id)
+                && let Some(job) = shared.store.job(id)?
+            {
                 tasks.spawn(one(Arc::clone(&shared), job));
             }
         }
@@ -280,22 +268,38 @@ pub async fn drive(shared: Arc<Shared>) -> Result<(), StoreError> {
 /// Drives one job to its end.
 async fn one(shared: Arc<Shared>, job: Job) {
     let (id, cancel) = (job.id, shared.cancel_token(job.id));
-    let ended = tokio::select! {
+    tokio::select! {
         // The job is marked as cancelled already.
         () = cancel.notified() => return,
-        ended = rounds(&shared, job) => ended,
-    };
-    let stored = match &ended {
-        Ok(report) => shared.store.end(id, JobState::Finished, None, Some(report)),
-        Err(Failed(code, why)) => shared.store.end(id, JobState::Failed, Some((code, why)), None),
-    };
-    if let Err(error) = stored {
-        tracing::error!(job = %id, %error, "a job's end could not be stored; it goes on after a restart");
+        () = to_its_end(&shared, job) => {}
     }
-    tracing::info!(job = %id, finished = ended.is_ok(), "a job ended");
     shared.changed(id);
     shared.sessions.nudge();
     shared.cancels.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+}
+
+/// As often as it takes: where the disk is full, a job goes on from what is stored once there is room.
+async fn to_its_end(shared: &Arc<Shared>, job: Job) {
+    let (id, mut pause) = (job.id, FIRST_PAUSE);
+    loop {
+        let ended = rounds(shared, job.clone()).await;
+        let stored = match &ended {
+            Err(Failed(code, _)) if *code == StoreError::Full.code() => Err(StoreError::Full),
+            Ok(report) => shared.store.end(id, JobState::Finished, None, Some(report)),
+            Err(Failed(code, why)) => shared.store.end(id, JobState::Failed, Some((code, why)), None),
+        };
+        match stored {
+            Err(error) if error.is_passing() => {
+                tracing::warn!(job = %id, %error, "a job waits for room on the disk");
+                tokio::time::sleep(pause).await;
+                pause = pause.saturating_mul(2).min(Duration::from_secs(5));
+            }
+            Err(error) => {
+                return tracing::error!(job = %id, %error, "a job's end could not be stored; it goes on after a restart");
+            }
+            Ok(_) => return tracing::info!(job = %id, finished = ended.is_ok(), "a job ended"),
+        }
+    }
 }
 
 /// The rounds of a job, to its report as JSON.

@@ -32,6 +32,10 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 const BUNDLES: std::time::Duration = std::time::Duration::from_secs(1);
 /// Requests to witnesses that one site may have under way.
 const MAX_RELAYS: usize = 64;
+/// Dictionaries and catalogues of one site.
+const MAX_DOCUMENTS: usize = 64;
+/// What they may have together.
+const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
 /// Connections that are being served at the same time.
 const MAX_CONNECTIONS: usize = 2_048;
 
@@ -320,10 +324,18 @@ async fn greet(shared: &Arc<Shared>, connection: &Connection, site: &Name) -> Re
         documents.push(dataset.dictionary);
         documents.extend(dataset.catalogues.iter().map(|catalogue| catalogue.digest));
     }
+    if documents.len() > MAX_DOCUMENTS {
+        return Err(LinkError::Closed(format!("{site} names {} documents, of {MAX_DOCUMENTS} at most", documents.len())));
+    }
+    let mut room = MAX_DOCUMENT_BYTES;
     for digest in documents {
         if !shared.documents.has(digest) {
             fetch(shared, connection, digest).await?;
         }
+        let bytes = shared.documents.open(digest).map_or(0, |(_, bytes)| bytes);
+        room = room
+            .checked_sub(bytes)
+            .ok_or_else(|| LinkError::Closed(format!("{site} names more documents than there is room for")))?;
     }
     shared.store.set_card(site, &card).map_err(|error| LinkError::Closed(error.to_string()))
 }

@@ -243,7 +243,7 @@ fn log() {
     let details = serde_json::json!({ "user": "operator", "uid": 1000, "on": { "file": "a charter's file.json" } });
     let start = Instant::now();
     for second in 0..100_000 {
-        let event = Event::Operator { command: "charter-accept".to_owned() };
+        let event = Event::Operator { command: "charter-accept".parse().expect("a label") };
         ledger.record(event, Some(&details), std::time::Duration::from_secs(second)).unwrap();
     }
     row(

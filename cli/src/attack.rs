@@ -6,6 +6,7 @@
 
 mod ends;
 mod guests;
+mod heard;
 mod lab;
 mod naked;
 mod noise;
@@ -15,6 +16,7 @@ mod researchers;
 mod statistics;
 mod terms;
 mod walls;
+mod work;
 
 use std::path::Path;
 
@@ -94,6 +96,14 @@ pub(crate) enum Defect {
     BareDigest,
     /// A daemon that is told to stop ends when its round does.
     StopAtEnd,
+    /// Daemons may leave cores.
+    OpenDaemons,
+    /// A task on a cluster sleeps its delay, and burns nothing.
+    SleepingTask,
+    /// The usual factor of a product is found by sorting.
+    SortedFactors,
+    /// Plans run where rounds do.
+    PlansInPlace,
 }
 
 /// What is attacked.
@@ -114,9 +124,14 @@ impl Defect {
             Self::HalfNoise | Self::SharedNoise | Self::StaleNoise | Self::NoDelay | Self::BlockReach | Self::HalfLongest => {
                 Part::Releases
             }
-            Self::TryingChoice | Self::GroupsOfPeople | Self::HeldRows | Self::BareDigest => Part::Public,
+            Self::TryingChoice
+            | Self::GroupsOfPeople
+            | Self::HeldRows
+            | Self::BareDigest
+            | Self::SleepingTask
+            | Self::SortedFactors => Part::Public,
             Self::Unmetered | Self::KeptPages => Part::Ends,
-            Self::StopAtEnd => Part::Daemons,
+            Self::StopAtEnd | Self::OpenDaemons | Self::PlansInPlace => Part::Daemons,
         }
     }
 }
@@ -146,6 +161,7 @@ pub(crate) fn all(root: &Path, defect: Option<Defect>, say: &dyn Fn(&str)) -> Re
     if attacked(Part::Public) {
         say("everybody against what is seen beside the numbers");
         rows.extend(public::rows(&lab)?);
+        rows.extend(work::rows(&lab)?);
     }
     if attacked(Part::Ends) {
         say("guests against the moments at which rounds end: a minute or two");
@@ -160,14 +176,18 @@ pub(crate) fn all(root: &Path, defect: Option<Defect>, say: &dyn Fn(&str)) -> Re
             say("everybody against daemons");
             rows.extend(processes::rows(&lab, root)?);
         }
-        Some(Defect::StopAtEnd) => rows.push(processes::stopped_alone(&lab)?),
+        Some(planted) if planted.part() == Part::Daemons => rows.push(processes::planted(&lab, planted)?),
         // It is planted here, and not in daemons.
         Some(_) => {}
     }
     Ok(rows)
 }
 
-/// The moments at which rounds end, at several limits, numbers of threads and of people.
-pub(crate) fn ends(root: &Path, say: &dyn Fn(&str)) -> Result<Vec<Row>> {
-    ends::thorough(&Lab::new(root, None)?, say)
+/// The moments at which rounds end, at several limits, numbers of threads and of people; then what
+/// researchers hear of them. With the defect that releases leave at once, only the latter.
+pub(crate) fn ends(root: &Path, defect: Option<Defect>, say: &dyn Fn(&str)) -> Result<Vec<Row>> {
+    let lab = Lab::new(root, defect)?;
+    let mut rows = if defect.is_none() { ends::thorough(&lab, say)? } else { vec![] };
+    rows.extend(heard::rows(&lab, say)?);
+    Ok(rows)
 }

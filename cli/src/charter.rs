@@ -10,13 +10,14 @@ use vestibule_protocol::charter::{Charter, Purpose, Range};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::name::Name;
+use vestibule_protocol::words::{Paragraphs, Title};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CharterFile {
     project: Name,
-    title: String,
-    summary: String,
+    title: Title,
+    summary: Paragraphs,
     lead: PublicKey,
     members: BTreeSet<PublicKey>,
     sites: BTreeSet<Name>,
@@ -29,9 +30,9 @@ pub(crate) struct CharterFile {
     delta: f64,
     from: String,
     until: String,
-    outputs: String,
-    funding: String,
-    ethics: Option<String>,
+    outputs: Paragraphs,
+    funding: Paragraphs,
+    ethics: Option<Title>,
     purpose: Purpose,
 }
 
@@ -88,11 +89,11 @@ impl CharterFile {
             }
         };
         let day = |text: &str| if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-        let columns = range::<String>(self.columns)?;
+        let columns = range::<Name>(self.columns)?;
         Ok(Charter {
             project: self.project,
             title: self.title,
-            summary: self.summary.trim().to_owned(),
+            summary: self.summary,
             purpose: self.purpose,
             lead: self.lead,
             members: self.members,

@@ -19,6 +19,7 @@ use vestibule_coordinator::api::types::{
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::{PublicKey, SecretKey};
 use vestibule_protocol::request::Call;
+use vestibule_protocol::words::{Code, Country, Organisation, Sentence};
 
 use crate::failure::{Exit, Failure, coded};
 use crate::files::{now, secret_key};
@@ -28,8 +29,9 @@ use crate::trust;
 const MAX_ANSWER_BYTES: u64 = 1 << 30;
 /// How often a call is made again that was more than a share.
 const TRIES: u32 = 60;
-/// How long a coordinator may be away from one who follows a job.
-const AWAY: Duration = Duration::from_secs(300);
+/// How long a coordinator may be away from one who follows a job, and how often it is called meanwhile.
+const AWAY: Duration = Duration::from_secs(600);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A coordinator, as one researcher calls it.
 pub(crate) struct Client {
@@ -99,8 +101,8 @@ impl Client {
             return Ok(bytes);
         }
         match serde_json::from_slice::<ApiError>(&bytes) {
-            Ok(error) => Err(coded(&error.code, error.message)),
-            Err(_) => {
+            Ok(error) if error.code.parse::<Code>().is_ok() => Err(coded(&error.code, Sentence::cut(&error.message))),
+            _ => {
                 let text = format!("{} answered {}: is it a Vestibule coordinator?", self.base, answer.status());
                 Err(Failure::of(Exit::Peer, "coordinator-answer", text))
             }
@@ -174,21 +176,19 @@ impl Client {
 
     /// Follows a job until it has ended, through lost connections; `seen` is called with every status.
     pub(crate) fn watch(&self, job: &str, mut seen: impl FnMut(&JobStatus)) -> Result<JobStatus> {
-        let mut heard = Instant::now();
+        let mut heard: Option<Instant> = None;
         loop {
             let answer = match self.call("GET", &format!("/v1/jobs/{job}/events"), &[]) {
-                Ok(answer) => answer,
-                // It may be starting again.
-                Err(_) if heard.elapsed() < AWAY => {
-                    std::thread::sleep(Duration::from_millis(500));
+                // It was there: it may be starting again.
+                Err(_) if heard.is_some_and(|heard| heard.elapsed() < AWAY) => {
+                    std::thread::sleep(PAUSE);
                     continue;
                 }
-                Err(error) => return Err(error),
+                answer => answer?,
             };
             if !answer.status().is_success() {
                 return self.status(job);
             }
-            heard = Instant::now();
             let mut lines = BufReader::new(answer.into_body().into_reader()).lines();
             while let Some(Ok(line)) = lines.next() {
                 let Some(status) = line.strip_prefix("data:").and_then(|data| serde_json::from_str::<JobStatus>(data).ok())
@@ -201,12 +201,13 @@ impl Client {
                 }
             }
             // The stream broke: the coordinator may be starting again.
-            std::thread::sleep(Duration::from_millis(500));
+            heard = Some(Instant::now());
+            std::thread::sleep(PAUSE);
         }
     }
 
     /// Redeems an invitation.
-    pub(crate) fn join(&self, invitation: &SecretKey, organisation: String, country: String) -> Result<JoinAnswer> {
+    pub(crate) fn join(&self, invitation: &SecretKey, organisation: Organisation, country: Country) -> Result<JoinAnswer> {
         let message = researcher_join_message(&invitation.public(), &self.key.public());
         let request = JoinRequest {
             invitation: invitation.public().to_string(),

@@ -2,7 +2,7 @@
 
 mod analysis;
 mod attack;
-mod charter;
+pub(crate) mod charter;
 mod consortium;
 mod coordinator;
 mod demo;
@@ -68,6 +68,11 @@ impl Command {
     /// Whether it runs guests in its own process: dry runs, and a coordinator's `plan` and `next`.
     pub(crate) const fn runs_guests(&self) -> bool {
         matches!(self, Self::Analysis(_) | Self::Attack(_) | Self::Coordinator(_) | Self::Simulate(_))
+    }
+
+    /// Whether it attacks daemons that it starts.
+    pub(crate) const fn attacks(&self) -> bool {
+        matches!(self, Self::Attack(_))
     }
 
     pub(crate) fn run(self, json: bool) -> Result<()> {

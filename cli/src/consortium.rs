@@ -15,6 +15,7 @@ use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::log::policy;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::trust::{Bundle, Former, Person, Revoked, Role, Roots, Site};
+use vestibule_protocol::words::{Country, Organisation, Origin, Reason};
 
 use crate::failure::Failure;
 
@@ -32,7 +33,7 @@ pub(crate) struct Consortium {
     overseers: u32,
     /// Organisations that work for no profit.
     #[serde(default)]
-    non_profits: BTreeSet<String>,
+    non_profits: BTreeSet<Organisation>,
     #[serde(default)]
     site: Vec<Member>,
     /// Witnesses that are no sites.
@@ -58,10 +59,10 @@ struct Rotated {
 #[serde(deny_unknown_fields)]
 struct Member {
     name: Name,
-    organisation: String,
-    country: String,
+    organisation: Organisation,
+    country: Country,
     link: PublicKey,
-    log_origin: String,
+    log_origin: Origin,
     log: PublicKey,
     witness: PublicKey,
     #[serde(default)]
@@ -106,7 +107,7 @@ impl Member {
 struct Word {
     key: Option<PublicKey>,
     component: Option<Digest>,
-    why: String,
+    why: Reason,
 }
 
 /// Who is new, and the keys to compare.

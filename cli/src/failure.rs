@@ -93,7 +93,8 @@ pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     } else if json {
         println!("{}", serde_json::json!({ "error": { "code": code, "message": message } }));
     } else {
-        eprintln!("error[{code}]: {message}");
+        // No line of a message passes for another error.
+        eprintln!("error[{code}]: {}", message.trim_end().replace('\n', "\n  "));
     }
     ExitCode::from(exit as u8)
 }

@@ -39,6 +39,7 @@ pub(crate) struct Federation {
     daemons: Vec<Daemon>,
     api: String,
     logging: Option<&'static str>,
+    cores: bool,
 }
 
 /// The project's folder: where this binary was built from, or the current one.
@@ -55,7 +56,8 @@ impl Federation {
     /// A consortium of two roots, a coordinator and a researcher. `witnesses` other sites must cosign a site's log.
     pub(crate) fn start(dir: &Path, witnesses: u32) -> Result<Self> {
         let log = std::fs::File::create(dir.join("log.txt"))?;
-        let mut federation = Self { dir: dir.to_owned(), log, daemons: vec![], api: String::new(), logging: None };
+        let mut federation =
+            Self { dir: dir.to_owned(), log, daemons: vec![], api: String::new(), logging: None, cores: false };
         federation.vestibule(&["coordinator", "init", "coordinator"])?;
         for root in ["root-1.pem", "root-2.pem"] {
             federation.vestibule(&["key", "new", root])?;
@@ -77,6 +79,12 @@ impl Federation {
     /// What daemons that are started from now on log.
     pub(crate) const fn logging(mut self, what: &'static str) -> Self {
         self.logging = Some(what);
+        self
+    }
+
+    /// Daemons that are started from now on may leave cores, as far as they let that be.
+    pub(crate) const fn with_cores(mut self) -> Self {
+        self.cores = true;
         self
     }
 
@@ -178,7 +186,15 @@ impl Federation {
     }
 
     fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let program = std::env::current_exe()?;
+        let mut command = if self.cores {
+            // Its soft limit is that of this process: none.
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "ulimit -S -c $(ulimit -H -c); exec \"$0\" \"$@\""]).arg(program);
+            shell
+        } else {
+            Command::new(program)
+        };
         command.args(arguments).current_dir(&self.dir).stdin(Stdio::null()).stderr(self.log.try_clone()?);
         Ok(command)
     }
@@ -224,7 +240,8 @@ impl Federation {
         })
     }
 
-    fn client(&self) -> Result<crate::client::Client> {
+    /// `ada`'s client.
+    pub(crate) fn client(&self) -> Result<crate::client::Client> {
         crate::client::Client::open(&self.api, &self.dir.join("ada.pem"))
     }
 

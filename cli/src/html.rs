@@ -1,38 +1,61 @@
 //! A report as one HTML file that works offline: tables, and charts that Vega-Lite draws.
 //!
-//! *In*: a result. *Out*: the page. Everything of the report is a guest's, so none of it is trusted: texts are escaped, data lie in
-//! JSON that is not script, the page's own policy forbids every load and `eval`, and the charts' loader refuses all addresses.
+//! *In*: what was proven of a result, and its report. *Out*: the page. *Trusts*: nothing of the report, which is a guest's. Texts are escaped, data lie in
+//! JSON that is not script, the page's own policy names its two scripts by their digests and forbids every load and `eval`. Each chart is drawn in a
+//! sandboxed frame without an origin, which reaches nothing of the page; so the page's own lines, which come from signed and proven documents alone,
+//! say what they say.
 
 pub(crate) mod transparency;
 
-use vestibule_coordinator::api::types::JobResult;
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use vestibule_protocol::digest::Digest;
+use vestibule_protocol::manifest::Manifest;
+use vestibule_protocol::name::Name;
 use vestibule_protocol::report::{Cells, Report, Table};
+use vestibule_protocol::words::{json, line};
 
 use crate::show;
 
 const VEGA: &str = include_str!("../assets/vega.min.js");
 const VEGA_LITE: &str = include_str!("../assets/vega-lite.min.js");
 const INTERPRETER: &str = include_str!("../assets/vega-interpreter.min.js");
+const FRAME: &str = include_str!("../assets/frame.js");
 const DRAW: &str = include_str!("../assets/draw.js");
 const STYLE: &str = include_str!("../assets/report.css");
 
 /// Rows of a table that the page shows; the rest is in its data, for download.
 const ROWS: usize = 500;
 
+/// What a page says of a result in its own words.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    /// As the researcher signed it.
+    pub(crate) manifest: Manifest,
+    /// Rounds that were computed again.
+    pub(crate) rounds: u32,
+    /// Sites that were asked, and how many releases of each are proven.
+    pub(crate) sites: Vec<(Name, usize)>,
+}
+
 /// The page of a job's result.
-pub(crate) fn page(result: &JobResult) -> String {
-    let status = &result.status;
-    let sites = status.sites.iter().map(|site| format!("<li>{} <span>{}</span></li>", escape(&site.site), escape(&site.state)));
-    let title = if status.title.is_empty() { &status.job } else { &status.title };
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+pub(crate) fn page(facts: &Facts, report: &Report) -> String {
+    let Facts { manifest, rounds, sites } = facts;
+    let sites = sites.iter().map(|(site, releases)| match releases {
+        0 => format!("<li>{site} <span>no proven release</span></li>"),
+        releases => format!("<li>{site} <span>{releases} proven</span></li>"),
+    });
+    let job = manifest.job.to_string();
+    let title = if manifest.title.is_empty() { &job } else { manifest.title.as_str() };
+    let (epsilon, delta) = (manifest.epsilon_micro as f64 / 1e6, manifest.delta_femto as f64 / 1e15);
     let facts = format!(
-        "<p class=\"facts\">job {} · epsilon {} · delta {} · {} rounds</p><ul class=\"sites\">{}</ul>",
-        escape(&status.job),
-        status.epsilon,
-        status.delta,
-        status.rounds,
+        "<p class=\"facts\">job {job} · epsilon {epsilon} · delta {delta:e} · {rounds} rounds</p><ul class=\"sites\">{}</ul>",
         sites.collect::<String>()
     );
-    whole(title, &facts, &result.report)
+    whole(title, &facts, report)
 }
 
 fn whole(title: &str, facts: &str, report: &Report) -> String {
@@ -42,24 +65,35 @@ fn whole(title: &str, facts: &str, report: &Report) -> String {
         .enumerate()
         .map(|(index, chart)| format!("<h2>{}</h2><div class=\"chart\" id=\"chart{index}\"></div>", escape(&chart.title)))
         .collect();
-    let tables: String = report.tables.iter().map(table).collect();
+    let tables: String = report.tables.iter().enumerate().map(table).collect();
     // In JSON `<` can only stand in a string, where it may be written as an escape: then no text can end the script element.
-    let data = serde_json::to_string(report).unwrap_or_default().replace('<', "\\u003c");
-    let scripts: String =
-        [VEGA, VEGA_LITE, INTERPRETER, DRAW].iter().map(|script| format!("<script>{script}</script>\n")).collect();
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:";
+    let data = serde_json::to_string(report).unwrap_or_default();
+    let data = json(&data).replace('<', "\\u003c");
+    let library = [VEGA, VEGA_LITE, INTERPRETER, FRAME].join("\n");
+    let policy = format!(
+        "default-src 'none'; style-src 'unsafe-inline'; script-src '{}' '{}'; base-uri 'none'; form-action 'none'",
+        digest(DRAW),
+        digest(&library)
+    );
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head>\n<body>\
-         <h1>{title}</h1>{facts}<p class=\"summary\">{}</p>{charts}{tables}\
-         <script type=\"application/json\" id=\"report\">{data}</script>\n{scripts}</body></html>\n",
-        escape(&report.summary),
+         <h1>{title}</h1>{facts}<p class=\"facts\">What follows is the analysis' own words and drawings.</p>\
+         <p class=\"summary\">{}</p>{charts}{tables}\
+         <script type=\"application/json\" id=\"report\">{data}</script>\n\
+         <script type=\"text/plain\" id=\"library\">{library}</script>\n<script>{DRAW}</script></body></html>\n",
+        escape_lines(&report.summary),
         title = escape(title),
     )
 }
 
-fn table(table: &Table) -> String {
+/// How a policy names a script.
+fn digest(script: &str) -> String {
+    format!("sha256-{}", STANDARD.encode(Digest::of(script.as_bytes()).as_bytes()))
+}
+
+fn table((index, table): (usize, &Table)) -> String {
     let rows = table.columns.first().map_or(0, |column| column.values.len());
     let heads: String = table.columns.iter().map(|column| format!("<th>{}</th>", escape(&column.name))).collect();
     let cell = |cells: &Cells, row: usize| match cells {
@@ -79,12 +113,22 @@ fn table(table: &Table) -> String {
     };
     let title = escape(&table.title);
     format!(
-        "<h2>{title} <button class=\"csv\" data-table=\"{title}\">CSV</button></h2><div class=\"scroll\"><table><thead><tr>{heads}</tr></thead>\
+        "<h2>{title} <button class=\"csv\" data-table=\"{index}\">CSV</button></h2><div class=\"scroll\"><table><thead><tr>{heads}</tr></thead>\
          <tbody>{body}</tbody></table></div>{more}"
     )
 }
 
+/// One line of others' words.
 fn escape(text: &str) -> String {
+    markup(&line(text))
+}
+
+/// Lines of others' words.
+fn escape_lines(text: &str) -> String {
+    markup(&text.split('\n').map(line).collect::<Vec<Cow<'_, str>>>().join("\n"))
+}
+
+fn markup(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -100,22 +144,4 @@ fn escape(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use vestibule_protocol::report::{Chart, Column};
-
-    #[test]
-    fn nothing_of_a_guest_becomes_markup() {
-        let evil = "</script><img src=x onerror=alert(1)>\"'";
-        let columns = vec![Column { name: evil.into(), values: Cells::Texts(vec![evil.into()]) }];
-        let report = Report {
-            summary: evil.into(),
-            tables: vec![Table { title: evil.into(), columns }],
-            charts: vec![Chart { title: evil.into(), spec: format!("{{\"title\":{}}}", serde_json::to_string(evil).unwrap()) }],
-        };
-        let page = whole(evil, "", &report);
-        assert!(!page.contains("<img"), "markup of a guest stands in the page");
-        // Ours only: the data and four scripts.
-        assert_eq!(page.matches("</script>").count(), 5);
-    }
-}
+mod tests;

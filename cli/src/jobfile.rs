@@ -17,6 +17,7 @@ use vestibule_protocol::job::{JobId, Limits, Noise};
 use vestibule_protocol::manifest::{CatalogueRef, ComponentRef, Manifest};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::round::Plan;
+use vestibule_protocol::words::Topic;
 
 use crate::compiled;
 use crate::failure::{Failure, coded};
@@ -29,7 +30,7 @@ pub(crate) struct JobFile {
     analysis: PathBuf,
     charter: PathBuf,
     #[serde(default)]
-    title: String,
+    title: Topic,
     dataset: Name,
     epsilon: f64,
     #[serde(default)]

@@ -2,7 +2,17 @@
 //!
 //! Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 refused, 2 usage or bad input, 3 peer unreachable or timed out,
 //! 4 our fault. With `--json`, stdout holds one JSON document, also when it is an error.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
+
+/// As the standard library's, through [`door`].
+macro_rules! println {
+    () => { $crate::door::say("") };
+    ($($words:tt)+) => { $crate::door::say(&format!($($words)+)) };
+}
+
+/// As the standard library's, through [`door`].
+macro_rules! eprintln {
+    ($($words:tt)+) => { $crate::door::note(&format!($($words)+)) };
+}
 
 mod analysis;
 mod attack;
@@ -12,6 +22,7 @@ mod closed;
 mod command;
 mod compiled;
 mod consortium;
+mod door;
 mod failure;
 mod federation;
 mod files;
@@ -52,18 +63,19 @@ fn main() -> ExitCode {
             None => eprintln!("vestibule: internal error"),
         }
     }));
-    if let Err(error) = closed::without_core() {
-        return unclosed(error);
-    }
     if let Some(inner) = inner::Inner::asked() {
-        if !inner.closes_itself()
-            && let Err(error) = closed::close()
-        {
+        let close = || if inner.closes_itself() { Ok(()) } else { closed::close() };
+        if let Err(error) = closed::without_core().and_then(|()| close()) {
             return unclosed(error);
         }
         return inner.run();
     }
     let Arguments { json, command } = Arguments::parse();
+    // Attacks see whether daemons give cores up by themselves.
+    let without = if command.attacks() { closed::without_own_core } else { closed::without_core };
+    if let Err(error) = without() {
+        return unclosed(error);
+    }
     if command.runs_guests() {
         // Wasmtime opens `/proc/self/pagemap` with its first engine, once: a process that is not
         // dumpable could not, but as root.
@@ -73,7 +85,7 @@ fn main() -> ExitCode {
         return unclosed(error);
     }
     let filter = tracing_subscriber::EnvFilter::try_from_env("VESTIBULE_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(door::Log).with_ansi(false).with_target(false).init();
     match command.run(json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error, json),

@@ -11,6 +11,7 @@ use vestibule_coordinator::intake::Desk;
 use vestibule_protocol::calibration::calibrate;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::manifest::Signed;
+use vestibule_protocol::name::Name;
 use vestibule_protocol::release::{Release, combine};
 use vestibule_protocol::report::Report;
 use vestibule_sandbox::Step;
@@ -18,9 +19,10 @@ use vestibule_sandbox::Step;
 use crate::client::Client;
 use crate::compiled;
 use crate::failure::{Exit, Failure, coded};
+use crate::html::Facts;
 
-/// The report that a job's proven releases give.
-pub(crate) fn report(client: &Client, own: &[PublicKey], job: &str, receipts: &[Receipt]) -> Result<Report> {
+/// The report that a job's proven releases give, and what else is known of the job for certain.
+pub(crate) fn report(client: &Client, own: &[PublicKey], job: &str, receipts: &[Receipt]) -> Result<(Report, Facts)> {
     let wrong = |why: &dyn std::fmt::Display| {
         Failure::of(Exit::Refused, "result-differs", format!("the result cannot be had again: {why}"))
     };
@@ -45,11 +47,18 @@ pub(crate) fn report(client: &Client, own: &[PublicKey], job: &str, receipts: &[
     let plan = plan.map_err(|error| coded(error.code(), error))?;
     let ready = desk.ready(signed, plan).map_err(|error| coded(error.code(), error))?;
     let manifest = ready.signed.manifest();
+    let shape = desk.shape(manifest, &ready.plan).map_err(|error| coded(error.code(), error))?;
     let mut history = Vec::new();
     for index in 0_u32.. {
-        let step = analysis.next(&manifest.params, &ready.shape, &history, manifest.limits);
+        let step = analysis.next(&manifest.params, &shape, &history, manifest.limits);
         let round = match step.map_err(|error| coded(error.code(), error))? {
-            Step::Report(report) => return Ok(report),
+            Step::Report(report) => {
+                let of = |site: &Name| {
+                    receipts.iter().filter(|receipt| receipt.round < index && receipt.site == site.as_str()).count()
+                };
+                let sites = manifest.sites.iter().map(|site| (site.clone(), of(site))).collect();
+                return Ok((report, Facts { manifest: manifest.clone(), rounds: index, sites }));
+            }
             Step::Round(round) => round,
         };
         let budget = ready.signed.budget().round(round.share_ppb());

@@ -1,10 +1,12 @@
 //! Tables on a terminal: a report's own, and lists of things.
 //!
-//! *In*: a report; rows. *Out*: text. Numbers get the digits that mean something; long tables are cut, and say so.
+//! *In*: a report; rows. *Out*: text, in which others' words stay in their place: each field on one line, each line of a text marked. Numbers get the
+//! digits that mean something; long tables are cut, and say so.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
 use vestibule_coordinator::api::types::JobStatus;
 use vestibule_protocol::report::{Cells, Report, Table};
+use vestibule_protocol::words::line;
 
 /// Rows of a table that a terminal shows.
 const ROWS: usize = 20;
@@ -13,7 +15,7 @@ const ROWS: usize = 20;
 pub(crate) fn grid(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut grid = Grid::new();
     grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(heads.iter().copied());
-    grid.add_rows(rows);
+    grid.add_rows(rows.into_iter().map(cells));
     grid.to_string()
 }
 
@@ -24,8 +26,18 @@ pub(crate) fn wrapped(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>
     if grid.width().is_none() {
         grid.set_width(150);
     }
-    grid.add_rows(rows);
+    grid.add_rows(rows.into_iter().map(cells));
     grid.to_string()
+}
+
+/// Cells are one line each, no matter whose words they are.
+fn cells(row: Vec<String>) -> Vec<String> {
+    row.iter().map(|cell| line(cell).into_owned()).collect()
+}
+
+/// A text of somebody's, in lines of which none passes for ours.
+pub(crate) fn quoted(text: &str) -> String {
+    text.trim().lines().map(|one| format!("│ {}", line(one))).collect::<Vec<_>>().join("\n")
 }
 
 /// A time, as people say it.
@@ -60,12 +72,12 @@ pub(crate) fn number(value: f64) -> String {
 fn table(table: &Table) -> String {
     let mut grid = Grid::new();
     grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    grid.set_header(table.columns.iter().map(|column| printable(&column.name)));
+    grid.set_header(table.columns.iter().map(|column| line(&column.name).into_owned()));
     let rows = table.columns.first().map_or(0, |column| column.values.len());
     for row in 0..rows.min(ROWS) {
         grid.add_row(table.columns.iter().map(|column| match &column.values {
             Cells::Numbers(values) => values.get(row).map(|value| number(*value)).unwrap_or_default(),
-            Cells::Texts(values) => values.get(row).map(|text| printable(text)).unwrap_or_default(),
+            Cells::Texts(values) => values.get(row).map(|text| line(text).into_owned()).unwrap_or_default(),
         }));
     }
     for (index, column) in table.columns.iter().enumerate() {
@@ -75,45 +87,41 @@ fn table(table: &Table) -> String {
     }
     let more = rows.saturating_sub(ROWS);
     let more = if more > 0 { format!("\n  ... {more} more rows: use --json or --html") } else { String::new() };
-    format!("{}\n{grid}{more}", printable(&table.title))
+    format!("{}\n{grid}{more}", quoted(&line(&table.title)))
 }
 
 /// A report as text.
 pub(crate) fn report(report: &Report) -> String {
-    let mut parts = vec![printable(&report.summary)];
+    let mut parts = vec![quoted(&report.summary)];
     parts.extend(report.tables.iter().map(table));
     parts.join("\n\n")
-}
-
-/// A guest's text may hold anything: terminal control is taken out.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 
 /// One line for a job, and one for each of its sites that is out.
 pub(crate) fn status(status: &JobStatus) -> String {
     let mut lines = vec![format!(
         "{}  {}  round {} of at most {}  epsilon {}  {}",
-        status.job,
-        status.state,
+        line(&status.job),
+        line(&status.state),
         status.rounds,
         status.max_rounds,
         status.epsilon,
-        printable(&status.title)
+        line(&status.title)
     )];
     for site in &status.sites {
-        let reason = site.reason.as_ref().map(|reason| format!(": {} ({})", printable(&reason.message), reason.code));
-        lines.push(format!("  {:20} {}{}", site.site, site.state, reason.unwrap_or_default()));
+        let reason = site.reason.as_ref().map(|reason| format!(": {} ({})", line(&reason.message), line(&reason.code)));
+        lines.push(format!("  {:20} {}{}", line(&site.site), line(&site.state), reason.unwrap_or_default()));
     }
     if let Some(error) = &status.error {
-        lines.push(format!("  {} ({})", printable(&error.message), error.code));
+        lines.push(format!("  {} ({})", line(&error.message), line(&error.code)));
     }
     lines.join("\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::number;
+    use super::{grid, number, quoted};
+    use vestibule_coordinator::api::types::{ApiError, JobSite, JobStatus};
 
     #[test]
     fn numbers_keep_the_digits_that_mean_something() {
@@ -129,5 +137,30 @@ mod tests {
         ] {
             assert_eq!(number(value), want);
         }
+    }
+
+    #[test]
+    fn no_field_makes_a_line_of_its_own() {
+        let evil = "x\n  pune    finished\u{1b}[2J".to_owned();
+        let error = Some(ApiError { code: evil.clone(), message: evil.clone() });
+        let site = JobSite { site: evil.clone(), state: evil.clone(), reason: error.clone() };
+        let status = JobStatus {
+            job: evil.clone(),
+            title: evil.clone(),
+            state: evil.clone(),
+            rounds: 1,
+            max_rounds: 1,
+            submitted: 0,
+            epsilon: 1.0,
+            delta: 0.0,
+            sites: vec![site],
+            error,
+        };
+        let shown = super::status(&status);
+        assert_eq!(shown.lines().count(), 3, "{shown}");
+        assert!(shown.lines().all(vestibule_protocol::words::is_plain), "{shown}");
+        assert_eq!(grid(&["a"], [vec![evil.clone()]]).lines().count(), 2);
+        assert_eq!(quoted("one\r\ntwo"), "│ one\n│ two");
+        assert!(quoted(&evil).lines().all(|line| line.starts_with("│ ")));
     }
 }

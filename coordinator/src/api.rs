@@ -33,7 +33,7 @@ use utoipa::OpenApi;
 use vestibule_protocol::key::PublicKey;
 
 use crate::analyses::CallError;
-use crate::drive::Shared;
+use crate::shared::Shared;
 use live::Live;
 use nonces::Nonces;
 use refusal::Refusal;

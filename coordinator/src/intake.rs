@@ -104,8 +104,8 @@ pub struct Ready {
     pub signed: Signed,
     /// What it reads.
     pub plan: Plan,
-    /// The public shape of that.
-    pub shape: Arc<Shape>,
+    /// How many variants that is.
+    pub variants: usize,
 }
 
 impl Ready {
@@ -120,7 +120,7 @@ impl Ready {
             manifest: self.signed.digest(),
             owner: self.signed.signer(),
             submitted: now,
-            title: manifest.title.clone(),
+            title: manifest.title.to_string(),
             epsilon: budget.epsilon(),
             delta: budget.delta(),
             sites: manifest.sites.clone(),
@@ -180,7 +180,15 @@ impl Desk<'_> {
     /// # Errors
     /// The plan, or the documents.
     pub fn ready(&self, signed: Signed, plan: Plan) -> Result<Ready, IntakeError> {
-        let manifest = signed.manifest();
+        let variants = self.shape(signed.manifest(), &plan)?.variants.len();
+        Ok(Ready { signed, plan, variants })
+    }
+
+    /// The public shape of what a plan reads.
+    ///
+    /// # Errors
+    /// The plan, or the documents.
+    pub fn shape(&self, manifest: &Manifest, plan: &Plan) -> Result<Arc<Shape>, IntakeError> {
         let dictionary = self.documents.dictionary(manifest.dictionary).ok_or(IntakeError::Unknown)?;
         let named = |name: &str| manifest.catalogues.iter().any(|catalogue| catalogue.name.as_str() == name);
         let catalogues: Vec<Arc<Catalogue>> =
@@ -192,7 +200,7 @@ impl Desk<'_> {
             return Err(IntakeError::CatalogueNotNamed(slice.catalogue.clone()));
         }
         let (variants, columns) = shape::resolve(&dictionary, &catalogues, &plan.columns, &plan.variants)?;
-        Ok(Ready { signed, plan, shape: Arc::new(Shape { variants, columns }) })
+        Ok(Arc::new(Shape { variants, columns }))
     }
 
     /// At least one of the named sites takes part in the project, or has not said yet in which it does.

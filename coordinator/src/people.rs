@@ -8,7 +8,7 @@ use vestibule_protocol::name::Name;
 use vestibule_protocol::token::Role;
 use vestibule_protocol::trust;
 
-use crate::drive::Shared;
+use crate::shared::Shared;
 use crate::store::StoreError;
 
 /// A person, known by a key.

@@ -15,8 +15,8 @@ use vestibule_worker::{Launch, WorkerError};
 
 use crate::analyses::Analyses;
 use crate::documents::Documents;
-use crate::drive::Shared;
 use crate::home::{Addresses, Home, HomeError};
+use crate::shared::Shared;
 use crate::{api, drive, home::private, link, tidy};
 
 /// What one instance of an analysis may have here at most, beyond what is for `plan` and `next` alone.

@@ -36,7 +36,7 @@ struct Ends {
 #[non_exhaustive]
 pub enum StoreError {
     /// The name is taken.
-    #[error("the name `{0}` is taken: choose another")]
+    #[error("the name `{0}` is taken: choose another, and one that looks otherwise")]
     NameTaken(Name),
     /// Nobody has the name.
     #[error("nobody has joined as `{0}`, and nobody is invited as that")]
@@ -44,9 +44,6 @@ pub enum StoreError {
     /// The invitation was used, has expired, or never was.
     #[error("the invitation is unknown, was used already, or has expired: ask for a new one")]
     Invitation,
-    /// What a newcomer says of itself.
-    #[error("{0}")]
-    Described(&'static str),
     /// Same id, other manifest.
     #[error("another manifest was submitted under this job id")]
     OtherManifest,
@@ -74,18 +71,11 @@ impl StoreError {
             Self::NameTaken(_) => "name-taken",
             Self::NameUnknown(_) => "name-unknown",
             Self::Invitation => "invitation-unknown",
-            Self::Described(_) => "join-malformed",
             Self::OtherManifest => "job-differs",
             Self::Components { .. } => "component-quota",
             Self::Full => "coordinator-disk",
             Self::Database(_) => "coordinator-database",
         }
-    }
-
-    /// Whether the same may do later: it is nobody's fault who asked.
-    #[must_use]
-    pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Full)
     }
 }
 

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::drive::Shared;
 use crate::run::now;
+use crate::shared::Shared;
 use crate::store::StoreError;
 
 /// A component that no job names is kept for so long after its upload.

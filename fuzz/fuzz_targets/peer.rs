@@ -29,7 +29,7 @@ fn frame<M: Message>(payload: &[u8]) -> Option<M> {
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((which, bytes)) = bytes.split_first() else { return };
     let text = str::from_utf8(bytes).unwrap_or_default();
-    match which % 25 {
+    match which % 26 {
         0 => drop(frame::<m::Hello>(bytes)),
         1 => drop(frame::<m::SiteCard>(bytes)),
         2 => drop(frame::<m::Fetch>(bytes)),
@@ -80,6 +80,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         21 => drop(Policy::parse(text)),
         22 => drop(note::open(text, &[])),
         23 => drop(frame::<m::Document>(bytes)),
+        24 => drop(frame::<m::Decided>(bytes)),
         _ => drop(Invitation::from_token(text)),
     }
 });

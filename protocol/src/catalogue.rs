@@ -14,11 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::name::Name;
+use crate::words::Label;
 
 /// Most bytes of a catalogue file.
 pub const MAX_CATALOGUE_BYTES: u64 = 256 << 20;
 /// Most bytes of one allele.
 const MAX_ALLELE_BYTES: usize = 1_000;
+/// Most bytes of a contig's name.
+const MAX_CONTIG_BYTES: usize = 200;
 
 /// A stretch of a catalogue. Half open; positions are 1-based.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +100,8 @@ impl Catalogue {
             value.ok_or_else(|| CatalogueError { line: at, why: format!("`{key}`, a tab and a value must stand here") })
         };
         let name = head("#catalogue")?.parse().map_err(|error| CatalogueError { line: 1, why: format!("{error}") })?;
-        let build = head("#build")?;
+        let build =
+            head("#build")?.parse::<Label>().map_err(|error| CatalogueError { line: 2, why: format!("{error}") })?.to_string();
         let with_frequency = match lines.next() {
             Some((_, "contig\tposition\tref\talt")) => false,
             Some((_, "contig\tposition\tref\talt\taf")) => true,
@@ -143,7 +147,7 @@ impl Catalogue {
 fn variant(line: &str, with_frequency: bool) -> Result<Variant, &'static str> {
     let mut fields = line.split('\t');
     let mut field = || fields.next().filter(|field| !field.is_empty()).ok_or("a field is missing or empty");
-    let contig = field()?.to_owned();
+    let contig = contig(field()?)?;
     let position =
         field()?.parse::<u64>().ok().filter(|position| *position > 0).ok_or("the position must be a number from 1")?;
     let reference = allele(field()?)?;
@@ -163,6 +167,11 @@ fn variant(line: &str, with_frequency: bool) -> Result<Variant, &'static str> {
         return Err("there are more fields than the header names");
     }
     Ok(Variant { contig, position, reference, alternate, frequency })
+}
+
+fn contig(text: &str) -> Result<String, &'static str> {
+    let good = text.len() <= MAX_CONTIG_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if good { Ok(text.to_owned()) } else { Err("a contig's name has at most 200 visible ASCII characters") }
 }
 
 fn allele(text: &str) -> Result<String, &'static str> {
@@ -203,6 +212,8 @@ mod tests {
         bad("20\t100\tA\tC", "20\t0\tA\tC", 4);
         bad("20\t100\tA\tC", "20\t100\tA\tA", 4);
         bad("20\t100\tA\tC", "20\t100\ta\tC", 4);
+        bad("20\t100\tA\tC", "2\u{1b}0\t100\tA\tC", 4);
+        bad("GRCh37", "GRCh37\u{1b}", 2);
         bad("0.25", "1.5", 4);
         bad("0.25", "0.25\tx", 4);
         bad("20\t100\tA\tG", "20\t100\tA\tC", 5);

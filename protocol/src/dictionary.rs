@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::name::Name;
+use crate::words::{Label, Sentence, is_plain};
 
 /// Most columns of a dictionary.
 pub const MAX_DICTIONARY_COLUMNS: usize = 10_000;
 /// Most levels of a column.
 pub const MAX_LEVELS: usize = 10_000;
+/// Most bytes of one.
+const MAX_LEVEL_BYTES: usize = 200;
 
 /// The list of columns.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +81,7 @@ impl DictionaryError {
 struct File {
     name: Name,
     #[serde(default)]
-    version: String,
+    version: Label,
     column: Vec<Entry>,
 }
 
@@ -89,9 +92,9 @@ struct Entry {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
-    about: String,
+    about: Sentence,
     #[serde(default)]
-    unit: String,
+    unit: Label,
     #[serde(default)]
     sensitive: bool,
     lower: Option<f64>,
@@ -115,7 +118,7 @@ impl Dictionary {
         if let Some([twice, _]) = names.array_windows::<2>().find(|[a, b]| a == b) {
             return Err(DictionaryError(format!("column `{twice}` is defined twice")));
         }
-        Ok(Self { name: file.name, version: file.version, columns, digest: Digest::of(text.as_bytes()) })
+        Ok(Self { name: file.name, version: file.version.to_string(), columns, digest: Digest::of(text.as_bytes()) })
     }
 
     /// The column of that name, with its place.
@@ -145,6 +148,9 @@ impl Entry {
                 if sorted.array_windows::<2>().any(|[a, b]| a == b) {
                     return fail("a level is listed twice");
                 }
+                if levels.iter().any(|level| level.len() > MAX_LEVEL_BYTES || !is_plain(level)) {
+                    return fail("a level has at most 200 bytes on one line, none of them invisible");
+                }
                 Kind::Levels(levels)
             }
             ("levels", ..) => return fail("`levels` must list at least one level"),
@@ -152,7 +158,13 @@ impl Entry {
             ("day", ..) => Kind::Day,
             _ => return fail("`type` must be `number`, `levels`, `flag` or `day`"),
         };
-        Ok(Column { name: self.name, about: self.about, kind, unit: self.unit, sensitive: self.sensitive })
+        Ok(Column {
+            name: self.name,
+            about: self.about.to_string(),
+            kind,
+            unit: self.unit.to_string(),
+            sensitive: self.sensitive,
+        })
     }
 }
 
@@ -208,6 +220,9 @@ type = "day"
         bad("[\"female\", \"male\"]", "[]", "`sex`");
         bad("[\"female\", \"male\"]", "[\"male\", \"male\"]", "`sex`");
         bad("name = \"sex\"", "name = \"age\"", "twice");
+        bad("[\"female\", \"male\"]", "[\"female\\u001b\"]", "`sex`");
+        bad("[\"female\", \"male\"]", &format!("[\"{}\"]", "f".repeat(201)), "`sex`");
+        bad("unit = \"years\"", "unit = \"\\u202e\"", "line 7");
         bad("unit", "units", "units");
         bad("unit", "units", "line 7");
     }

@@ -37,3 +37,4 @@ pub mod shape;
 pub mod tls;
 pub mod token;
 pub mod trust;
+pub mod words;

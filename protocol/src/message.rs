@@ -9,6 +9,7 @@
 //! | coordinator | [`TrustUpdate`] | [`Done`] |
 //! | coordinator | [`AddCheckpoint`], of another site | [`Cosigned`] |
 //! | site | [`Relay`]: an [`AddCheckpoint`] for another site | [`Cosigned`], as that site answered |
+//! | site | [`Decided`] | [`Done`] |
 //! | site (join key only) | [`Join`] | [`Joined`] |
 //!
 //! Everything is bounded by its message's cap. Field order is the wire format: never reorder, never insert; a change is a new
@@ -22,6 +23,7 @@ use crate::job::JobId;
 use crate::key::PublicKey;
 use crate::name::Name;
 use crate::round::RoundRequest;
+use crate::words::{Code, Country, Label, Organisation, Origin, Sentence};
 
 /// Bytes of one chunk of a document or a component.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -40,7 +42,7 @@ macro_rules! message {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The coordinator's software version, for people.
-    pub software: String,
+    pub software: Label,
     /// The name under which this site is registered.
     pub site: Name,
 }
@@ -50,7 +52,7 @@ message!(Hello, 1, 4 << 10);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteCard {
     /// The site's software version, for people.
-    pub software: String,
+    pub software: Label,
     /// Its datasets.
     pub datasets: Vec<DatasetCard>,
     /// The charters that it has accepted, by digest. A job of another project is not worth compiling.
@@ -65,7 +67,7 @@ pub struct DatasetCard {
     /// The name that the consortium gave it.
     pub name: Name,
     /// For people.
-    pub about: String,
+    pub about: Sentence,
     /// Rounded by the site, for planning. Not a count of rows.
     pub approximate_size: u64,
     /// The dictionary its columns follow: a document to [`Fetch`].
@@ -73,7 +75,7 @@ pub struct DatasetCard {
     /// The catalogues it was matched to: documents to [`Fetch`].
     pub catalogues: Vec<CatalogueCard>,
     /// GA4GH Data Use Ontology codes.
-    pub duo: Vec<String>,
+    pub duo: Vec<Label>,
     /// 10^-6 epsilon that the site has set as the dataset's lifetime cap.
     pub cap_epsilon_micro: u64,
     /// 10^-15 delta of that cap.
@@ -90,7 +92,7 @@ pub struct CatalogueCard {
     /// SHA-256 of its file.
     pub digest: Digest,
     /// The reference build, such as `GRCh38`.
-    pub build: String,
+    pub build: Label,
     /// How many variants it lists.
     pub variants: u32,
 }
@@ -133,8 +135,8 @@ pub struct Offer {
 }
 message!(Offer, 6, 56 << 20);
 
-/// What a site answers to an offer, in this order: `Need` at most once, then `Accepted`, then one of `Refused` and `Settled`; `Held` before
-/// or after `Accepted`.
+/// What a site answers to an offer, in this order: `Need` at most once, then `Accepted`, then one of
+/// `Refused`, `Settled` and `Held`, which end the stream.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The component is not here: send its bytes from this offset on.
@@ -147,9 +149,9 @@ pub enum Answer {
     /// Decided before any data was touched, from the manifest, the site's rules and its ledger alone.
     Refused {
         /// A stable code.
-        code: String,
+        code: Code,
         /// A sentence for people, made from the code and public terms only.
-        why: String,
+        why: Sentence,
     },
     /// Data was touched. The release, if there is one, then spaces up to a length that follows from the round alone: so that nobody
     /// on the way learns whether there is one, or how long its numbers are. See [`Answer::settled`].
@@ -160,10 +162,11 @@ pub enum Answer {
         /// That the answer is in the site's log, and that log witnessed.
         receipt: Receipt,
     },
-    /// A person at the site looks at the job, or at what it would release, first. Others follow when they have decided.
+    /// A person at the site looks at the job, or at what it would release, first. The round is to be
+    /// offered again when the site says [`Decided`].
     Held {
         /// Why, in the words of the site's rules.
-        why: String,
+        why: Sentence,
     },
 }
 
@@ -222,13 +225,13 @@ message!(Join, 10, 4 << 10);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteRequest {
     /// Whose it is.
-    pub organisation: String,
+    pub organisation: Organisation,
     /// Where: an ISO 3166 code of two letters.
-    pub country: String,
+    pub country: Country,
     /// The key of its link.
     pub link: PublicKey,
     /// Which log is its.
-    pub log_origin: String,
+    pub log_origin: Origin,
     /// The key that signs it.
     pub log: PublicKey,
     /// The key that cosigns others'.
@@ -283,6 +286,18 @@ pub struct Cosigned {
 }
 message!(Cosigned, 15, 72 << 10);
 
+/// A site says that somebody has decided about what waited there: these jobs' rounds are to be
+/// offered again. It does not say how they decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Which jobs, at most [`MAX_DECIDED`].
+    pub jobs: Vec<JobId>,
+}
+message!(Decided, 16, 40 << 10);
+
+/// Jobs in one [`Decided`].
+pub const MAX_DECIDED: usize = 1_000;
+
 /// How a request to join ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Joined {
@@ -294,10 +309,10 @@ pub enum Joined {
     /// It is not.
     Refused {
         /// Why.
-        why: String,
+        why: Sentence,
     },
 }
-message!(Joined, 11, 1 << 10);
+message!(Joined, 11, 8 << 10);
 
 /// What a joining site's keys sign: possession of them, bound to this invitation and to each other.
 #[must_use]

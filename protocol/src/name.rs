@@ -1,11 +1,14 @@
 //! Names that people give to sites, researchers, datasets, columns and statistics, and that end up in file names and logs.
 //!
-//! *In*: text. *Out*: [`Name`]. *Refuses*: everything that could be a path, a control sequence or two names that look alike.
+//! *In*: text. *Out*: [`Name`]. *Refuses*: everything that could be a path or a control sequence. Names that look alike are refused where
+//! members are named ([`crate::words::Distinct`]).
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+
+use crate::words::line;
 
 /// 1 to 64 characters: ASCII letters, digits, `-`, `_` and `.`, the first one a letter or digit.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -33,7 +36,7 @@ impl FromStr for Name {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let good = text.len() <= 64 && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(inner);
-        if good { Ok(Self(text.to_owned())) } else { Err(NameError { found: text.escape_debug().take(80).collect() }) }
+        if good { Ok(Self(text.to_owned())) } else { Err(NameError { found: line(text).chars().take(80).collect() }) }
     }
 }
 

@@ -11,6 +11,8 @@ pub const MAX_PARTS: usize = 64;
 pub const MAX_CELLS: usize = 8_000_000;
 /// Most bytes of one chart's specification.
 pub const MAX_CHART_BYTES: usize = 1 << 20;
+/// Most characters of a title, and of a column's name.
+pub const MAX_TITLE: usize = 1_000;
 /// Most bytes of the summary.
 pub const MAX_SUMMARY_BYTES: usize = 64 << 10;
 
@@ -105,6 +107,10 @@ impl Report {
         if self.tables.len() > MAX_PARTS || self.charts.len() > MAX_PARTS {
             return fail(format!("more than {MAX_PARTS} tables or charts"));
         }
+        let heads = self.tables.iter().flat_map(|table| table.columns.iter().map(|column| &column.name).chain([&table.title]));
+        if heads.chain(self.charts.iter().map(|chart| &chart.title)).any(|head| head.chars().count() > MAX_TITLE) {
+            return fail(format!("a title or a column's name is longer than {MAX_TITLE} characters"));
+        }
         let mut cells = 0_usize;
         for table in &self.tables {
             let rows = table.columns.first().map_or(0, |column| column.values.len());
@@ -179,6 +185,12 @@ mod tests {
         let mut long = good();
         long.summary = "x".repeat(MAX_SUMMARY_BYTES + 1);
         assert!(long.checked().is_err());
+        let titled = |title: String| {
+            let mut titled = good();
+            titled.tables[0].columns[0].name = title;
+            titled.checked()
+        };
+        assert!(titled("é".repeat(MAX_TITLE)).is_ok() && titled("é".repeat(MAX_TITLE + 1)).is_err());
         let mut many = good();
         many.tables = vec![many.tables[0].clone(); MAX_PARTS + 1];
         assert!(many.checked().is_err());

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalogue::VariantSlice;
 use crate::scores::{CLASSES, GenotypeSums, MAX_SCORES, Source};
+use crate::words::{is_plain, line};
 
 /// Most columns a plan may name.
 pub const MAX_COLUMNS: usize = 1_024;
@@ -303,8 +304,8 @@ impl Statistic {
         if self.name.is_empty() || self.name.len() > MAX_NAME_BYTES {
             return name("a name has 1 to 128 bytes");
         }
-        if self.name.chars().any(char::is_control) {
-            return name("a name has no control characters");
+        if !is_plain(&self.name) {
+            return name("a name has no control characters, and none that are invisible");
         }
         let number = |why| Err(RoundError::Number { name: printable(&self.name), why });
         if self.length == 0 {
@@ -353,7 +354,7 @@ impl Statistic {
 }
 
 fn printable(text: &str) -> String {
-    text.escape_debug().take(80).collect()
+    line(text).chars().take(80).collect()
 }
 
 impl std::fmt::Debug for RoundRequest {

@@ -12,6 +12,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::digest::Digest;
 use crate::key::{KeyError, PublicKey, SecretKey};
 use crate::name::Name;
+use crate::words::Address;
 
 /// How long a token is good for, in seconds.
 pub const TOKEN_SECONDS: i64 = 24 * 3_600;
@@ -86,6 +87,11 @@ impl Invitation {
         let encoded = token.trim().strip_prefix(PREFIX).ok_or(TokenError)?;
         let json = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).map_err(|_| TokenError)?);
         let text: Text = serde_json::from_slice(&json).map_err(|_| TokenError)?;
+        let Self { quic, tunnel, api, .. } = &text.invitation;
+        let places = [Some(quic), tunnel.as_ref(), Some(api)];
+        if places.into_iter().flatten().any(|place| place.parse::<Address>().is_err()) {
+            return Err(TokenError);
+        }
         let seed = Zeroizing::new(URL_SAFE_NO_PAD.decode(&text.seed).map_err(|_| TokenError)?);
         let seed: Zeroizing<[u8; 32]> = Zeroizing::new(seed.as_slice().try_into().map_err(|_| TokenError)?);
         let key = SecretKey::from_seed(*seed).map_err(|_: KeyError| TokenError)?;
@@ -114,6 +120,10 @@ mod tests {
         let (read, read_key) = Invitation::from_token(&format!(" {}\n", &*token)).unwrap();
         assert_eq!(read, invitation);
         assert_eq!(read_key.public(), key.public());
+        for api in ["", "http://a\u{1b}[2J", &"a".repeat(301)] {
+            let other = Invitation { api: api.to_owned(), ..invitation.clone() };
+            assert_eq!(Invitation::from_token(&other.to_token(&key)).unwrap_err(), TokenError);
+        }
         for cut in [0, 10, 40, token.len() - 1] {
             assert_eq!(Invitation::from_token(&token[..cut]).unwrap_err(), TokenError);
         }

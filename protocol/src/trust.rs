@@ -10,8 +10,6 @@ mod rotation;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::digest::Digest;
 use crate::dsse::{self, DsseError};
@@ -20,6 +18,7 @@ use crate::log::leaf::Event;
 use crate::log::note::{Kind, Verifier};
 use crate::log::policy::{NotProven, Policy};
 use crate::name::Name;
+use crate::words::{Country, Distinct, Organisation, Origin, instant};
 
 pub use self::rotation::{ROTATION_TYPE, Rotation};
 
@@ -29,6 +28,7 @@ pub const BUNDLE_TYPE: &str = "application/vnd.vestibule.trust-bundle.v1+json";
 pub const MAX_DAYS: i64 = 90;
 const MAX_ROOTS: usize = 16;
 const MAX_MEMBERS: usize = 4_096;
+const ALIKE: &str = "another member's name looks the same, so one could be taken for the other";
 
 /// Everything that the consortium says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub struct Bundle {
     pub witnesses: String,
     /// Organisations that the consortium knows to work for no profit, by the names that members give.
     #[serde(default)]
-    pub non_profits: BTreeSet<String>,
+    pub non_profits: BTreeSet<Organisation>,
     /// What is no longer believed, whatever else says so.
     pub revoked: Revoked,
 }
@@ -85,13 +85,13 @@ pub struct Site {
     /// What jobs call it.
     pub name: Name,
     /// Whose it is.
-    pub organisation: String,
+    pub organisation: Organisation,
     /// Where: an ISO 3166 code of two letters.
-    pub country: String,
+    pub country: Country,
     /// The key of its link.
     pub link: PublicKey,
     /// Which log is its.
-    pub log_origin: String,
+    pub log_origin: Origin,
     /// The key that signs it.
     pub log: PublicKey,
     /// Keys that it had before.
@@ -124,9 +124,9 @@ pub struct Person {
     /// What the consortium calls them.
     pub name: Name,
     /// Whom they work for.
-    pub organisation: String,
+    pub organisation: Organisation,
     /// Where: an ISO 3166 code of two letters.
-    pub country: String,
+    pub country: Country,
     /// What they may be believed as.
     pub roles: BTreeSet<Role>,
     /// Their key.
@@ -243,20 +243,6 @@ impl TrustError {
     }
 }
 
-/// Whether a member can be known as working for that organisation in that country: looked at when they join, and in every bundle.
-///
-/// # Errors
-/// What is wrong.
-pub fn described(organisation: &str, country: &str) -> Result<(), &'static str> {
-    if country.len() != 2 || !country.bytes().all(|letter| letter.is_ascii_uppercase()) {
-        return Err("a country is an ISO 3166 code of two capital letters");
-    }
-    if organisation.is_empty() || organisation.chars().count() > 200 || organisation.chars().any(char::is_control) {
-        return Err("an organisation has 1 to 200 characters");
-    }
-    Ok(())
-}
-
 impl Bundle {
     /// Checks the bundle and signs it with a root's key.
     ///
@@ -280,19 +266,14 @@ impl Bundle {
         }
         let policy = Policy::parse(&self.witnesses)
             .map_err(|error| TrustError::Field { place: format!("witnesses, line {}", error.line), why: error.why })?;
-        let (mut names, mut used) = (BTreeSet::new(), BTreeSet::new());
+        let (mut names, mut used) = (Distinct::default(), BTreeSet::new());
         let origins: BTreeSet<&str> = self.sites.iter().map(|site| site.log_origin.as_str()).collect();
         if origins.len() != self.sites.len() {
             return field("sites", "two sites have the same log");
         }
-        let sites = self.sites.iter().map(|site| (&site.name, &site.country, &site.organisation));
-        let people = self.persons.iter().map(|person| (&person.name, &person.country, &person.organisation));
-        for (name, country, organisation) in sites.chain(people) {
-            if !names.insert(name) {
-                return field(name.as_str(), "the name is used twice");
-            }
-            if let Err(why) = described(organisation, country) {
-                return field(name.as_str(), why);
+        for name in self.sites.iter().map(|site| &site.name).chain(self.persons.iter().map(|person| &person.name)) {
+            if let Err(like) = names.add(name) {
+                return field(&format!("`{name}`"), if like == *name { "the name is used twice" } else { ALIKE });
             }
         }
         let of_sites = self.sites.iter().flat_map(|site| {
@@ -306,7 +287,6 @@ impl Bundle {
                 return Err(TrustError::Field { place: key.to_string(), why: "a key serves one purpose of one member" });
             }
         }
-        let instant = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp);
         let Some(issued) = instant(&self.issued) else { return field("issued", "must be an RFC 3339 time") };
         let Some(expires) = instant(&self.expires) else { return field("expires", "must be an RFC 3339 time") };
         if expires <= issued || expires.saturating_sub(issued) > MAX_DAYS * 86_400 {
@@ -453,14 +433,14 @@ impl Trust {
     pub fn logs(&self, name: &Name) -> Vec<Verifier> {
         let Some(site) = self.site(name) else { return vec![] };
         let keys = [site.log].into_iter().chain(site.former.log.iter().copied()).filter(|key| !self.is_revoked(key));
-        keys.map(|key| Verifier { name: site.log_origin.clone(), key, kind: Kind::Log }).collect()
+        keys.map(|key| Verifier { name: site.log_origin.to_string(), key, kind: Kind::Log }).collect()
     }
 
     /// How a site's log is verified by the key it has: `None` where that was revoked, or there is no such site.
     #[must_use]
     pub fn log(&self, name: &Name) -> Option<Verifier> {
         let site = self.site(name).filter(|site| !self.is_revoked(&site.log))?;
-        Some(Verifier { name: site.log_origin.clone(), key: site.log, kind: Kind::Log })
+        Some(Verifier { name: site.log_origin.to_string(), key: site.log, kind: Kind::Log })
     }
 }
 

@@ -158,7 +158,7 @@ pub(crate) mod tests {
         Manifest {
             job: JobId::from_bytes([job; 16]),
             charter: charters()[0].signed().digest(),
-            title: String::new(),
+            title: vestibule_protocol::words::Topic::default(),
             component: ComponentRef { sha256: Digest::of(b""), bytes: 1 },
             params: "{}".into(),
             dataset: "cohort".parse().unwrap(),

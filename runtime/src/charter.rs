@@ -23,7 +23,7 @@ pub struct Terms {
     /// 10^-6 epsilon that the project may spend here.
     pub epsilon_micro: Option<u64>,
     /// The only columns that it may read here.
-    pub columns: Option<BTreeSet<String>>,
+    pub columns: Option<BTreeSet<Name>>,
     /// Whether a person looks at every release before it leaves.
     pub review: bool,
     /// Noised counts below this are released as 0.
@@ -171,8 +171,9 @@ impl Accepted {
     /// # Errors
     /// The first that may not.
     pub fn reads(&self, columns: &[String]) -> Result<(), CharterRefusal> {
-        let own = |column: &String| self.terms.columns.as_ref().is_none_or(|columns| columns.contains(column));
-        let other = columns.iter().find(|column| !self.signed.charter().columns.has(column) || !own(column));
+        let (charter, own) = (&self.signed.charter().columns, self.terms.columns.as_ref());
+        let may = |column: &Name| charter.has(column) && own.is_none_or(|columns| columns.contains(column));
+        let other = columns.iter().find(|column| !column.parse::<Name>().is_ok_and(|column| may(&column)));
         other.map_or(Ok(()), |column| Err(CharterRefusal::Column(column.clone())))
     }
 }
@@ -189,8 +190,8 @@ pub(crate) mod tests {
         let lead = researcher().public();
         Charter {
             project: "lipids".parse().unwrap(),
-            title: "lipids".into(),
-            summary: "why".into(),
+            title: "lipids".parse().unwrap(),
+            summary: "why".parse().unwrap(),
             purpose: Purpose {
                 research: "DUO:0000037".into(),
                 disease: None,
@@ -209,8 +210,8 @@ pub(crate) mod tests {
             delta_femto: 1_000_000_000,
             not_before: "2026-11-01T00:00:00Z".into(),
             not_after: "2027-11-01T00:00:00Z".into(),
-            outputs: "o".into(),
-            funding: "f".into(),
+            outputs: "o".parse().unwrap(),
+            funding: "f".parse().unwrap(),
             ethics: None,
         }
     }
@@ -251,11 +252,12 @@ pub(crate) mod tests {
     #[test]
     fn a_site_can_allow_less_and_never_more() {
         let columns = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let narrow = Charter { columns: Range::Only(BTreeSet::from(["age".into(), "sex".into()])), ..charter() };
+        let narrow =
+            Charter { columns: Range::Only(BTreeSet::from(["age".parse().unwrap(), "sex".parse().unwrap()])), ..charter() };
         let whole = accepted(&narrow, Terms::default());
         assert_eq!(whole.reads(&columns(&["age", "sex"])), Ok(()));
         assert_eq!(whole.reads(&columns(&["age", "trait"])), Err(CharterRefusal::Column("trait".into())));
-        let columns_here = Some(BTreeSet::from(["sex".into(), "trait".into()]));
+        let columns_here = Some(BTreeSet::from(["sex".parse().unwrap(), "trait".parse().unwrap()]));
         let here = accepted(&narrow, Terms { columns: columns_here, epsilon_micro: Some(2_000_000), ..Terms::default() });
         assert_eq!(here.reads(&columns(&["sex"])), Ok(()));
         assert_eq!(here.reads(&columns(&["age"])).unwrap_err().code(), "charter-column");

@@ -19,6 +19,8 @@ mod task;
 mod threads;
 mod tracker;
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 use vestibule_protocol::calibration::Calibrated;
 use vestibule_protocol::round::Partitioning;
@@ -27,6 +29,7 @@ use crate::costs::Costs;
 use crate::dataset::{Rows, Selection};
 use crate::delay::{Delay, Load};
 use crate::guests::Prepared;
+use crate::noise::NoiseError;
 use crate::partitions::Partitions;
 use crate::reduce::Sums;
 use crate::round::memory::{Memory, mib};
@@ -37,6 +40,11 @@ pub use settings::{Chosen, ClusterSettings, ExecutorSettings, KubernetesSettings
 use slurm::Slurm;
 pub use task::{TaskError, run as task};
 use threads::Threads;
+
+/// The processor time that a task burns when it has its sums, as it is drawn: for trials.
+pub(crate) fn burns(delay: &Delay, threads: usize) -> Result<Duration, NoiseError> {
+    Ok(afterwards::Afterwards::draw(delay, threads)?.burns())
+}
 
 /// Anyone who runs rounds.
 pub trait Executor: Send + Sync + std::fmt::Debug {
@@ -58,12 +66,12 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
 
     /// The daemon is about to end: waits until nothing of its rounds is left elsewhere, but no
     /// longer than `patience`.
-    fn leave(&self, patience: std::time::Duration) {
+    fn leave(&self, patience: Duration) {
         let _ = patience;
     }
 
     /// The longest that delays keep a round from ending, all but one of 4,000.
-    fn latest(&self, delay: &Delay) -> std::time::Duration;
+    fn latest(&self, delay: &Delay) -> Duration;
 }
 
 /// A charged round.

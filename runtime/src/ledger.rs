@@ -43,6 +43,7 @@ pub use self::account::{Account, JobAccount};
 use self::booking::Asked;
 pub use self::error::LedgerError;
 pub use self::queue::{Kind, Waiting};
+pub(crate) use self::queue::{Mark, MostHeld, Whose};
 pub use self::recovery::Recovered;
 pub use self::seal::Seal;
 use crate::log;
@@ -289,7 +290,7 @@ impl Ledger {
             if tx.execute(sql, [job.to_string()]).map_err(database(tx))? > 0 {
                 append(tx, milliseconds(since), Event::Ended { job }, None)?;
             }
-            Ok(())
+            queue::let_go(tx, job)
         })
     }
 }

@@ -5,6 +5,7 @@
 //! the database, and witnesses remember its roots where anyone who owns the database cannot reach.
 
 mod export;
+mod folder;
 mod read;
 mod report;
 mod ro_crate;

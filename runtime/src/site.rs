@@ -28,6 +28,7 @@ use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::message::{Answer, Offer};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::trust::{Role, Trust};
+use vestibule_protocol::words::{Code, Label, Sentence};
 use vestibule_sandbox::CodeCache;
 use vestibule_worker::{Launch, Places};
 
@@ -40,7 +41,7 @@ use crate::delay::{self, Delay, Load};
 use crate::executor::{self, Ask, Executor, Work};
 use crate::guests::{self, Guests};
 use crate::home::{Coordinator, Home, HomeError};
-use crate::ledger::{Admission, Charged, Departed, Ledger, LedgerError, Settled};
+use crate::ledger::{Admission, Charged, Departed, Ledger, LedgerError, Mark, Settled};
 use crate::partitions::Partitions;
 use crate::policy::rules::Rules;
 use crate::policy::{self, Admitted};
@@ -462,6 +463,11 @@ impl Site {
         Arc::clone(self.turns.lock().unwrap_or_else(PoisonError::into_inner).entry((job, round)).or_default())
     }
 
+    /// Jobs about which something was decided since `mark`.
+    pub(crate) fn decided(&self, mark: Mark) -> Result<(Mark, Vec<JobId>), LedgerError> {
+        self.ledger.decided(mark)
+    }
+
     /// The job has ended. A round that is running runs to its end, also where the job was cancelled: whether it was stopped in time would
     /// tell how long it took.
     pub(crate) fn end(&self, job: JobId, clock: Duration) -> Result<(), LedgerError> {
@@ -477,7 +483,7 @@ impl Site {
 fn started(home: &Home) -> Result<(), HomeError> {
     let exe = Path::new("/proc/self/exe");
     let program = std::fs::read(exe).map_err(|source| HomeError::Io { path: exe.to_owned(), source })?;
-    let software = env!("CARGO_PKG_VERSION").to_owned();
+    let software = Label::cut(env!("CARGO_PKG_VERSION"));
     let event = Event::Started { software, program: Digest::of(&program), settings: home.settings_digest()? };
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(home.ledger()?.record(event, None, since)?)
@@ -490,7 +496,5 @@ fn own(what: &'static str, error: &dyn std::fmt::Display) -> Refused {
 }
 
 fn refusal(refused: Refused) -> Answer {
-    let mut why = refused.why;
-    why.truncate(why.floor_char_boundary(1_000));
-    Answer::Refused { code: refused.code.to_owned(), why }
+    Answer::Refused { code: Code::own(refused.code), why: Sentence::cut(&refused.why) }
 }

@@ -13,12 +13,12 @@ use vestibule_protocol::job::{Budget, Limits};
 use vestibule_protocol::release::Released;
 use vestibule_protocol::report::Report;
 use vestibule_protocol::round::{Round, WHOLE_SHARE_PPB};
-use vestibule_sandbox::{Analysis, Shape, Step};
+use vestibule_sandbox::{Analysis, Given, Shape, Step};
 
 use crate::costs::Costs;
-use crate::dataset::{Dataset, Selection};
+use crate::dataset::{Dataset, RowGroup, Selection};
 use crate::delay::{Delay, Load};
-use crate::executor::{Executor, Work};
+use crate::executor::{self, Executor, Work};
 use crate::partitions::Partitions;
 use crate::reduce::Sums;
 use crate::round::{Crew, Ears};
@@ -187,6 +187,31 @@ fn rounded_up(number: u64) -> u64 {
 /// The noise's.
 pub fn noised(calibrated: &[Calibrated], sums: &[Vec<i64>]) -> Result<Vectors, TrialError> {
     Ok(released(noise::draw(calibrated, 2)?.over(sums)?.steps(), calibrated))
+}
+
+/// Multiplies what individuals gave with their genotypes, all of which are alike, as a round does.
+///
+/// # Errors
+/// No room; a sum out of its range.
+pub fn multiplied(calibrated: &[Calibrated], variants: usize, given: &[Vec<f64>]) -> Result<(), TrialError> {
+    let host = || TrialError::Round(round::RoundFailure::Host);
+    let rows = RowGroup::of_genotypes(given.len(), &[(0, variants)], || 0).map_err(|_| host())?;
+    let mut sums = Sums::zeros(calibrated, variants).map_err(|_| host())?;
+    for row in given {
+        sums.add(calibrated, Some(&[Given::Reals(row)])).map_err(|_| host())?;
+        if sums.is_full() {
+            sums.multiply(&rows).map_err(|_| host())?;
+        }
+    }
+    sums.finish(&rows).map_err(|_| host())
+}
+
+/// The processor time that a task of a cluster would burn when it has its sums.
+///
+/// # Errors
+/// The noise's.
+pub fn burns(delay: &Delay, threads: usize) -> Result<Duration, TrialError> {
+    Ok(executor::burns(delay, threads)?)
 }
 
 fn steps(sums: Sums) -> Result<Vec<Vec<i64>>, TrialError> {

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(witness.evidence().unwrap(), vec![]);
         // A restored backup that goes another way is a fork, of whatever length, and its request is kept.
         let restored = Ledger::open(&backup, &Seal::for_tests()).unwrap();
-        restored.record(Event::Operator { command: "other".into() }, None, Duration::ZERO).unwrap();
+        restored.record(Event::Operator { command: "other".parse().unwrap() }, None, Duration::ZERO).unwrap();
         for (more, status) in [(3, 409), (5, 422)] {
             beat(&restored, more);
             let request = ask(&restored, 7);

@@ -44,7 +44,7 @@ fn a_job_outlasts_a_full_disk_without_a_restart() {
     let mut full = std::fs::File::create(&fill).unwrap();
     while full.write_all(&[0; 4_096]).is_ok() {}
     world.start_site("leiden");
-    wait("the disk to be missed", || world.log().contains("a job waits for room on the disk").then_some(()));
+    wait("the disk to be missed", || world.log().contains("a job cannot go on").then_some(()));
     // It answers all the same.
     let (status, document) = world.document("ada", "GET", &format!("/v1/jobs/{job}"), b"");
     assert_eq!((status, &document["state"]), (200, &"running".into()), "{document}");

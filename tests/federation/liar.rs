@@ -51,7 +51,7 @@ impl Liar {
                 let Ok(connection) = accepted.await else { continue };
                 let site = name(peer_key(&connection).unwrap()).unwrap();
                 let mut stream = Framed::open(&connection).await.unwrap();
-                stream.send(&Hello { software: "liar".into(), site: site.parse().unwrap() }).await.unwrap();
+                stream.send(&Hello { software: "liar".parse().unwrap(), site: site.parse().unwrap() }).await.unwrap();
                 stream.receive::<SiteCard>().await.unwrap();
                 connections.insert(site, connection);
             }

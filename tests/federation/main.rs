@@ -55,6 +55,7 @@ mod https;
 mod isolation;
 mod jobs;
 mod liar;
+mod load;
 mod network;
 mod public;
 mod real;

@@ -42,7 +42,7 @@ pub(crate) fn new_job(manifest: &mut Manifest, number: u8) {
 
 fn refusal(answer: Result<Answer, String>) -> String {
     match answer {
-        Ok(Answer::Refused { code, .. }) => code,
+        Ok(Answer::Refused { code, .. }) => code.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -107,7 +107,7 @@ fn a_coordinator_that_edits_replays_or_swaps_gets_nothing() {
         manifest.not_after = "2020-01-02T00:00:00Z".into();
     });
     assert_eq!(refusal(ask(&late)), "manifest-expired");
-    let other = resigned(&world, &offer, |manifest| manifest.title = "other".into());
+    let other = resigned(&world, &offer, |manifest| manifest.title = "other".parse().unwrap());
     assert_eq!(refusal(ask(&other)), "job-differs");
 
     // Case 4: another component than was signed for, and one that was compiled before it came.

@@ -1,20 +1,23 @@
 //! How much later a round ends for one person, before any noise: what delays must cover.
 //!
-//! *In*: what a hostile guest does at one man, on what terms. *Out*: for each, the medians of rounds
-//! with him and without, taken in turns, whose difference must be within L, the sensitivity of the
-//! noise of a release's moment. *Trusts*: the clock. What else the machine does makes single rounds
-//! longer, and both kinds alike.
+//! *In*: what a hostile guest does at one man, on what terms. *Out*: for each, rounds with him and
+//! without, in pairs, whose median difference must be within L, the sensitivity of the noise of a
+//! release's moment: that it is not is believed by a sign test, at a false alarm of one in a thousand
+//! for each direction, and only of two such samples in a row. *Trusts*: the clock. What else the
+//! machine does makes single rounds longer, of either kind.
 
 use anyhow::Result;
 use vestibule_runtime::costs::Costs;
 
 use super::lab::{Ask, Lab, Person};
+use super::statistics::tail;
 use super::{Defect, Row};
 
 const TIME: &str = "time";
 /// Rounds with him, and as many without: in every run, and where everything is tried.
 const PAIRS: usize = 10;
 const MANY_PAIRS: usize = 30;
+const FALSE_ALARM: f64 = 1e-3;
 
 /// Terms of rounds.
 #[derive(Debug, Clone, Copy)]
@@ -87,31 +90,56 @@ fn row(lab: &Lab, costs: Costs, behaviour: &Behaviour, terms: Terms, name: Strin
     let without = lab.cohort(women.clone().collect(), 1)?;
     let with = lab.cohort(std::iter::once(man).chain(women).collect(), 1)?;
     let ask = Ask::how(how).fuel(terms.fuel).memory(terms.memory_mib);
-    let once = || -> Result<(f64, f64)> {
-        let (mut late, mut early, mut longest_us) = (vec![], vec![], 0.0);
+    let once = || -> Result<(Vec<f64>, f64)> {
+        let (mut moved, mut longest_us) = (vec![], 0.0);
         for _ in 0..terms.pairs {
-            let (took_us, longest) = lab.end(&ask, &with, terms.threads, costs)?;
-            late.push(took_us);
-            early.push(lab.end(&ask, &without, terms.threads, costs)?.0);
+            let (late_us, longest) = lab.end(&ask, &with, terms.threads, costs)?;
+            moved.push(late_us - lab.end(&ask, &without, terms.threads, costs)?.0);
             longest_us = longest;
         }
-        Ok((median(late) - median(early), longest_us))
+        Ok((moved, longest_us))
     };
-    let (mut moved_us, mut longest_us) = once()?;
-    if moved_us.abs() > longest_us {
+    let (mut moved, mut longest_us) = once()?;
+    if is_beyond(&moved, longest_us) {
         // Something else may have kept the machine busy.
-        (moved_us, longest_us) = once()?;
+        (moved, longest_us) = once()?;
     }
+    let beyond = is_beyond(&moved, longest_us);
     let observed = format!(
-        "the median of {} rounds moves by {:.1} ms; delays reckon with {:.1}",
+        "of {} pairs of rounds, the median differs by {:.1} ms; delays reckon with {:.1}",
         terms.pairs,
-        moved_us / 1e3,
+        median(moved) / 1e3,
         longest_us / 1e3
     );
-    Ok(Row::new(name, TIME, unprotected, (moved_us.abs() <= longest_us, observed)))
+    Ok(Row::new(name, TIME, unprotected, (!beyond, observed)))
+}
+
+/// Whether so many pairs differ by more than `most_us`, in one direction, as of a median within it
+/// would in one of a thousand samples at most.
+fn is_beyond(moved_us: &[f64], most_us: f64) -> bool {
+    let beyond = |farther: &dyn Fn(f64) -> bool| {
+        let (all, count) = (moved_us.len(), moved_us.iter().filter(|moved| farther(**moved)).count());
+        tail(count as u64, all as u64, 0.5) <= FALSE_ALARM
+    };
+    beyond(&|moved| moved > most_us) || beyond(&|moved| moved < -most_us)
 }
 
 fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_ten_pairs_and_24_of_30_are_beyond_and_one_fewer_is_not() {
+        for (all, beyond) in [(10, 10), (30, 24)] {
+            let pairs = |beyond: usize| -> Vec<f64> { (0..all).map(|n| if n < beyond { 2.0 } else { 0.0 }).collect() };
+            assert!(is_beyond(&pairs(beyond), 1.0) && !is_beyond(&pairs(beyond - 1), 1.0));
+            let early: Vec<f64> = pairs(beyond).iter().map(|moved| -moved).collect();
+            assert!(is_beyond(&early, 1.0));
+        }
+    }
 }

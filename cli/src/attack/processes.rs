@@ -34,16 +34,26 @@ pub(crate) fn rows(lab: &Lab, _root: &Path) -> Result<Vec<Row>> {
     rows.push(world.race()?);
     let mut world = world;
     rows.push(world.killed()?);
-    rows.push(world.busied()?);
+    rows.push(world.busied(None)?);
     rows.push(world.stopped(None)?);
-    rows.push(world.opened()?);
+    rows.push(world.opened(None)?);
     rows.push(world.traces()?);
     Ok(rows)
 }
 
-/// The one row about daemons in which a defect can be planted: around them.
-pub(crate) fn stopped_alone(lab: &Lab) -> Result<Row> {
-    World::start(lab)?.stopped(lab.defect)
+/// The row about daemons that sees a defect that is planted around them.
+pub(crate) fn planted(lab: &Lab, defect: Defect) -> Result<Row> {
+    let mut world = World::start(lab)?;
+    match defect {
+        Defect::OpenDaemons => world.opened(Some(defect)),
+        Defect::PlansInPlace => {
+            // Who plans for ever.
+            world.federation.researcher("eve")?;
+            world.federation.issue()?;
+            world.busied(Some(defect))
+        }
+        _ => world.stopped(Some(defect)),
+    }
 }
 
 struct World {
@@ -55,7 +65,7 @@ impl World {
     fn start(lab: &Lab) -> Result<Self> {
         let dir = lab.path().join("federation");
         std::fs::create_dir(&dir)?;
-        let mut federation = Federation::start(&dir, 1)?.logging(
+        let mut federation = Federation::start(&dir, 1)?.with_cores().logging(
             "trace,cranelift=off,cranelift_codegen=off,cranelift_frontend=off,regalloc2=off,wasmtime_internal_cranelift=off",
         );
         federation.charter("project", &["ada"], &["with", "less", "poor"])?;
@@ -288,7 +298,7 @@ impl World {
     }
 
     /// A researcher's plan that never ends, and another's job meanwhile.
-    fn busied(&self) -> Result<Row> {
+    fn busied(&self, defect: Option<Defect>) -> Result<Row> {
         let (done, began) = (AtomicBool::new(false), Instant::now());
         let took = std::thread::scope(|scope| -> Result<_> {
             scope.spawn(|| {
@@ -296,6 +306,9 @@ impl World {
                 let _ = self.submit("eve", SITES[0], 0.5, "how = \"loop in plan\"");
                 done.store(true, Ordering::Relaxed);
             });
+            if defect == Some(Defect::PlansInPlace) {
+                wait("the plan's end", || done.load(Ordering::Relaxed).then_some(()))?;
+            }
             finished(&self.shown("ada", SITES[0], 0.3, "how = \"negative\"")?.0)?;
             Ok((!done.load(Ordering::Relaxed)).then(|| began.elapsed()))
         })?;
@@ -307,13 +320,24 @@ impl World {
         Ok(Row::new("have `plan` work for ever, so that others wait", "terms", unprotected, (took.is_some(), observed)))
     }
 
-    /// SIGABRT, as a fault of the program's own would have it: whether there is a core.
-    fn opened(&mut self) -> Result<Row> {
+    /// SIGABRT, as a fault of the program's own would have it: whether there is a core. Daemons start
+    /// here with as large a core as they like; whether this machine writes any is tried with another
+    /// process.
+    fn opened(&mut self, defect: Option<Defect>) -> Result<Row> {
+        let open = open_process()?;
         let site = SITES[1];
-        let status = self.federation.end(site, rustix::process::Signal::ABORT)?;
-        self.federation.run_site(site)?;
-        let dumped = status.core_dumped();
-        let observed = if dumped { "a core, with all that it held" } else { "no core" };
+        let dumped = if defect == Some(Defect::OpenDaemons) {
+            open
+        } else {
+            let status = self.federation.end(site, rustix::process::Signal::ABORT)?;
+            self.federation.run_site(site)?;
+            status.core_dumped()
+        };
+        let observed = match (dumped, open) {
+            (true, _) => "a core, with all that it held",
+            (false, true) => "no core, where another process leaves one",
+            (false, false) => "no core; but this machine writes none of any process",
+        };
         Ok(Row::new(
             "have a daemon fail, and read keys and rows in what it leaves",
             FAILURE,
@@ -337,6 +361,15 @@ impl World {
             found,
         ))
     }
+}
+
+/// Whether a process that is as the system starts it leaves a core.
+fn open_process() -> Result<bool> {
+    let dir = tempfile::Builder::new().prefix("vestibule-core-").tempdir()?;
+    let script = "ulimit -S -c $(ulimit -H -c) && kill -ABRT $$";
+    let mut process = std::process::Command::new("sh");
+    let ended = process.args(["-c", script]).current_dir(dir.path()).stderr(std::process::Stdio::null()).status()?;
+    Ok(ended.core_dumped())
 }
 
 /// Processes that one has started: of a site, its workers.

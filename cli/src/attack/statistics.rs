@@ -10,7 +10,7 @@ pub(crate) const ALPHA: f64 = 1e-4;
 
 /// P[Bin(n, p) >= k].
 #[expect(clippy::cast_precision_loss, reason = "counts of observations are far below 2^53")]
-fn tail(k: u64, n: u64, p: f64) -> f64 {
+pub(crate) fn tail(k: u64, n: u64, p: f64) -> f64 {
     match k {
         0 => 1.0,
         k if k > n => 0.0,

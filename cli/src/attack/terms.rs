@@ -90,8 +90,8 @@ fn charter() -> Result<Accepted> {
     let lead = researcher(1)?;
     let charter = Charter {
         project: "registry".parse()?,
-        title: "a registry".to_owned(),
-        summary: "why".to_owned(),
+        title: "a registry".parse()?,
+        summary: "why".parse()?,
         purpose: Purpose {
             research: "DUO:0000037".to_owned(),
             disease: None,
@@ -110,8 +110,8 @@ fn charter() -> Result<Accepted> {
         delta_femto: 1_000_000_000,
         not_before: "2026-11-01T00:00:00Z".to_owned(),
         not_after: "2027-11-01T00:00:00Z".to_owned(),
-        outputs: "tables".to_owned(),
-        funding: "none".to_owned(),
+        outputs: "tables".parse()?,
+        funding: "none".parse()?,
         ethics: None,
     };
     Ok(Accepted::new(&charter.sign(&lead)?, Terms::default())?)
@@ -121,7 +121,7 @@ fn manifest(lab: &Lab, job: u8, epsilon_micro: u64) -> Result<Manifest> {
     Ok(Manifest {
         job: JobId::from_bytes([job; 16]),
         charter: charter()?.signed().digest(),
-        title: "a job".to_owned(),
+        title: "a job".parse()?,
         component: ComponentRef { sha256: Digest::of(&lab.component), bytes: lab.component.len() as u64 },
         params: format!("{{\"job\":{job}}}"),
         dataset: "cohort".parse()?,

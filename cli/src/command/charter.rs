@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde_json::json;
 use vestibule_protocol::charter::{Charter as Terms, Range, SignedCharter};
+use vestibule_protocol::words::line;
 
 use crate::charter::{self, CharterFile};
 use crate::failure::{Failure, coded};
@@ -82,14 +83,16 @@ fn signed(file: &Path) -> Result<SignedCharter> {
 
 /// What a committee reads.
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-fn page(signed: &SignedCharter) -> String {
+pub(crate) fn page(signed: &SignedCharter) -> String {
     let Terms { project, title, summary, purpose, lead, members, sites, datasets, .. } = signed.charter();
     let charter = signed.charter();
     let list = |words: Vec<String>| words.join(", ");
+    // No line of the lead's passes for one of the page's.
+    let lines = |text: &str| text.trim().lines().map(line).collect::<Vec<_>>().join("\n              │ ");
     let words = |all: &str, range: Option<Vec<String>>| range.map_or_else(|| all.to_owned(), list);
     let columns = match &charter.columns {
         Range::Any => None,
-        Range::Only(these) => Some(these.iter().cloned().collect()),
+        Range::Only(these) => Some(these.iter().map(ToString::to_string).collect()),
     };
     let catalogues = match &charter.catalogues {
         Range::Any => None,
@@ -106,9 +109,9 @@ fn page(signed: &SignedCharter) -> String {
     ];
     let kind = kind.iter().filter(|(_, holds)| *holds).map(|(word, _)| (*word).to_owned());
     let (epsilon, delta) = (charter.epsilon_micro as f64 / 1e6, charter.delta_femto as f64 / 1e15);
-    let lines = [
-        ("Project", format!("{title} ({project})")),
-        ("Summary", summary.trim().replace('\n', "\n              ")),
+    let fields = [
+        ("Project", format!("{project}: {}", line(title))),
+        ("Summary", lines(summary)),
         ("Purpose", list([purpose.research.clone()].into_iter().chain(purpose.disease.clone()).chain(kind).collect())),
         ("Lead", lead.to_string()),
         ("Members", list(members.iter().map(ToString::to_string).collect())),
@@ -119,10 +122,13 @@ fn page(signed: &SignedCharter) -> String {
         ("Components", words("any: the gate holds whatever they do", components)),
         ("Privacy", format!("epsilon {epsilon} and delta {delta:e} for all its jobs together, per individual, at each site")),
         ("From, until", format!("{} to {}", charter.not_before, charter.not_after)),
-        ("Outputs", charter.outputs.trim().to_owned()),
-        ("Funding", charter.funding.trim().to_owned()),
-        ("Ethics", charter.ethics.clone().unwrap_or_else(|| "no reference is given".to_owned())),
+        ("Outputs", lines(&charter.outputs)),
+        ("Funding", lines(&charter.funding)),
+        (
+            "Ethics",
+            charter.ethics.as_ref().map_or_else(|| "no reference is given".to_owned(), |ethics| line(ethics).into_owned()),
+        ),
         ("Digest", signed.digest().to_string()),
     ];
-    lines.map(|(name, text)| format!("{name:<13} {text}")).join("\n")
+    fields.map(|(name, text)| format!("{name:<13} {text}")).join("\n")
 }

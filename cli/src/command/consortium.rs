@@ -11,6 +11,7 @@ use vestibule_protocol::dsse;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::trust::{BUNDLE_TYPE, Roots, Rotation, Trust};
+use vestibule_protocol::words::Reason;
 
 use crate::consortium::{self, Consortium as File};
 use crate::failure::{Failure, coded};
@@ -54,7 +55,7 @@ pub(crate) enum Consortium {
         what: String,
         /// Why.
         #[arg(long)]
-        why: String,
+        why: Reason,
     },
     /// Let a person's new key take the place of the one they had, which counts until it is revoked. Ask them by phone whether they did it.
     Rotate {
@@ -100,7 +101,7 @@ impl Consortium {
                         return Err(Failure::input("revoke-what", why));
                     }
                 };
-                let text = format!("\n[[revoked]]\n{field} = {what:?}\nwhy = {}\n", toml::Value::from(why));
+                let text = format!("\n[[revoked]]\n{field} = {what:?}\nwhy = {}\n", toml::Value::from(why.as_str()));
                 append(&dir, &text)?;
                 print(
                     json,
@@ -209,14 +210,14 @@ fn show(file: &Path, json: bool) -> Result<()> {
     let sites = bundle
         .sites
         .iter()
-        .map(|site| vec![site.name.to_string(), site.organisation.clone(), site.country.clone(), site.log.to_string()]);
+        .map(|site| vec![site.name.to_string(), site.organisation.to_string(), site.country.to_string(), site.log.to_string()]);
     println!("\n{}", show::grid(&["site", "organisation", "country", "log key"], sites));
     let persons = bundle.persons.iter().map(|person| {
         let roles: Vec<String> = person.roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
         vec![
             person.name.to_string(),
-            person.organisation.clone(),
-            person.country.clone(),
+            person.organisation.to_string(),
+            person.country.to_string(),
             roles.join(", "),
             person.key.to_string(),
         ]

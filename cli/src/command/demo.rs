@@ -156,8 +156,7 @@ fn say(json: bool, text: &str) {
 
 /// Copies the two pages out of a folder that is about to go.
 fn keep_reports(dir: &Path) -> Result<PathBuf> {
-    let kept = std::env::temp_dir().join(format!("vestibule-demo-reports-{}", std::process::id()));
-    std::fs::create_dir_all(&kept)?;
+    let kept = tempfile::Builder::new().prefix("vestibule-demo-reports-").tempdir()?.keep();
     for name in ["allele-frequency.html", "linear-association.html"] {
         std::fs::copy(dir.join(name), kept.join(name))?;
     }

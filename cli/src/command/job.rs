@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use vestibule_coordinator::api::types::{JobResult, JobStatus, Receipt};
 use vestibule_protocol::release::{Release, Rounding};
 use vestibule_protocol::report::Report;
+use vestibule_protocol::words::{Code, line};
 
 use crate::client::Client;
 use crate::failure::{Exit, Failure, coded};
@@ -136,9 +137,9 @@ impl Job {
             Self::Result { id, caller, html } => {
                 let client = caller.client()?;
                 let result = client.result(&id)?;
-                let proven = prove(&client, &caller, &id, &result)?;
+                let (proven, facts) = prove(&client, &caller, &id, &result)?;
                 if let Some(path) = html {
-                    write(&path, html::page(&result))?;
+                    write(&path, html::page(&facts, &result.report))?;
                     eprintln!("wrote {}", path.display());
                 }
                 print_result(&result, &proven, json)
@@ -178,7 +179,7 @@ fn rounded(receipts: &[Receipt]) -> BTreeSet<String> {
         let Rounding { suppress_below, round_to } = release.rounding?;
         Some(format!(
             "{}: counts below {suppress_below} are released as 0, others as multiples of {}",
-            receipt.site,
+            line(&receipt.site),
             round_to.max(1)
         ))
     };
@@ -187,7 +188,7 @@ fn rounded(receipts: &[Receipt]) -> BTreeSet<String> {
 
 /// Fetches the sites' releases of a job with their receipts, and computes the report again. A release that is not in its site's witnessed log is an
 /// error, and so is a report that does not follow from them.
-fn prove(client: &Client, caller: &Caller, job: &str, result: &JobResult) -> Result<Proven> {
+fn prove(client: &Client, caller: &Caller, job: &str, result: &JobResult) -> Result<(Proven, html::Facts)> {
     let trust = trust::newest(client, &caller.key)?;
     let receipts = client.receipts(job)?;
     trust::proven(&trust, job, &receipts)?;
@@ -195,14 +196,14 @@ fn prove(client: &Client, caller: &Caller, job: &str, result: &JobResult) -> Res
     // Also what the same person signed with a former key is theirs.
     let persons = trust.bundle().persons.iter().flat_map(|person| person.former.iter().copied().chain([person.key]));
     let keys: Vec<_> = persons.filter(|key| trust.same_person(key, &own)).chain([own]).collect();
-    let again = recompute::report(client, &keys, job, &receipts)?;
+    let (again, facts) = recompute::report(client, &keys, job, &receipts)?;
     // Both as JSON reads them: a number is what its text says.
     let read = |report: &Report| serde_json::from_str::<serde_json::Value>(&serde_json::to_string(report)?);
     if read(&again)? != read(&result.report)? {
         let why = "the report is not what the sites' releases give: the coordinator has changed it, or runs another program";
         return Err(Failure::of(Exit::Refused, "result-differs", why));
     }
-    Ok(Proven { releases: receipts.len(), bundle: trust.bundle().version, rounded: rounded(&receipts) })
+    Ok((Proven { releases: receipts.len(), bundle: trust.bundle().version, rounded: rounded(&receipts) }, facts))
 }
 
 fn print_result(result: &JobResult, proven: &Proven, json: bool) -> Result<()> {
@@ -221,14 +222,16 @@ fn print_result(result: &JobResult, proven: &Proven, json: bool) -> Result<()> {
 fn finish(client: &Client, caller: &Caller, status: &JobStatus, json: bool) -> Result<()> {
     if status.state == "finished" {
         let result = client.result(&status.job)?;
-        let proven = prove(client, caller, &status.job, &result)?;
+        let (proven, _) = prove(client, caller, &status.job, &result)?;
         return print_result(&result, &proven, json);
     }
     let (code, why) = status
         .error
         .as_ref()
+        .filter(|error| error.code.parse::<Code>().is_ok())
         .map_or(("job-ended", "no reason was given"), |error| (error.code.as_str(), error.message.as_str()));
-    Err(Failure::of(Exit::Refused, code, format!("the job ended as {}: {why}\n{}", status.state, show::status(status))))
+    let ended = format!("the job ended as {}: {}\n{}", line(&status.state), line(why), show::status(status));
+    Err(Failure::of(Exit::Refused, code, ended))
 }
 
 /// Follows a job with a bar for each site, on a terminal.
@@ -243,12 +246,13 @@ fn follow(client: &Client, id: &str) -> Result<JobStatus> {
         }
         for site in &status.sites {
             if !sites.iter().any(|(name, _)| *name == site.site) {
-                let bar = bars.add(ProgressBar::new_spinner().with_style(style.clone()).with_prefix(site.site.clone()));
+                let bar =
+                    bars.add(ProgressBar::new_spinner().with_style(style.clone()).with_prefix(line(&site.site).into_owned()));
                 bar.enable_steady_tick(std::time::Duration::from_millis(120));
                 sites.push((site.site.clone(), bar));
             }
             if let Some((_, bar)) = sites.iter().find(|(name, _)| *name == site.site) {
-                bar.set_message(format!("round {}: {}", status.rounds, site.state));
+                bar.set_message(format!("round {}: {}", status.rounds, line(&site.state)));
             }
         }
     };

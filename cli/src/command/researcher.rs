@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Subcommand;
 use vestibule_protocol::token::{Invitation, Role};
+use vestibule_protocol::words::{Country, Organisation};
 
 use crate::client::Client;
 use crate::failure::Failure;
@@ -22,10 +23,10 @@ pub(crate) enum Person {
         key: PathBuf,
         /// Whom you work for.
         #[arg(long)]
-        organisation: String,
+        organisation: Organisation,
         /// Where: an ISO 3166 code of two capital letters.
         #[arg(long)]
-        country: String,
+        country: Country,
     },
 }
 

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::review::Subject;
+use vestibule_protocol::words::Reason;
 
 use super::site::signed;
 use crate::files::{read_bytes, write};
@@ -21,7 +22,7 @@ pub(crate) struct Review {
     key: PathBuf,
     /// Why.
     #[arg(long)]
-    why: String,
+    why: Reason,
     /// Against it, rather than for it.
     #[arg(long)]
     deny: bool,

@@ -15,6 +15,7 @@ use vestibule_protocol::log::leaf::{Event, Purpose};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::trust::Rotation;
+use vestibule_protocol::words::{Country, Label, Organisation, Reason};
 use vestibule_runtime::home::{Home, HomeError};
 use vestibule_runtime::link::Whose;
 use vestibule_runtime::site::SiteError;
@@ -42,10 +43,10 @@ pub(crate) enum Site {
         token: String,
         /// Whose the site is.
         #[arg(long)]
-        organisation: String,
+        organisation: Organisation,
         /// Where: an ISO 3166 code of two capital letters.
         #[arg(long)]
-        country: String,
+        country: Country,
     },
     /// Run it until Ctrl-C or SIGTERM. It dials out; nothing listens.
     Run {
@@ -159,7 +160,7 @@ pub(crate) enum Site {
         key: PathBuf,
         /// Why.
         #[arg(long)]
-        why: String,
+        why: Reason,
         /// Say yes to the job's component instead, for this and all later jobs.
         #[arg(long)]
         component: bool,
@@ -175,7 +176,7 @@ pub(crate) enum Site {
         key: PathBuf,
         /// Why.
         #[arg(long)]
-        why: String,
+        why: Reason,
         /// Say no to the job's component instead, for this and all later jobs.
         #[arg(long)]
         component: bool,
@@ -303,7 +304,7 @@ fn recorded(dir: &Path, command: &str, details: serde_json::Value) -> Result<Hom
     let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
     let id = rustix::process::getuid().as_raw();
     let details = json!({ "user": user, "uid": id, "on": details });
-    let event = Event::Operator { command: command.to_owned() };
+    let event = Event::Operator { command: Label::cut(command) };
     let ledger = site.ledger().map_err(home)?;
     ledger.record(event, Some(&details), since_1970()).map_err(|error| coded(error.code(), error))?;
     Ok(site)

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use vestibule_runtime::log::{Proof, Report};
 
-use super::{STYLE, escape};
+use super::{STYLE, escape, escape_lines};
 use crate::files::rfc3339;
 
 /// The page.
@@ -33,8 +33,11 @@ pub(crate) fn page(report: &Report) -> String {
     for project in &report.projects {
         let charter = project.charter.to_string();
         let _ = write!(body, "<h2>{}</h2>", escape(project.title.as_deref().unwrap_or(&charter)));
-        let _ =
-            write!(body, "<p>{}</p>", escape(project.summary.as_deref().unwrap_or("The project's charter is no longer here.")));
+        let _ = write!(
+            body,
+            "<p class=\"summary\">{}</p>",
+            escape_lines(project.summary.as_deref().unwrap_or("The project's charter is no longer here."))
+        );
         let _ = write!(
             body,
             "<p class=\"facts\">purpose {} · charter {}</p>",
@@ -96,5 +99,10 @@ pub(crate) fn page(report: &Report) -> String {
 /// A line of the log, with its proof to unfold.
 fn proof(proof: &Proof) -> String {
     let text = proof.proof.as_deref().unwrap_or("The next checkpoint will prove this line.");
-    format!("<details><summary>{}</summary><pre>{}\n\n{}</pre></details>", proof.leaf, escape(&proof.line), escape(text))
+    format!(
+        "<details><summary>{}</summary><pre>{}\n\n{}</pre></details>",
+        proof.leaf,
+        escape_lines(&proof.line),
+        escape_lines(text)
+    )
 }

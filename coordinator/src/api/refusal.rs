@@ -9,7 +9,7 @@ use vestibule_protocol::request::RequestError;
 
 use super::types::ApiError;
 use crate::analyses::CallError;
-use crate::drive::SubmitError;
+use crate::shared::SubmitError;
 use crate::store::StoreError;
 
 /// What was refused, and why.
@@ -52,7 +52,6 @@ impl From<StoreError> for Refusal {
         let status = match error {
             StoreError::Database(_) => StatusCode::INTERNAL_SERVER_ERROR,
             StoreError::Full | StoreError::Components { .. } => StatusCode::INSUFFICIENT_STORAGE,
-            StoreError::Described(_) => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::CONFLICT,
         };
         Self::new(status, error.code(), error)

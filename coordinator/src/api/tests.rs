@@ -9,6 +9,8 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::http::{Request as Call, StatusCode};
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::body::Frame;
 use tower::ServiceExt as _;
 use vestibule_protocol::digest::Digest;
@@ -48,18 +50,8 @@ impl World {
             [("ada", ADA, Role::Researcher), ("bob", BOB, Role::Researcher), ("eve", APPROVER, Role::Approver)]
         {
             let (invited, own) = (key(seed + 100).public(), key(seed).public());
-            let invitation = Invitation {
-                role,
-                name: name.parse().unwrap(),
-                quic: String::new(),
-                tunnel: None,
-                api: String::new(),
-                coordinator: key(COORDINATOR).public(),
-                consortium: Digest::of(b"roots"),
-                expires: i64::MAX,
-            };
-            store.invite(&invitation, invited).unwrap();
-            let person = PersonRequest { organisation: "o".to_owned(), country: "NL".to_owned(), key: own };
+            store.invite(&invitation(name, role), invited).unwrap();
+            let person = PersonRequest { organisation: "o".parse().unwrap(), country: "NL".parse().unwrap(), key: own };
             let request = if role == Role::Approver { Request::Approver(person) } else { Request::Researcher(person) };
             store.join(invited, own, &request, 1).unwrap();
         }
@@ -78,6 +70,10 @@ impl World {
         Self { _temp: temp, app: Api::new(shared, key(COORDINATOR).public(), 100) }
     }
 
+    fn invite(&self, name: &str, invited: &SecretKey, role: Role) {
+        self.app.shared.store.invite(&invitation(name, role), invited.public()).unwrap();
+    }
+
     async fn send(&self, call: Call<Body>) -> (StatusCode, serde_json::Value, Response<()>) {
         let (head, body) = router(Arc::clone(&self.app)).oneshot(call).await.unwrap().into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();
@@ -89,6 +85,19 @@ impl World {
     async fn said(&self, call: Call<Body>) -> (u16, String) {
         let (status, document, _) = self.send(call).await;
         (status.as_u16(), document["code"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+fn invitation(name: &str, role: Role) -> Invitation {
+    Invitation {
+        role,
+        name: name.parse().unwrap(),
+        quic: String::new(),
+        tunnel: None,
+        api: String::new(),
+        coordinator: key(COORDINATOR).public(),
+        consortium: Digest::of(b"roots"),
+        expires: i64::MAX,
     }
 }
 
@@ -185,6 +194,33 @@ async fn no_call_without_a_known_key_is_answered_or_has_its_body_read() {
         }
     }
     assert_eq!(tried, 12);
+}
+
+/// Who says of themselves what no bundle could say of them.
+#[tokio::test]
+async fn who_could_stand_in_no_bundle_does_not_join() {
+    let world = World::new();
+    let (invited, own) = (key(200), key(5));
+    world.invite("max", &invited, Role::Researcher);
+    let message = types::researcher_join_message(&invited.public(), &own.public());
+    let by = |key: &SecretKey| STANDARD.encode(key.sign(&message));
+    let join = |organisation: &str, country: &str| {
+        let request = serde_json::json!({
+            "invitation": invited.public().to_string(), "key": own.public().to_string(),
+            "by_invitation": by(&invited), "by_key": by(&own), "organisation": organisation, "country": country,
+        });
+        let call = Call::builder().method("POST").uri("/v1/researchers").header("content-type", "application/json");
+        world.send(call.body(Body::from(request.to_string())).unwrap())
+    };
+    let (long, longest) = ("x".repeat(201), "x".repeat(200));
+    for (organisation, country) in [("o\u{1b}[2J", "NL"), (&*long, "NL"), ("", "NL"), ("o", "xx"), ("o", "NLD"), ("o", "")] {
+        let (status, document, _) = join(organisation, country).await;
+        assert_eq!((status.as_u16(), &document["code"]), (422, &"join-malformed".into()), "{organisation:?} {country:?}");
+        let why = document["message"].as_str().unwrap();
+        assert!(why.contains("expected ") && !why.contains('\u{1b}'), "{why:?}");
+    }
+    let (status, document, _) = join(&longest, "NL").await;
+    assert_eq!((status.as_u16(), &document["name"]), (200, &"max".into()), "{document}");
 }
 
 #[tokio::test]

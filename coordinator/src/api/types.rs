@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::name::Name;
+use vestibule_protocol::words::{Country, Organisation};
 
 /// Why a call was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -26,9 +27,11 @@ pub struct JoinRequest {
     /// Base64: the same, signed by the researcher's key.
     pub by_key: String,
     /// Whom the researcher works for.
-    pub organisation: String,
+    #[schema(value_type = String)]
+    pub organisation: Organisation,
     /// Where: an ISO 3166 code of two letters.
-    pub country: String,
+    #[schema(value_type = String)]
+    pub country: Country,
 }
 
 /// What both keys sign when a researcher joins.

@@ -8,21 +8,25 @@ use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::message::SiteCard;
 use vestibule_protocol::name::Name;
 use vestibule_protocol::token::{Invitation, Role};
+use vestibule_protocol::words::alike;
 
 use super::schema::{parsed, unword, word};
 use super::{Request, Result, Store, StoreError};
 
 impl Store {
-    /// Keeps an invitation. A name is one thing for good.
+    /// Keeps an invitation. A name is one thing for good, and none that people could take for another is given.
     ///
     /// # Errors
-    /// The name belongs to somebody who joined.
+    /// The name belongs to somebody who joined, or looks like theirs.
     pub fn invite(&self, invitation: &Invitation, key: PublicKey) -> Result<()> {
         let (role, name, expires) = (word(&invitation.role), invitation.name.clone(), invitation.expires);
         self.write(move |tx| {
-            let taken = "SELECT 1 FROM member WHERE name = ?1";
-            if tx.query_row(taken, [name.as_str()], |_| Ok(())).optional()?.is_some() {
-                return Err(StoreError::NameTaken(name));
+            let mut query = tx.prepare_cached("SELECT name FROM member")?;
+            for member in query.query_map([], |row| parsed::<Name>(row, 0))? {
+                let member = member?;
+                if alike(&member, &name) {
+                    return Err(StoreError::NameTaken(member));
+                }
             }
             let sql = "INSERT INTO invitation(key, role, name, expires) VALUES(?1, ?2, ?3, ?4)";
             tx.execute(sql, params![key.to_string(), role, name.as_str(), expires])?;
@@ -34,9 +38,8 @@ impl Store {
     /// the first answer may have been lost.
     ///
     /// # Errors
-    /// The invitation is not good; the name was taken meanwhile; no bundle could describe the newcomer so.
+    /// The invitation is not good; the name was taken meanwhile.
     pub fn join(&self, invitation: PublicKey, key: PublicKey, request: &Request, now: i64) -> Result<Name> {
-        request.checked()?;
         let role = request.role();
         let text = serde_json::to_string(request).map_err(|error| StoreError::Database(error.to_string()))?;
         self.write(move |tx| {

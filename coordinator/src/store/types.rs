@@ -7,8 +7,8 @@ use vestibule_protocol::message::{Receipt, SiteRequest};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::round::Plan;
 use vestibule_protocol::token::Role;
+use vestibule_protocol::words::{Country, Organisation};
 
-use super::{Result, StoreError};
 use crate::round::SiteState;
 
 /// How a job stands.
@@ -115,23 +115,14 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PersonRequest {
     /// Whom they work for.
-    pub organisation: String,
+    pub organisation: Organisation,
     /// Where: an ISO 3166 code of two letters.
-    pub country: String,
+    pub country: Country,
     /// Their key.
     pub key: PublicKey,
 }
 
 impl Request {
-    /// Whether it says of itself what a trust bundle could.
-    pub(super) fn checked(&self) -> Result<()> {
-        let (organisation, country) = match self {
-            Self::Site(site) => (&site.organisation, &site.country),
-            Self::Researcher(person) | Self::Approver(person) => (&person.organisation, &person.country),
-        };
-        vestibule_protocol::trust::described(organisation, country).map_err(StoreError::Described)
-    }
-
     pub(super) const fn role(&self) -> Role {
         match self {
             Self::Site(_) => Role::Site,
@@ -170,6 +161,4 @@ pub struct Proven {
 pub struct StoredRound {
     /// The request, as JSON.
     pub request: Vec<u8>,
-    /// Until when sites may answer, in seconds since 1970.
-    pub deadline: i64,
 }

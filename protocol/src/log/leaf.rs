@@ -15,6 +15,7 @@ use crate::key::PublicKey;
 use crate::name::Name;
 use crate::review::Subject;
 use crate::salt::SALT_BYTES;
+use crate::words::{Code, Label};
 
 /// Most bytes of a leaf: what a C2SP entry bundle can hold.
 pub const MAX_LEAF_BYTES: usize = 65_535;
@@ -40,7 +41,7 @@ pub enum Event {
     /// The site's daemon started.
     Started {
         /// Its version.
-        software: String,
+        software: Label,
         /// SHA-256 of the program.
         program: Digest,
         /// SHA-256 of the settings file.
@@ -49,7 +50,7 @@ pub enum Event {
     /// The site's operator gave a command that changes the site or reads its books. Details: who, and on what.
     Operator {
         /// Which command.
-        command: String,
+        command: Label,
     },
     /// Another trust bundle is believed from now on.
     Trust {
@@ -96,13 +97,13 @@ pub enum Event {
         /// The round.
         round: u32,
         /// The reason's stable code.
-        code: String,
+        code: Code,
     },
     /// An offer was turned away that no accepted researcher signed, or that was not for this site, or not valid then. The first of its
     /// code in an hour: nobody can fill a log by sending nonsense.
     Rejected {
         /// The reason's stable code.
-        code: String,
+        code: Code,
     },
     /// Other rules hold from now on.
     Policy {

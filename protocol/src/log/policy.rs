@@ -5,9 +5,11 @@
 //! log it is, is known from elsewhere). A witness never counts for the log of its own organisation.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use url::{Host, Url};
 
 use super::checkpoint::Checkpoint;
 use super::leaf::Leaf;
@@ -17,6 +19,7 @@ use super::tree;
 use crate::key::PublicKey;
 
 const MAX_NAMES: usize = 256;
+const MAX_NAME: usize = 128;
 const MAX_URL: usize = 512;
 
 /// A quorum over witnesses.
@@ -97,9 +100,14 @@ impl Policy {
         for (at, line) in text.lines().enumerate() {
             let error = |why| PolicyError { line: at + 1, why };
             let words: Vec<&str> = line.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
-            let mut define = |name: &str| match defined.len() < MAX_NAMES && name != "none" && defined.insert(name.to_owned()) {
-                true => Ok(name.to_owned()),
-                false => Err(error("the name is taken, or there are too many")),
+            let mut define = |name: &str| {
+                if name.len() > MAX_NAME || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+                    return Err(error("a name has 1 to 128 visible ASCII characters"));
+                }
+                match defined.len() < MAX_NAMES && name != "none" && defined.insert(name.to_owned()) {
+                    true => Ok(name.to_owned()),
+                    false => Err(error("the name is taken, or there are too many")),
+                }
             };
             match words.as_slice() {
                 [] => {}
@@ -111,7 +119,7 @@ impl Policy {
                     }
                     if let [url] = url {
                         let url = submission(url).ok_or(error("not an https:// address where it is asked"))?;
-                        policy.urls.insert((*name).to_owned(), url.to_owned());
+                        policy.urls.insert((*name).to_owned(), url);
                     }
                     policy.witnesses.push((define(name)?, verifier));
                 }
@@ -227,11 +235,18 @@ fn owner(name: &str) -> &str {
 }
 
 /// An address where a witness is asked: over TLS, or on this machine.
-fn submission(url: &str) -> Option<&str> {
-    let here = ["http://127.0.0.1:", "http://[::1]:", "http://localhost:"];
-    let known =
-        url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty()) || here.iter().any(|here| url.starts_with(here));
-    (known && url.len() <= MAX_URL && url.bytes().all(|byte| byte.is_ascii_graphic())).then(|| url.trim_end_matches('/'))
+fn submission(url: &str) -> Option<String> {
+    // No more than a place: `http://127.0.0.1:80@elsewhere/` is elsewhere.
+    let parsed = Url::parse(url).ok().filter(|_| url.len() <= MAX_URL && url.bytes().all(|byte| byte.is_ascii_graphic()))?;
+    let bare =
+        parsed.username().is_empty() && parsed.password().is_none() && parsed.query().is_none() && parsed.fragment().is_none();
+    let here = match parsed.host()? {
+        Host::Domain(name) => name == "localhost",
+        Host::Ipv4(address) => address == Ipv4Addr::LOCALHOST,
+        Host::Ipv6(address) => address == Ipv6Addr::LOCALHOST,
+    };
+    let sealed = parsed.scheme() == "https" || (parsed.scheme() == "http" && here);
+    (bare && sealed).then(|| parsed.as_str().trim_end_matches('/').to_owned())
 }
 
 /// A witness' key from its `vkey`.

@@ -157,6 +157,12 @@ fn a_quorum_is_what_the_policy_says() {
         ("quorum none\nquorum none".into(), 2, "already"),
         (format!("witness a {vkey} http://a.example\nquorum a"), 1, "https"),
         (format!("witness a {vkey} https://\nquorum a"), 1, "https"),
+        // Only looks like this machine, or like a place.
+        (format!("witness a {vkey} http://127.0.0.1:8420@evil.example/w\nquorum a"), 1, "https"),
+        (format!("witness a {vkey} http://localhost.evil.example/w\nquorum a"), 1, "https"),
+        (format!("witness a {vkey} https://a.example@evil.example/w\nquorum a"), 1, "https"),
+        (format!("witness a {vkey} https://a.example/?w\nquorum a"), 1, "https"),
+        (format!("witness \u{1b}a {vkey}\nquorum none"), 1, "visible"),
         (format!("witness a {vkey} https://a.example b\nquorum a"), 1, "expected"),
     ] {
         let error = Policy::parse(&text).unwrap_err();

@@ -35,25 +35,29 @@ fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
+fn words<T: std::str::FromStr<Err = crate::words::WordsError>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
 #[test]
 fn golden_bytes() {
     let key = crate::key::SecretKey::from_seed([1; 32]).unwrap().public();
     let digest = Digest::from_bytes([0xd1; 32]);
     let d1 = "d1".repeat(32);
-    golden(&Hello { software: "1".into(), site: name("a") }, "000000040001000101310161");
-    let catalogue = CatalogueCard { name: name("c"), digest, build: "b".into(), variants: 300 };
+    golden(&Hello { software: words("1"), site: name("a") }, "000000040001000101310161");
+    let catalogue = CatalogueCard { name: name("c"), digest, build: words("b"), variants: 300 };
     let dataset = DatasetCard {
         name: name("d"),
-        about: String::new(),
+        about: words(""),
         approximate_size: 2_500,
         dictionary: digest,
         catalogues: vec![catalogue],
-        duo: vec!["D".into()],
+        duo: vec![words("D")],
         cap_epsilon_micro: 8_000_000,
         cap_delta_femto: 1,
         min_cohort: 30,
     };
-    let card = SiteCard { software: "1".into(), datasets: vec![dataset], charters: vec![digest] };
+    let card = SiteCard { software: words("1"), datasets: vec![dataset], charters: vec![digest] };
     let want = ["013101016400c413", "010163", "0162ac0201014480a4e803011e01"];
     golden(&card, &format!("0000007900020001{}{d1}{}{d1}{}{d1}", want[0], want[1], want[2]));
     golden(&Fetch { digest }, &format!("0000002000030001{d1}"));
@@ -73,19 +77,19 @@ fn golden_bytes() {
     golden(&offer, want);
     golden(&Answer::Need { from: 5 }, "00000002000700010005");
     golden(&Answer::Accepted, "000000010007000101");
-    golden(&Answer::Refused { code: "c".into(), why: "w".into() }, "00000005000700010201630177");
+    golden(&Answer::Refused { code: words("c"), why: words("w") }, "00000005000700010201630177");
     let receipt = Receipt { leaf: "l".into(), proof: "p".into() };
     golden(&Answer::Settled { padded: vec![0x7b], receipt }, "000000070007000103017b016c0170");
-    golden(&Answer::Held { why: "w".into() }, "0000000300070001040177");
+    golden(&Answer::Held { why: words("w") }, "0000000300070001040177");
     golden(&Close { job: JobId::from_bytes([7; 16]) }, &format!("0000001000080001{}", "07".repeat(16)));
     golden(&Done, "0000000000090001");
     let spki = key.to_spki();
     let raw = hex(&spki[12..]);
     let request = SiteRequest {
-        organisation: "o".into(),
-        country: "NL".into(),
+        organisation: words("o"),
+        country: words("NL"),
         link: key,
-        log_origin: "l".into(),
+        log_origin: words("l"),
         log: key,
         witness: key,
     };
@@ -94,8 +98,9 @@ fn golden_bytes() {
     golden(&AddCheckpoint { request: "old 0".into() }, "00000006000d0001056f6c642030");
     golden(&Relay { to: name("a"), request: "old 0".into() }, "00000008000e00010161056f6c642030");
     golden(&Cosigned { status: 409, body: "7".into() }, "00000004000f000199030137");
+    golden(&Decided { jobs: vec![JobId::from_bytes([7; 16])] }, &format!("000000110010000101{}", "07".repeat(16)));
     golden(&Joined::Welcome { name: name("a") }, "00000003000b0001000161");
-    golden(&Joined::Refused { why: "w".into() }, "00000003000b0001010177");
+    golden(&Joined::Refused { why: words("w") }, "00000003000b0001010177");
 }
 
 #[test]
@@ -117,7 +122,7 @@ fn the_last_answer_has_one_length_whatever_is_in_it() {
     use crate::round::{Bound, Statistic};
     use crate::scores::Source;
     let lengths: [u32; 3] = [1, 700, 3];
-    let name = |index: usize| "\u{1}".repeat(index + 1);
+    let name = |index: usize| "\"".repeat(index + 1);
     let statistic =
         |(index, length)| Statistic { name: name(index), length, bound: Bound::OneCell, weight: 1.0, source: Source::Given };
     let statistics = lengths.into_iter().enumerate().map(statistic).collect();
@@ -153,4 +158,19 @@ fn the_last_answer_has_one_length_whatever_is_in_it() {
     assert!(long.len() > 10 * short.len() / 2, "the longest is far longer than the shortest");
     assert_eq!(length(None), length(Some(&short)));
     assert_eq!(length(None), length(Some(&long)));
+}
+
+#[test]
+fn a_peers_words_have_a_kind_and_a_length() {
+    // As a peer of another program could write them: an answer's number, a code, a sentence.
+    let answer = |code: &str, why: &str| decode::<Answer>(&postcard::to_stdvec(&(2_u8, code, why)).unwrap());
+    assert_eq!(answer("c", "w"), Ok(Answer::Refused { code: words("c"), why: words("w") }));
+    assert!(answer(&"c".repeat(64), &"w".repeat(1_000)).is_ok());
+    for (code, why) in
+        [("c", "w\u{1b}[2J"), ("c", "\u{202e}"), ("c\u{7}", "w"), ("C", "w"), (&"c".repeat(65), "w"), ("c", &"w".repeat(1_001))]
+    {
+        assert_eq!(answer(code, why), Err(FrameError::Payload { kind: Answer::KIND }));
+    }
+    let held = |why: &str| decode::<Answer>(&postcard::to_stdvec(&(4_u8, why)).unwrap());
+    assert!(held("w").is_ok() && held("w\nw").is_err() && held(&"w".repeat(1_001)).is_err());
 }

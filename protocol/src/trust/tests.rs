@@ -13,10 +13,10 @@ fn roots(seeds: &[u8], threshold: u32) -> Roots {
 fn site(name: &str, seed: u8) -> Site {
     Site {
         name: name.parse().unwrap(),
-        organisation: format!("hospital of {name}"),
-        country: "NL".into(),
+        organisation: format!("hospital of {name}").parse().unwrap(),
+        country: "NL".parse().unwrap(),
         link: key(seed).public(),
-        log_origin: format!("vestibule/log/{seed}"),
+        log_origin: format!("vestibule/log/{seed}").parse().unwrap(),
         former: Former::default(),
         log: key(seed + 1).public(),
     }
@@ -29,8 +29,8 @@ fn bundle() -> Bundle {
     };
     let ada = Person {
         name: "ada".parse().unwrap(),
-        organisation: "university".into(),
-        country: "DE".into(),
+        organisation: "university".parse().unwrap(),
+        country: "DE".parse().unwrap(),
         roles: BTreeSet::from([Role::Researcher]),
         key: key(50).public(),
         former: BTreeSet::from([key(51).public()]),
@@ -120,7 +120,7 @@ fn people_and_logs_are_known_until_they_are_revoked() {
     let believed = |bundle: &Bundle| Trust::first(&signed(bundle, &[1, 2]), bundle.roots.fingerprint()).unwrap();
     let trust = believed(&bundle());
     let (ada, leiden) = (key(50).public(), "leiden".parse().unwrap());
-    assert_eq!(trust.person(&ada, Role::Researcher).unwrap().country, "DE");
+    assert_eq!(trust.person(&ada, Role::Researcher).unwrap().country.as_str(), "DE");
     assert!(trust.person(&ada, Role::Approver).is_none() && trust.person(&key(59).public(), Role::Researcher).is_none());
     assert_eq!(trust.log(&leiden).unwrap().key, key(11).public());
     let keys = BTreeSet::from([ada, key(11).public()]);
@@ -140,14 +140,17 @@ fn impossible_bundles_are_refused_with_their_place() {
     bad("roots", &|b| b.roots.threshold = 0);
     bad("roots", &|b| b.roots.threshold = 4);
     bad("roots", &|b| b.roots.keys.clear());
-    bad("leiden: the name is used twice", &|b| b.persons[0].name = "leiden".parse().unwrap());
+    bad("`leiden`: the name is used twice", &|b| b.persons[0].name = "leiden".parse().unwrap());
     bad("one purpose", &|b| b.sites[0].log = b.sites[0].link);
     bad("one purpose", &|b| b.persons[0].key = b.sites[1].log);
     bad("one purpose", &|b| b.persons[0].key = b.roots.keys[0]);
     bad("one purpose", &|b| b.persons[0].key = key(12).public());
     bad("same log", &|b| b.sites[0].log_origin = b.sites[1].log_origin.clone());
-    bad("kyoto: a country", &|b| b.sites[1].country = "Japan".into());
-    bad("ada: an organisation", &|b| b.persons[0].organisation = String::new());
+    for like in ["Leiden", "1eiden", "LEIDEN"] {
+        bad("looks the same", &|b| b.persons[0].name = like.parse().unwrap());
+        bad("looks the same", &|b| b.sites[1].name = like.parse().unwrap());
+    }
+    bad("line 1: a name", &|b| b.witnesses = b.witnesses.replace("witness leiden", "witness lei\u{1b}den"));
     bad("witnesses, line", &|b| b.witnesses = "quorum nobody\n".into());
     bad("issued", &|b| b.issued = "today".into());
     bad("90 days", &|b| b.expires = "2027-11-24T00:00:00Z".into());

@@ -14,6 +14,7 @@ use vestibule_protocol::manifest::MAX_COMPONENT_BYTES;
 use vestibule_protocol::release::Released;
 use vestibule_protocol::report::Report;
 use vestibule_protocol::round::{Plan, Round, Statistic};
+use vestibule_protocol::words::lines;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 
@@ -366,7 +367,7 @@ pub(crate) fn describe(error: &wasmtime::Error, guard: &Guard) -> String {
 
 /// Words of a guest, as they may be shown on a terminal.
 fn printable(text: &str) -> String {
-    text.chars().take(2_000).map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+    lines(&text.chars().take(2_000).collect::<String>()).into_owned()
 }
 
 impl std::fmt::Debug for Analysis {

@@ -60,6 +60,11 @@ impl Afterwards {
         burns.saturating_add(each.mul_f64(SHARED * farther(threads)))
     }
 
+    /// Processor time.
+    pub(super) const fn burns(&self) -> Duration {
+        self.burns
+    }
+
     /// Burns and waits.
     pub(super) fn pass(self) {
         let until = busy().saturating_add(self.burns);

@@ -114,11 +114,11 @@ mod tests {
     /// A bundle that names the site with these keys of its link and log.
     fn bundle(home: &Home, link: PublicKey, log: PublicKey) -> Vec<u8> {
         let root = SecretKey::from_seed([1; 32]).unwrap();
-        let log_origin = home.ledger().unwrap().checkpoint(home.log_key()).unwrap().0.origin;
+        let log_origin = home.ledger().unwrap().checkpoint(home.log_key()).unwrap().0.origin.parse().unwrap();
         let site = Site {
             name: "leiden".parse().unwrap(),
-            organisation: "hospital".into(),
-            country: "NL".into(),
+            organisation: "hospital".parse().unwrap(),
+            country: "NL".parse().unwrap(),
             link,
             log_origin,
             log,

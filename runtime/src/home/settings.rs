@@ -8,6 +8,7 @@ use vestibule_protocol::trust::Revoked;
 use crate::costs::Raised;
 use crate::dataset::StorageSettings;
 use crate::executor::ExecutorSettings;
+use crate::ledger::MostHeld;
 
 /// A site's settings, as `site.toml` holds them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +42,10 @@ pub struct Settings {
     pub release_tick_seconds: u32,
     /// Longest that a release may have to wait for its moment, in seconds: so long it has its round's place.
     pub max_release_delay_seconds: u32,
+    /// Jobs of one researcher that may wait for a person here at the same time.
+    pub max_held_per_researcher: u32,
+    /// The same of one charter.
+    pub max_held_per_charter: u32,
     /// After so many seconds in which nothing was logged, the log says that it goes on, and is witnessed.
     pub heartbeat_seconds: u32,
     /// Details of the log (names, titles, reasons) are erased after so many days. The log itself stays.
@@ -77,6 +82,8 @@ impl Default for Settings {
             require_walls: false,
             max_release_delay_seconds: 900,
             release_tick_seconds: 0,
+            max_held_per_researcher: 20,
+            max_held_per_charter: 50,
             heartbeat_seconds: 86_400,
             keep_details_days: 3_650,
             keep_releases_days: 365,
@@ -94,6 +101,11 @@ const MOST_MEMORY_MIB: u32 = 3_072;
 const MOST_THREADS: usize = 4_096;
 
 impl Settings {
+    /// Jobs that may wait for a person at the same time.
+    pub(crate) const fn most_held(&self) -> MostHeld {
+        MostHeld { researcher: self.max_held_per_researcher, charter: self.max_held_per_charter }
+    }
+
     /// Refuses what no site can run with, by its name and what to do.
     pub(crate) fn check(&self) -> Result<(), String> {
         let at_least_1 = [
@@ -136,6 +148,8 @@ refused_seconds_per_day = 600          # a researcher whose jobs took so much of
 require_walls = false                  # true: do not start where the kernel lacks Landlock or seccomp
 max_release_delay_seconds = 900        # a job whose release could have to wait longer for its moment is refused: it would keep others waiting
 release_tick_seconds = 0               # e.g. 60: results leave on the minute after their delay
+max_held_per_researcher = 20           # so many jobs of one researcher may wait for a person here; more are refused
+max_held_per_charter = 50              # the same of one charter
 heartbeat_seconds = 86_400             # after so long without a line, the log says that it goes on, and other sites witness it
 keep_releases_days = 365               # what left is kept for so long, to be sent again and to answer the same question; its digest stays
 keep_components_days = 365             # components that were not used for so long are removed

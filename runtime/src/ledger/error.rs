@@ -52,6 +52,11 @@ pub enum LedgerError {
     /// The release could not leave before the round's deadline.
     #[error("{0}")]
     TooLate(String),
+    /// As many jobs wait for a person as may.
+    #[error(
+        "as many jobs of this researcher, or of this charter, wait for a person at this site as may: try again when some were decided"
+    )]
+    TooManyHeld,
     /// Same id, other terms.
     #[error("another manifest was admitted under this job id")]
     OtherManifest,
@@ -111,6 +116,7 @@ impl LedgerError {
             Self::OtherPopulation { .. } => "population-differs",
             Self::OverJob { .. } => "round-over-job-budget",
             Self::TooLate(_) => "release-too-late",
+            Self::TooManyHeld => "too-many-held",
             Self::OtherManifest => "job-differs",
             Self::OtherRound { .. } => "round-differs",
             Self::Order { .. } => "round-order",

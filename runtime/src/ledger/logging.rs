@@ -12,6 +12,7 @@ use vestibule_protocol::log::checkpoint::Checkpoint;
 use vestibule_protocol::log::leaf::{Event, Leaf};
 use vestibule_protocol::log::proof::LeafProof;
 use vestibule_protocol::message::Receipt;
+use vestibule_protocol::words::Code;
 
 use super::{Ledger, LedgerError, append, database, milliseconds, whole};
 use crate::admission::Verified;
@@ -23,7 +24,13 @@ impl Ledger {
     ///
     /// # Errors
     /// The database.
-    pub(crate) fn refused(&self, verified: &Verified, code: &str, why: &str, since: Duration) -> Result<(), LedgerError> {
+    pub(crate) fn refused(
+        &self,
+        verified: &Verified,
+        code: &'static str,
+        why: &str,
+        since: Duration,
+    ) -> Result<(), LedgerError> {
         let (job, manifest, round) = (verified.signed().manifest().job, verified.signed().digest(), verified.index());
         self.transaction(|tx| {
             let key = params![manifest.to_string(), code];
@@ -32,7 +39,7 @@ impl Ledger {
                 return Ok(());
             }
             let details = serde_json::json!({ "researcher": verified.researcher(), "why": why });
-            let event = Event::Refused { job, manifest, round, code: code.to_owned() };
+            let event = Event::Refused { job, manifest, round, code: Code::own(code) };
             let leaf = append(tx, milliseconds(since), event, Some(&details))?;
             let row = params![manifest.to_string(), code, leaf];
             tx.execute("INSERT INTO refusal(terms, code, leaf) VALUES(?1, ?2, ?3)", row).map_err(database(tx))?;
@@ -44,14 +51,14 @@ impl Ledger {
     ///
     /// # Errors
     /// The database.
-    pub(crate) fn rejected(&self, code: &str, since: Duration) -> Result<(), LedgerError> {
+    pub(crate) fn rejected(&self, code: &'static str, since: Duration) -> Result<(), LedgerError> {
         self.transaction(|tx| {
             let hour = i64::try_from(since.as_secs() / 3_600).unwrap_or(i64::MAX);
             let sql = "SELECT 1 FROM rejection WHERE hour = ?1 AND code = ?2";
             if tx.query_row(sql, params![hour, code], |_| Ok(())).optional().map_err(database(tx))?.is_some() {
                 return Ok(());
             }
-            let leaf = append(tx, milliseconds(since), Event::Rejected { code: code.to_owned() }, None)?;
+            let leaf = append(tx, milliseconds(since), Event::Rejected { code: Code::own(code) }, None)?;
             let sql = "INSERT INTO rejection(hour, code, leaf) VALUES(?1, ?2, ?3)";
             tx.execute(sql, params![hour, code, leaf]).map_err(database(tx)).map(|_| ())
         })

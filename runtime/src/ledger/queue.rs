@@ -44,33 +44,96 @@ pub struct Waiting {
     pub since_ms: i64,
     /// The last decision, if there is one.
     pub approved: Option<bool>,
+    /// It is a job that has ended before anybody decided: nothing is to be decided any more.
+    pub ended: bool,
     /// What would leave, if it is a release.
     pub release: Option<Value>,
 }
 
+/// Whose job it is that waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Whose<'a> {
+    /// Which job, and which of its rounds.
+    pub(crate) round: (JobId, u32),
+    /// Who asked for it.
+    pub(crate) researcher: &'a Name,
+    /// Under which charter.
+    pub(crate) charter: Digest,
+}
+
+/// Jobs that may wait for a person at the same time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MostHeld {
+    /// Of one researcher.
+    pub(crate) researcher: u32,
+    /// Of one charter.
+    pub(crate) charter: u32,
+}
+
+/// What was decided so far, as [`Ledger::decided`] last saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Mark {
+    review: i64,
+    policy: i64,
+}
+
 impl Ledger {
-    /// Puts a subject into the queue, once, and returns the last decision about it. `about` is for the people who decide.
+    /// Puts a subject into the queue, once, and returns the last decision about it. `about` is for
+    /// the people who decide. A job that does not wait yet is refused where as many wait as may.
     ///
     /// # Errors
-    /// The database.
+    /// [`LedgerError::TooManyHeld`]; the database.
     pub(crate) fn wait(
         &self,
         subject: &Subject,
-        (job, round): (JobId, u32),
+        whose: Whose<'_>,
         about: &Value,
-        since: Duration,
+        (most, since): (Option<MostHeld>, Duration),
     ) -> Result<Option<bool>, LedgerError> {
         let text = text(subject);
         self.transaction(|tx| {
             let sql = "SELECT 1 FROM waiting WHERE subject = ?1";
             if tx.query_row(sql, [&text], |_| Ok(())).optional().map_err(database(tx))?.is_none() {
+                if let Some(most) = most {
+                    room(tx, whose, most)?;
+                }
+                let Whose { round: (job, round), researcher, charter } = whose;
                 let leaf = append(tx, milliseconds(since), Event::Held { subject: subject.clone() }, Some(about))?;
                 let kind = if matches!(subject, Subject::Release { .. }) { "release" } else { "job" };
-                let row = params![text, job.to_string(), round, kind, milliseconds(since), leaf];
-                let sql = "INSERT INTO waiting(subject, job, round, kind, since, leaf) VALUES(?1, ?2, ?3, ?4, ?5, ?6)";
+                let (job, at) = (job.to_string(), milliseconds(since));
+                let row = params![text, job, round, kind, at, researcher.as_str(), charter.to_string(), leaf];
+                let sql = "INSERT INTO waiting(subject, job, round, kind, since, researcher, charter, leaf)
+                           VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
                 tx.execute(sql, row).map_err(database(tx))?;
             }
             last(tx, &text)
+        })
+    }
+
+    /// The jobs about whose rounds something was decided since `mark`, and a new mark. What was
+    /// decided about something else, as a component or the rules, may be about any job that waits.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) fn decided(&self, mark: Mark) -> Result<(Mark, Vec<JobId>), LedgerError> {
+        self.transaction(|tx| {
+            let last = "SELECT (SELECT COALESCE(MAX(number), 0) FROM review), (SELECT COALESCE(MAX(version), 0) FROM policy)";
+            let read = |row: &Row<'_>| Ok(Mark { review: row.get(0)?, policy: row.get(1)? });
+            let now = tx.query_row(last, [], read).map_err(database(tx))?;
+            if now == mark {
+                return Ok((now, vec![]));
+            }
+            let other =
+                "SELECT EXISTS (SELECT 1 FROM review WHERE number > ?1 AND subject NOT IN (SELECT subject FROM waiting))";
+            let all =
+                now.policy != mark.policy || tx.query_row(other, [mark.review], |row| row.get(0)).map_err(database(tx))?;
+            let sql = "SELECT DISTINCT job FROM waiting WHERE job NOT IN (SELECT job FROM let_go)
+                       AND (subject IN (SELECT subject FROM review WHERE number > ?1)
+                         OR (?2 AND subject NOT IN (SELECT subject FROM review)))";
+            let mut statement = tx.prepare(sql).map_err(database(tx))?;
+            let jobs = statement.query_map(params![mark.review, all], |row| super::schema::parsed(row, 0));
+            let jobs = jobs.and_then(Iterator::collect).map_err(database(tx))?;
+            Ok((now, jobs))
         })
     }
 
@@ -109,7 +172,8 @@ impl Ledger {
         let sql = "SELECT waiting.number, kind, subject, unseal('details', log_detail.leaf, sealed), since,
                      (SELECT approved FROM review WHERE review.subject = waiting.subject ORDER BY number DESC LIMIT 1),
                      CASE kind WHEN 'release' THEN (SELECT unseal('release', release.job || ' ' || release.round, bytes) FROM release
-                       WHERE release.job = waiting.job AND release.round = waiting.round) END
+                       WHERE release.job = waiting.job AND release.round = waiting.round) END,
+                     kind = 'job' AND waiting.job IN (SELECT job FROM let_go)
                    FROM waiting LEFT JOIN log_detail USING(leaf) ORDER BY waiting.number";
         let read = |row: &Row<'_>| {
             let json = |column: usize, text: &[u8]| {
@@ -128,6 +192,7 @@ impl Ledger {
                 about: crate::log::details(row.get::<_, Option<Vec<u8>>>(3)?.as_deref()).map_or(Value::Null, Value::Object),
                 since_ms: row.get(4)?,
                 approved: row.get(5)?,
+                ended: row.get(7)?,
                 release,
             })
         };
@@ -202,6 +267,28 @@ impl Ledger {
             tx.query_row(sql, row, |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(database(tx))
         })
     }
+}
+
+/// Whether one more job may wait.
+fn room(tx: &Transaction<'_>, whose: Whose<'_>, most: MostHeld) -> Result<(), LedgerError> {
+    let held = |column: &str, is: String| -> Result<u32, LedgerError> {
+        let sql = format!(
+            "SELECT COUNT(*) FROM waiting WHERE {column} = ?1 AND kind = 'job' AND job NOT IN (SELECT job FROM let_go)
+             AND subject NOT IN (SELECT subject FROM review)"
+        );
+        tx.query_row(&sql, [is], |row| row.get(0)).map_err(database(tx))
+    };
+    let researcher = whose.researcher.as_str().to_owned();
+    if held("researcher", researcher)? >= most.researcher || held("charter", whose.charter.to_string())? >= most.charter {
+        return Err(LedgerError::TooManyHeld);
+    }
+    Ok(())
+}
+
+/// Nobody waits for a decision about this job any more.
+pub(super) fn let_go(tx: &Transaction<'_>, job: JobId) -> Result<(), LedgerError> {
+    let sql = "INSERT OR IGNORE INTO let_go(job) SELECT DISTINCT job FROM waiting WHERE job = ?1";
+    tx.execute(sql, [job.to_string()]).map_err(database(tx)).map(|_| ())
 }
 
 /// A subject as the database has it.

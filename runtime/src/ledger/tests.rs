@@ -38,6 +38,12 @@ fn purse(epsilon: f64) -> Purse {
     }
 }
 
+/// A round of that job that waits: of one person's, under one charter.
+fn whose(job: JobId) -> Whose<'static> {
+    static ADA: std::sync::LazyLock<Name> = std::sync::LazyLock::new(|| "ada".parse().unwrap());
+    Whose { round: (job, 0), researcher: &ADA, charter: Digest::of(b"charter") }
+}
+
 /// A job that asks what no other asks.
 fn job(number: u8) -> Manifest {
     Manifest { params: number.to_string(), ..manifest(number) }
@@ -261,7 +267,7 @@ fn the_same_request_is_answered_with_the_same_draw_and_costs_nothing() {
     let charged = run(charge(&ledger, &first, 0).unwrap());
     ledger.commit(&charged, &release(&first), ("released", None)).unwrap();
     // Another job id, title and moment; the same question of the same data.
-    let same = Manifest { params: "\"x\"".into(), title: "again".into(), ..manifest(2) };
+    let same = Manifest { params: "\"x\"".into(), title: "again".parse().unwrap(), ..manifest(2) };
     let found = settled(charge(&ledger, &same, 0).unwrap());
     let read: Release = serde_json::from_slice(&found.release.clone().unwrap()).unwrap();
     assert_eq!((read.job, read.charged_rho_pico, found.leaves_ms), (same.job, 0, 7_000));
@@ -279,7 +285,8 @@ fn the_same_request_is_answered_with_the_same_draw_and_costs_nothing() {
 
 /// A person's word about a release, as the ledger books it.
 fn say(ledger: &Ledger, subject: &Subject, approved: bool, after: u64) {
-    let review = Review { subject: subject.clone(), approved, why: "looked".into(), at: "2026-11-22T12:00:00Z".into() };
+    let review =
+        Review { subject: subject.clone(), approved, why: "looked".parse().unwrap(), at: "2026-11-22T12:00:00Z".into() };
     ledger.review(&review, &"eva".parse().unwrap(), b"signed", AT + Duration::from_secs(after)).unwrap();
 }
 
@@ -294,7 +301,7 @@ fn what_has_left_has_left_whatever_is_decided_later() {
         ledger.commit(&charged, &held, ("released", None)).unwrap();
         let digest = Digest::of(held.release.as_deref().unwrap());
         let subject = Subject::Release { site: "here".parse().unwrap(), job: job.job, round: 0, release: digest };
-        assert_eq!(ledger.wait(&subject, (job.job, 0), &serde_json::json!({}), AT).unwrap(), None);
+        assert_eq!(ledger.wait(&subject, whose(job.job), &serde_json::json!({}), (None, AT)).unwrap(), None);
         assert_eq!(ledger.depart(job.job, 0, AT).unwrap_err().code(), "round-not-reviewed");
         assert_eq!(ledger.departed(job.job, 0).unwrap(), None);
         // A word that was taken back in time is no word.
@@ -340,7 +347,7 @@ fn titles_and_signed_words_are_erased_with_the_details() {
     let of_job = Subject::Job { site: "here".parse().unwrap(), manifest: Digest::of(b"manifest") };
     let of_component = Subject::Component { component: Digest::of(b"component") };
     let about = serde_json::json!({ "researcher": "ada" });
-    ledger.wait(&of_job, (job(1).job, 0), &about, AT).unwrap();
+    ledger.wait(&of_job, whose(job(1).job), &about, (None, AT)).unwrap();
     say(&ledger, &of_job, true, 0);
     say(&ledger, &of_component, true, 0);
     let title = || ledger.accounts().unwrap()[0].jobs[0].title.clone();
@@ -488,7 +495,7 @@ fn other_terms_other_rounds_and_ended_jobs_are_refused() {
     let ledger = ledger(&temp);
     assert_eq!(charge(&ledger, &job(1), 1).unwrap_err().code(), "round-order");
     run(charge(&ledger, &job(1), 0).unwrap());
-    let other = Manifest { title: "other".into(), ..job(1) };
+    let other = Manifest { title: "other".parse().unwrap(), ..job(1) };
     assert_eq!(charge(&ledger, &other, 0).unwrap_err().code(), "job-differs");
     assert_eq!(charge(&ledger, &job(1), 2).unwrap_err().code(), "round-order");
     let mut offer = crate::admission::tests::offer(&job(1), 0);
@@ -599,4 +606,56 @@ fn a_day_of_refused_work_has_a_bound_and_ends() {
         .query_row("SELECT COUNT(*) FROM unpaid WHERE researcher IN ('ada', 'bob')", [], |row| row.get(0))
         .unwrap();
     assert_eq!(names, 0, "names are not kept in the clear");
+}
+
+#[test]
+fn so_many_jobs_of_a_person_or_charter_wait_and_no_more() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let bob = "bob".parse().unwrap();
+    let most = Some(MostHeld { researcher: 2, charter: 3 });
+    let wait = |number: u8, of_bob: bool, charter: &[u8]| {
+        let subject = Subject::Job { site: "here".parse().unwrap(), manifest: Digest::of(&[number]) };
+        let of = whose(job(number).job);
+        let researcher = if of_bob { &bob } else { of.researcher };
+        let of = Whose { researcher, charter: Digest::of(charter), ..of };
+        ledger.wait(&subject, of, &serde_json::json!({}), (most, AT)).map_err(|error| error.code())
+    };
+    assert_eq!([wait(1, false, b"a"), wait(2, false, b"a")], [Ok(None), Ok(None)]);
+    assert_eq!(wait(3, false, b"a"), Err("too-many-held"), "a third of ada's");
+    assert_eq!(wait(1, false, b"a"), Ok(None), "one that waits already");
+    assert_eq!(wait(4, true, b"a"), Ok(None));
+    assert_eq!(wait(5, true, b"a"), Err("too-many-held"), "a fourth of the charter's");
+    assert_eq!(wait(5, true, b"b"), Ok(None));
+    // What was decided, and what has ended, waits no longer.
+    let decided = Subject::Job { site: "here".parse().unwrap(), manifest: Digest::of(&[1]) };
+    say(&ledger, &decided, false, 0);
+    assert_eq!(wait(3, false, b"b"), Ok(None));
+    assert_eq!(wait(6, false, b"c"), Err("too-many-held"));
+    ledger.end(job(2).job, AT).unwrap();
+    assert_eq!(wait(6, false, b"c"), Ok(None));
+    let ended: Vec<bool> = ledger.queue().unwrap().iter().map(|waiting| waiting.ended).collect();
+    assert_eq!(ended, [false, true, false, false, false, false]);
+}
+
+#[test]
+fn a_decision_tells_of_its_job_and_others_tell_of_all_that_wait() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = ledger(&temp);
+    let subject = |number: u8| Subject::Job { site: "here".parse().unwrap(), manifest: Digest::of(&[number]) };
+    for number in [1, 2, 3] {
+        ledger.wait(&subject(number), whose(job(number).job), &serde_json::json!({}), (None, AT)).unwrap();
+    }
+    let (mark, _) = ledger.decided(Mark::default()).unwrap();
+    assert_eq!(ledger.decided(mark).unwrap(), (mark, vec![]));
+    say(&ledger, &subject(2), true, 0);
+    let (mark, jobs) = ledger.decided(mark).unwrap();
+    assert_eq!(jobs, [job(2).job]);
+    assert_eq!(ledger.decided(mark).unwrap().1, []);
+    ledger.end(job(3).job, AT).unwrap();
+    say(&ledger, &Subject::Component { component: Digest::of(b"component") }, true, 0);
+    let (mark, jobs) = ledger.decided(mark).unwrap();
+    assert_eq!(jobs, [job(1).job], "all that wait, and that nobody has decided about");
+    ledger.set_policy(1, Digest::of(b"policy"), AT).unwrap();
+    assert_eq!(ledger.decided(mark).unwrap().1, [job(1).job]);
 }

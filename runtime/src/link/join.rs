@@ -8,6 +8,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::message::{Join, Joined, SiteRequest, join_message};
 use vestibule_protocol::name::Name;
 use vestibule_protocol::token::{Invitation, Role, TokenError};
+use vestibule_protocol::words::{Country, Organisation, Sentence};
 
 use crate::home::{Coordinator, Home, HomeError};
 
@@ -29,7 +30,7 @@ pub enum JoinError {
     Link(#[from] LinkError),
     /// The coordinator's refusal.
     #[error("the coordinator refused: {0}")]
-    Refused(String),
+    Refused(Sentence),
     /// The folder.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -54,9 +55,9 @@ impl JoinError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Whose {
     /// The organisation.
-    pub organisation: String,
+    pub organisation: Organisation,
     /// An ISO 3166 code of two letters.
-    pub country: String,
+    pub country: Country,
 }
 
 /// Joins the coordinator that the token names. Returns the site's name, and the fingerprint of the consortium's roots that is pinned from
@@ -77,7 +78,7 @@ pub async fn join(home: &Home, token: &str, whose: Whose, now: i64) -> Result<(N
         organisation: whose.organisation,
         country: whose.country,
         link: home.link_key().public(),
-        log_origin: checkpoint.origin,
+        log_origin: checkpoint.origin.parse().expect("this site gave its log that name itself"),
         log: home.log_key().public(),
         witness: home.witness_key().public(),
     };

@@ -1,4 +1,5 @@
-//! Serving: one connection at a time, one task for each stream that the coordinator opens.
+//! Serving: one connection at a time, one task for each stream that the coordinator opens. Offers are
+//! some of them at most, so that others are always answered.
 //!
 //! *In*: streams. *Out*: what each asks for. *Stops*: with the token it is given, at once: the
 //! connection is closed. A round whose moment has not come leaves nothing behind but its charge,
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vestibule_link::{CLOSE_SHUTDOWN, Dialled, Framed, LinkError, Way, dial};
@@ -18,7 +20,9 @@ use vestibule_protocol::message::{
     AddCheckpoint, Answer, CHUNK_BYTES, CatalogueCard, Chunk, Close, DatasetCard, Document, Done, Fetch, Hello, Offer,
     SiteCard, TrustUpdate,
 };
+use vestibule_protocol::words::{Label, Sentence};
 
+use super::deciding;
 use super::pause::{Pause, jittered};
 use super::public::{self, Standing};
 use super::witnessing;
@@ -32,12 +36,12 @@ use crate::site::{Held, Outcome, Public, Site};
 
 /// How often the log is looked at, whether it has been silent for long.
 const LOOK: Duration = Duration::from_secs(600);
-/// How often the queue is looked at for a decision that is waited for.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long a closed connection may take to say so to the other end.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// Streams that are answered at the same time.
+/// Streams that are answered at the same time, and how many of them may be offers, which wait for
+/// their round's place and its moment: the others are questions that never wait for an offer.
 const MAX_STREAMS: usize = 64;
+const MAX_OFFERS: usize = 16;
 
 /// Dials and serves until `stop`.
 pub(crate) async fn serve(site: Arc<Site>, coordinator: Coordinator, stop: CancellationToken) -> Result<(), LinkError> {
@@ -82,7 +86,8 @@ async fn converse(
     (connection, greeted): (&quinn::Connection, &Arc<AtomicBool>),
     stop: &CancellationToken,
 ) -> LinkError {
-    let mut streams = JoinSet::new();
+    let (mut streams, offers) = (JoinSet::new(), Arc::new(Semaphore::new(MAX_OFFERS)));
+    streams.spawn(deciding::tell(Arc::clone(site), connection.clone()));
     let silence = Duration::from_secs(site.home.settings().heartbeat_seconds.max(1).into());
     let mut look = tokio::time::interval(silence.min(LOOK));
     loop {
@@ -103,7 +108,8 @@ async fn converse(
             accepted = Framed::accept(connection), if streams.len() < MAX_STREAMS => match accepted {
                 Ok(stream) => {
                     let (site, connection, greeted) = (Arc::clone(site), connection.clone(), Arc::clone(greeted));
-                    streams.spawn(async move { answer(site, (&connection, &greeted), stream).await });
+                    let offers = Arc::clone(&offers);
+                    streams.spawn(async move { answer(site, (&connection, &greeted), &offers, stream).await });
                 }
                 Err(error) => return error,
             },
@@ -114,6 +120,7 @@ async fn converse(
 async fn answer(
     site: Arc<Site>,
     (connection, greeted): (&quinn::Connection, &AtomicBool),
+    offers: &Semaphore,
     mut stream: Framed,
 ) -> Result<(), LinkError> {
     let header = stream.header().await?;
@@ -153,6 +160,8 @@ async fn answer(
             }
         }
         _ => {
+            // A coordinator that knows how to wait never has so many under way.
+            let _place = offers.try_acquire().map_err(|_| LinkError::Closed("too many offers at once".to_owned()))?;
             let offer: Offer = stream.payload(header).await?;
             let last = offered(&site, connection, offer, &mut stream).await?;
             stream.send(&last).await?;
@@ -170,18 +179,13 @@ async fn offered(
 ) -> Result<Answer, LinkError> {
     // Nothing is charged before the witnesses have agreed once that this log is the one they know.
     witnessing::ready(site, connection).await?;
-    let (mut told, since) = (false, Instant::now());
+    let since = Instant::now();
     loop {
         match considered(site, connection, (offer.clone(), since), stream).await? {
             Considered::Answered(answer) => return Ok(answer),
             Considered::Again => {}
-            Considered::Settled(verified, settled) => return answered(site, connection, &verified, settled, stream).await,
-            Considered::Held(verified, held) => {
-                if !std::mem::replace(&mut told, true) {
-                    stream.send(&Answer::Held { why: held.why.clone() }).await?;
-                }
-                decided(site, (&verified, &held), connection, stream).await?;
-            }
+            Considered::Settled(verified, settled) => return answered(site, connection, &verified, settled).await,
+            Considered::Held(held) => return Ok(Answer::Held { why: Sentence::cut(&held.why) }),
         }
     }
 }
@@ -190,31 +194,9 @@ async fn offered(
 enum Considered {
     Answered(Answer),
     Settled(Box<Verified>, Settled),
-    Held(Box<Verified>, Held),
+    Held(Held),
     /// From the start: other data serve than those that it was prepared for.
     Again,
-}
-
-/// Waits until somebody whose word counts has decided about a job, as long as the coordinator does.
-async fn decided(
-    site: &Arc<Site>,
-    (verified, held): (&Verified, &Held),
-    connection: &quinn::Connection,
-    stream: &mut Framed,
-) -> Result<(), LinkError> {
-    loop {
-        let (at, of, subject) = (Arc::clone(site), verified.clone(), held.subject.clone());
-        match blocking(move || at.decision(&of, &subject)).await? {
-            Ok(None) => {}
-            Ok(Some(_)) => return Ok(()),
-            Err(error) => tracing::error!(%error, "the queue cannot be read"),
-        }
-        tokio::select! {
-            gone = connection.closed() => return Err(LinkError::Closed(gone.to_string())),
-            () = stream.abandoned() => return Err(LinkError::Closed("the coordinator no longer waits".to_owned())),
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
-        }
-    }
 }
 
 /// One offer, which came then, as far as it goes without a person.
@@ -252,7 +234,7 @@ async fn considered(
     };
     let (Standing { prepared, spent, ahead }, permit) = match ready {
         Ok((standing, permit)) => (*standing, permit),
-        Err(Outcome::Held(held)) => return Ok(Considered::Held(verified, held)),
+        Err(Outcome::Held(held)) => return Ok(Considered::Held(held)),
         Err(Outcome::Refused(refused)) => return Ok(Considered::Answered(refused)),
         Err(_) => return Err(LinkError::Closed("a task failed".to_owned())),
     };
@@ -263,7 +245,7 @@ async fn considered(
             spent.refused(&refused);
             return Ok(Considered::Answered(refused));
         }
-        Outcome::Held(held) => return Ok(Considered::Held(verified, held)),
+        Outcome::Held(held) => return Ok(Considered::Held(held)),
         Outcome::Again => {
             // That is this site's doing.
             spent.paid();
@@ -295,30 +277,22 @@ async fn considered(
     Ok(Considered::Settled(verified, settled))
 }
 
-/// The last answer to a round whose moment has come: after a person has looked at it, where one must.
+/// The last answer to a round whose moment has come: that it is held, where a person must look at it
+/// first and has not.
 async fn answered(
     site: &Arc<Site>,
     connection: &quinn::Connection,
     verified: &Verified,
     settled: Settled,
-    stream: &mut Framed,
 ) -> Result<Answer, LinkError> {
     let (job, index, request) = (verified.signed().manifest().job, verified.index(), verified.round().request().clone());
-    let mut told = false;
-    loop {
-        let (at, of, what) = (Arc::clone(site), verified.clone(), settled.clone());
-        match blocking(move || at.release_word(&of, &what, since_1970())).await? {
-            Ok(Some(_)) => break,
-            Ok(None) => {}
-            Err(error) => tracing::error!(%job, %error, "the queue cannot be read"),
-        }
-        if !std::mem::replace(&mut told, true) {
-            stream.send(&Answer::Held { why: settled.hold.clone().unwrap_or_default() }).await?;
-        }
-        tokio::select! {
-            gone = connection.closed() => return Err(LinkError::Closed(gone.to_string())),
-            () = stream.abandoned() => return Err(LinkError::Closed("the coordinator no longer waits".to_owned())),
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+    let (at, of, what) = (Arc::clone(site), verified.clone(), settled.clone());
+    match blocking(move || at.release_word(&of, &what, since_1970())).await? {
+        Ok(Some(_)) => {}
+        Ok(None) => return Ok(Answer::Held { why: Sentence::cut(settled.hold.as_deref().unwrap_or_default()) }),
+        Err(error) => {
+            tracing::error!(%job, %error, "the queue cannot be read");
+            return Err(LinkError::Closed("the queue cannot be read".to_owned()));
         }
     }
     let at = Arc::clone(site);
@@ -365,7 +339,7 @@ async fn component(
 fn card(site: &Site) -> SiteCard {
     let datasets = infos(site).into_iter().map(|info| DatasetCard {
         name: info.name.clone(),
-        about: info.about.clone(),
+        about: Sentence::cut(&info.about),
         approximate_size: info.approximate_size,
         dictionary: info.dictionary.digest,
         catalogues: info
@@ -374,11 +348,11 @@ fn card(site: &Site) -> SiteCard {
             .map(|catalogue| CatalogueCard {
                 name: catalogue.name.clone(),
                 digest: catalogue.digest,
-                build: catalogue.build.clone(),
+                build: Label::cut(&catalogue.build),
                 variants: u32::try_from(catalogue.variants.len()).unwrap_or(u32::MAX),
             })
             .collect(),
-        duo: info.duo.clone(),
+        duo: info.duo.iter().map(|code| Label::cut(code)).collect(),
         cap_epsilon_micro: info.budget.epsilon_micro(),
         cap_delta_femto: info.budget.delta_femto(),
         min_cohort: info.conditions.min_cohort,
@@ -388,7 +362,7 @@ fn card(site: &Site) -> SiteCard {
         Vec::new()
     });
     let charters = charters.iter().map(|charter| charter.signed().digest()).collect();
-    SiteCard { software: env!("CARGO_PKG_VERSION").to_owned(), datasets: datasets.collect(), charters }
+    SiteCard { software: Label::cut(env!("CARGO_PKG_VERSION")), datasets: datasets.collect(), charters }
 }
 
 fn infos(site: &Site) -> Vec<DatasetInfo> {

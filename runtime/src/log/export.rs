@@ -1,6 +1,6 @@
 //! The log as files that anybody can serve and check (<https://c2sp.org/tlog-tiles>), for an oversight body to keep.
 //!
-//! *In*: the ledger's file, an empty folder. *Out*: `checkpoint`, `tile/LEVEL/NUMBER`, `tile/entries/NUMBER`, up to the newest checkpoint that witnesses
+//! *In*: the ledger's file, a new folder's name. *Out*: `checkpoint`, `tile/LEVEL/NUMBER`, `tile/entries/NUMBER`, up to the newest checkpoint that witnesses
 //! cosigned. *Trusts*: nothing: anyone who has the files can recompute the root from the entries. *Refuses*: a log that was never witnessed. Details are
 //! the site's own and stay there.
 
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use vestibule_protocol::log::checkpoint::Checkpoint;
 use vestibule_protocol::log::tree::Nodes as _;
 
+use super::folder::NewFolder;
 use super::verify::LogCheckError;
 use super::{Source, Stored, leaf};
 
@@ -28,10 +29,10 @@ pub struct Exported {
     pub files: u64,
 }
 
-/// Writes the log into `out`.
+/// Writes the log into `out`, a folder that is not there yet.
 ///
 /// # Errors
-/// There is no ledger that could be read, it was never witnessed, or a file cannot be written.
+/// There is no ledger that could be read, it was never witnessed, something is at `out` already, or a file cannot be written.
 pub fn export(source: &Source, out: &Path) -> Result<Exported, LogCheckError> {
     let error = |why: rusqlite::Error| source.error(why);
     let connection = source.open()?;
@@ -43,15 +44,11 @@ pub fn export(source: &Source, out: &Path) -> Result<Exported, LogCheckError> {
     let (Some(note), Some(checkpoint)) = (note, checkpoint) else {
         return Err(source.error("no checkpoint of this log was witnessed yet"));
     };
+    let folder = NewFolder::make(out)?;
     let mut files = 0;
     let mut put = |path: PathBuf, bytes: &[u8]| {
         files += 1;
-        let path = out.join(path);
-        let write = || {
-            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-            std::fs::write(&path, bytes)
-        };
-        write().map_err(|why: std::io::Error| LogCheckError::new(&path, why.to_string()))
+        folder.put(&path, bytes)
     };
     let stored = Stored(&connection);
     let (mut level, mut count) = (0, checkpoint.size);

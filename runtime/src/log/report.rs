@@ -19,6 +19,7 @@ use vestibule_protocol::log::replay::Replay;
 use vestibule_protocol::privacy::Rho;
 use vestibule_protocol::release::Release;
 use vestibule_protocol::review::Subject;
+use vestibule_protocol::words::Code;
 
 use super::verify::LogCheckError;
 use super::{Line, Source, inclusion, read};
@@ -37,7 +38,7 @@ pub struct Report {
     /// The projects.
     pub projects: Vec<Project>,
     /// How many offers were refused or turned away, by code.
-    pub refused: BTreeMap<String, u64>,
+    pub refused: BTreeMap<Code, u64>,
     /// What people decided, and how often: about jobs, components and releases.
     pub decided: BTreeMap<String, u64>,
 }
@@ -216,8 +217,8 @@ fn project(charters: &Path, digest: Digest) -> Project {
     Project {
         charter: digest,
         name: charter.map(|charter| charter.project.to_string()),
-        title: charter.map(|charter| charter.title.clone()),
-        summary: charter.map(|charter| charter.summary.clone()),
+        title: charter.map(|charter| charter.title.to_string()),
+        summary: charter.map(|charter| charter.summary.to_string()),
         purpose: charter
             .map(|charter| {
                 [Some(charter.purpose.research.clone()), charter.purpose.disease.clone()].into_iter().flatten().collect()

@@ -17,7 +17,9 @@ use vestibule_protocol::log::checkpoint::Checkpoint;
 use vestibule_protocol::log::leaf::{Event, nothing};
 use vestibule_protocol::log::proof::LeafProof;
 use vestibule_protocol::review::Subject;
+use vestibule_protocol::words::json as json_words;
 
+use super::folder::NewFolder;
 use super::verify::LogCheckError;
 use super::{Line, Source, inclusion, read};
 use crate::home::{LEDGER, TRUST};
@@ -33,21 +35,16 @@ pub struct RoCrate {
 }
 
 /// A crate that is being written.
-struct Writing<'a> {
-    out: &'a Path,
+struct Writing {
+    out: NewFolder,
     parts: Vec<Value>,
     graph: Vec<Value>,
 }
 
-impl Writing<'_> {
+impl Writing {
     /// Writes a file and describes it. Returns how others refer to it.
     fn put(&mut self, file: &str, bytes: &[u8], about: &str, format: &str) -> Result<Value, LogCheckError> {
-        let path = self.out.join(file);
-        let write = || {
-            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-            std::fs::write(&path, bytes)
-        };
-        write().map_err(|why: std::io::Error| LogCheckError::new(&path, why.to_string()))?;
+        self.out.put(Path::new(file), bytes)?;
         let id = json!({ "@id": file });
         self.parts.push(id.clone());
         self.graph.push(json!({ "@id": file, "@type": "File", "name": about, "encodingFormat": format,
@@ -56,7 +53,7 @@ impl Writing<'_> {
     }
 }
 
-/// Writes the crate of a job into `out`, from the site's folder. Without `seal`, its sealed records (the terms, what left, signed words) are not in it.
+/// Writes the crate of a job into `out`, a folder that is not there yet, from the site's folder. Without `seal`, its sealed records (the terms, what left, signed words) are not in it.
 ///
 /// # Errors
 /// The site knows no such job, its ledger cannot be read, or a file cannot be written.
@@ -73,7 +70,7 @@ pub fn ro_crate(site: &Path, seal: Option<Seal>, job: JobId, out: &Path) -> Resu
     });
     let unknown = || source.error(format!("the log does not say that the job {job} was admitted"));
     let (admission, manifest, charter, dataset) = admitted.ok_or_else(unknown)?;
-    let mut writing = Writing { out, parts: vec![], graph: vec![] };
+    let mut writing = Writing { out: NewFolder::make(out)?, parts: vec![], graph: vec![] };
     let detail = |name: &str| admission.details.as_ref().and_then(|details| details.get(name)?.as_str().map(str::to_owned));
 
     let terms = detail("manifest");
@@ -165,9 +162,9 @@ pub fn ro_crate(site: &Path, seal: Option<Seal>, job: JobId, out: &Path) -> Resu
         files: [terms_file, charter_file, rules_file],
     };
     let metadata = described.metadata(writing.parts, writing.graph, (&releases, signatures, disclosures));
-    let text = serde_json::to_vec_pretty(&metadata).unwrap_or_default();
-    let path = out.join("ro-crate-metadata.json");
-    std::fs::write(&path, text).map_err(|why| LogCheckError::new(&path, why.to_string()))?;
+    let text = serde_json::to_string_pretty(&metadata).unwrap_or_default();
+    // Whatever reads it shows others' words to people.
+    writing.out.put(Path::new("ro-crate-metadata.json"), json_words(&text).as_bytes())?;
     Ok(RoCrate { lines: count, releases: releases.len() })
 }
 

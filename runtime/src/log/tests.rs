@@ -47,7 +47,9 @@ fn busy(file: &std::path::Path) -> Ledger {
         let Admission::Run(charged) = ledger.charge(admitted, &purse, AT).unwrap() else { panic!("settled") };
         (job.job, charged)
     };
-    ledger.record(Event::Operator { command: "ingest".into() }, Some(&serde_json::json!({ "user": "ada" })), AT).unwrap();
+    ledger
+        .record(Event::Operator { command: "ingest".parse().unwrap() }, Some(&serde_json::json!({ "user": "ada" })), AT)
+        .unwrap();
     let (job, charged) = run(1);
     keep();
     ledger

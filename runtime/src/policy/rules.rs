@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use vestibule_protocol::digest::Digest;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::name::Name;
+use vestibule_protocol::words::{Line, Reason, is_plain};
 
 /// What rules can speak of.
 pub const SCHEMA: &str = include_str!("site.cedarschema");
@@ -66,7 +67,7 @@ pub enum RulesError {
     Rules(String),
     /// A rule without its annotation.
     #[error(
-        "policy, rule {rule} from the top: every rule has an @id of its own and a @why, which people are shown; it lacks `{missing}`"
+        "policy, rule {rule} from the top: every rule has an @id of its own and a @why, which people are shown, each on one line; it lacks `{missing}`"
     )]
     Unnamed {
         /// Which rule, counted from 1.
@@ -172,6 +173,12 @@ impl Rules {
         if read.templates().next().is_some() {
             return Err(RulesError::Rules("a rule has a placeholder (?principal, ?resource): rules are whole".to_owned()));
         }
+        // What officers read is what they sign.
+        let hidden = document.rules.lines().position(|line| !line.split('\t').all(is_plain));
+        if let Some(line) = hidden {
+            let why = "it has characters that are invisible or that turn the direction of writing";
+            return Err(RulesError::Rules(format!("line {}: {why}", line.saturating_add(1))));
+        }
         let mut policies = PolicySet::new();
         // Cedar calls them policy0, policy1, ... as they are written.
         let place = |policy: &&cedar_policy::Policy| policy.id().to_string().trim_start_matches("policy").parse::<usize>().ok();
@@ -179,9 +186,9 @@ impl Rules {
         written.sort_by_key(place);
         for (index, policy) in written.into_iter().enumerate() {
             let unnamed = |missing| RulesError::Unnamed { rule: index.saturating_add(1), missing };
-            let id = policy.annotation("id").filter(|id| !id.is_empty() && id.len() <= 100);
+            let id = policy.annotation("id").filter(|id| id.parse::<Line<1, 100>>().is_ok());
             let id = id.ok_or_else(|| unnamed("@id"))?;
-            policy.annotation("why").filter(|why| !why.is_empty()).ok_or_else(|| unnamed("@why"))?;
+            policy.annotation("why").filter(|why| why.parse::<Reason>().is_ok()).ok_or_else(|| unnamed("@why"))?;
             policies.add(policy.new_id(PolicyId::new(id))).map_err(|_| unnamed("@id"))?;
         }
         let checked = Validator::new(schema.clone()).validate(&policies, ValidationMode::Strict);

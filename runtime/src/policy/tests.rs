@@ -42,8 +42,8 @@ fn case() -> Case {
         info,
         person: Person {
             name: "ada".parse().unwrap(),
-            organisation: "lab".into(),
-            country: "NL".into(),
+            organisation: "lab".parse().unwrap(),
+            country: "NL".parse().unwrap(),
             roles: BTreeSet::from([Role::Researcher]),
             key: researcher().public(),
             former: BTreeSet::new(),
@@ -162,7 +162,7 @@ fn every_modifier_is_kept_and_no_other_is_a_yes() {
     check("no ethics", Refuse, "forbid-without-ethics", &with("DUO:0000021", none()));
     check("ethics", Admit, "admit-routine-jobs", &|case| {
         with("DUO:0000021", none())(case);
-        case.charter.ethics = Some("P26.001".into());
+        case.charter.ethics = Some("P26.001".parse().unwrap());
     });
     check("methods", Refuse, "forbid-methods-only", &|case| {
         with("DUO:0000015", none())(case);
@@ -176,7 +176,7 @@ fn every_modifier_is_kept_and_no_other_is_a_yes() {
     check("a country of a region of the region", Admit, "admit-routine-jobs", &with("DUO:0000022", europe.clone()));
     check("another country", Refuse, "forbid-other-countries", &|case| {
         with("DUO:0000022", europe.clone())(case);
-        case.person.country = "JP".into();
+        case.person.country = "JP".parse().unwrap();
     });
     let named = |name: &str| Conditions { projects: BTreeSet::from([name.to_owned()]), ..none() };
     check("the project", Admit, "admit-routine-jobs", &with("DUO:0000027", named("lipids")));

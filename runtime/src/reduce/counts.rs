@@ -204,7 +204,8 @@ mod tests {
                     count_rows,
                     &[(start, end)],
                     || if case % 5 == 0 { 0xff } else { next().to_le_bytes()[0] },
-                );
+                )
+                .unwrap();
             let packed = rows.packed().next().unwrap();
             let mut counting = Counting::new(end - start).unwrap();
             // Twice: nothing is left of what was counted before.

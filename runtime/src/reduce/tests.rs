@@ -247,7 +247,7 @@ fn factors_of_every_kind_are_cut_and_what_is_none_counts_as_none() {
     let round = Round::check(RoundRequest { statistics, budget_share: 1.0, state: vec![], dosages: false }).unwrap();
     let budget = Budget::new(Noise::Gaussian, 1.0, 1e-6).unwrap().round(1_000_000_000);
     let calibrated = calibrate(&round, Partitioning::Each, budget).unwrap();
-    let rows = RowGroup::of_genotypes(1, &[(4, 6)], || 0);
+    let rows = RowGroup::of_genotypes(1, &[(4, 6)], || 0).unwrap();
     let summed = |given: Option<&[Given<'_>]>| {
         let mut sums = Sums::zeros(&calibrated, 2).unwrap();
         sums.add(&calibrated, given).unwrap();

@@ -20,7 +20,7 @@ use crate::admission::Verified;
 use crate::airlock::{Cleared, Counts};
 use crate::dataset::DatasetInfo;
 use crate::home::HomeError;
-use crate::ledger::{LedgerError, Settled};
+use crate::ledger::{LedgerError, Settled, Whose};
 use crate::policy;
 use crate::policy::facts::{Facts, Outgoing};
 use crate::policy::rules::{Decision, Outcome, Rules};
@@ -42,7 +42,6 @@ pub(crate) struct Judged {
 /// That a person must look first, and why.
 #[derive(Debug)]
 pub(crate) struct Held {
-    pub(crate) subject: Subject,
     pub(crate) why: String,
 }
 
@@ -99,6 +98,15 @@ fn logged(decision: Decision) -> Decision {
     decision
 }
 
+/// Whose round waits.
+fn whose(verified: &Verified) -> Whose<'_> {
+    Whose {
+        round: (verified.signed().manifest().job, verified.index()),
+        researcher: verified.researcher(),
+        charter: verified.charter().signed().digest(),
+    }
+}
+
 /// Whose work it is: they do not decide about it.
 pub(super) fn parties(verified: &Verified) -> Vec<PublicKey> {
     let charter = verified.charter().signed().charter();
@@ -138,12 +146,6 @@ impl Site {
         Ok(counted.ok().map(|(review, _)| review.approved))
     }
 
-    /// What was decided about a job that waits: `None` while nobody has whose word counts.
-    pub(crate) fn decision(&self, verified: &Verified, subject: &Subject) -> Result<Option<bool>, LedgerError> {
-        let (Some(trust), Ok(rules)) = (self.trust(), self.rules()) else { return Ok(None) };
-        self.word(subject, &trust, &rules, &parties(verified))
-    }
-
     /// Asks the rules about a job: `None` where it goes on.
     pub(super) fn judge(
         &self,
@@ -170,9 +172,13 @@ impl Site {
                     Err(("review-denied", "a person at the site has looked at the job and decided against it").into())
                 }
                 None => {
-                    let round = (verified.signed().manifest().job, verified.index());
-                    self.ledger.wait(&subject, round, &judged.about(&decision), since).map_err(ledger)?;
-                    Ok((judged, Some(Held { subject, why: decision.why() })))
+                    let most = Some(self.home.settings().most_held());
+                    let waits = self.ledger.wait(&subject, whose(verified), &judged.about(&decision), (most, since));
+                    waits.map_err(|error| match error {
+                        LedgerError::TooManyHeld => Refused::from((error.code(), error)),
+                        error => ledger(error),
+                    })?;
+                    Ok((judged, Some(Held { why: decision.why() })))
                 }
             },
         }
@@ -236,7 +242,8 @@ impl Site {
             about.insert("round".to_owned(), json!(round));
             about.insert("keys".to_owned(), json!(parties));
         }
-        self.ledger.wait(&subject, (job, round), &about, since)?;
+        // It was charged for: it waits, however many do.
+        self.ledger.wait(&subject, whose(verified), &about, (None, since))?;
         Ok(None)
     }
 }

@@ -29,7 +29,7 @@ pub(crate) enum Charter {
         epsilon: Option<f64>,
         /// The only columns that it may read here.
         #[arg(long = "column")]
-        columns: Vec<String>,
+        columns: Vec<Name>,
         /// A person looks at every release before it leaves.
         #[arg(long)]
         review: bool,
@@ -89,7 +89,7 @@ pub(super) fn charters(command: Charter, json: bool) -> Result<()> {
                 let cap = format!("{:.6}", accepted.cap().value());
                 vec![
                     charter.project.to_string(),
-                    charter.title.clone(),
+                    charter.title.to_string(),
                     charter.not_after.clone(),
                     cap,
                     accepted.signed().digest().to_string(),

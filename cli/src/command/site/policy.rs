@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::json;
 use vestibule_protocol::dsse;
 use vestibule_protocol::key::PublicKey;
+use vestibule_protocol::words::line;
 use vestibule_runtime::policy;
 use vestibule_runtime::policy::rules::{Document, Officers, Outcome, Rules, SCHEMA};
 use vestibule_runtime::policy::signed::{self, POLICY_TYPE};
@@ -197,11 +198,11 @@ fn check(dir: &Path, manifest: &Path, component: Option<&Path>, json: bool) -> R
         (Outcome::Refuse, _) => "refuses it",
     };
     let mut lines = vec![format!("the site {said}")];
-    lines.extend(decision.rules.iter().map(|rule| format!("  by {}: {}", rule.id, rule.why)));
+    lines.extend(decision.rules.iter().map(|rule| format!("  by {}: {}", line(&rule.id), line(&rule.why))));
     if decision.rules.is_empty() {
         lines.push(format!("  {}", decision.why()));
     }
-    lines.extend(decision.errors.iter().map(|error| format!("  error: {error}")));
+    lines.extend(decision.errors.iter().map(|error| format!("  error: {}", line(error))));
     lines.push("from these facts:".to_owned());
     for (name, value) in about.as_object().into_iter().flatten().filter(|(name, _)| !matches!(name.as_str(), "keys" | "rules"))
     {

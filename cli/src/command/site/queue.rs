@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use vestibule_protocol::key::PublicKey;
 use vestibule_protocol::review::{Review, Subject};
+use vestibule_protocol::words::{Reason, line};
 use vestibule_runtime::ledger::{Kind, Waiting};
 
 use super::{home, print, recorded, since_1970};
@@ -18,7 +19,8 @@ use crate::files::{read_bytes, rfc3339, secret_key};
 pub(super) fn show(dir: &Path, number: Option<u64>, all: bool, json: bool) -> Result<()> {
     let site = recorded(dir, "queue", json!({ "number": number }))?;
     let queue = site.ledger().map_err(home)?.queue().map_err(|error| coded(error.code(), error))?;
-    let wanted = |entry: &&Waiting| number.map_or(all || entry.approved.is_none(), |number| entry.number == number);
+    let wanted =
+        |entry: &&Waiting| number.map_or(all || entry.approved.is_none() && !entry.ended, |number| entry.number == number);
     let found: Vec<&Waiting> = queue.iter().filter(wanted).collect();
     if let (Some(number), []) = (number, found.as_slice()) {
         return Err(Failure::input("queue-number", format!("nothing of the number {number} waits or waited here")));
@@ -34,12 +36,13 @@ pub(super) fn show(dir: &Path, number: Option<u64>, all: bool, json: bool) -> Re
 /// What a person reads.
 fn page(entry: &Waiting, whole: bool) -> String {
     let about = &entry.about;
-    let text = |name: &str| about.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
+    let text = |name: &str| about.get(name).and_then(Value::as_str).map_or_else(|| "-".into(), line);
     let list = |name: &str| {
         let words = about.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+        words.iter().filter_map(Value::as_str).map(line).collect::<Vec<_>>().join(", ")
     };
     let state = match entry.approved {
+        None if entry.ended => "ended",
         None => "waits",
         Some(true) => "approved",
         Some(false) => "denied",
@@ -55,7 +58,7 @@ fn page(entry: &Waiting, whole: bool) -> String {
     ];
     let rules = about.get("rules").or_else(|| about.pointer("/held/rules")).and_then(Value::as_array);
     for rule in rules.into_iter().flatten() {
-        let word = |name: &str| rule.get(name).and_then(Value::as_str).unwrap_or_default();
+        let word = |name: &str| rule.get(name).and_then(Value::as_str).map(line).unwrap_or_default();
         lines.push(format!("   because {} ({})", word("why"), word("id")));
     }
     if entry.kind == Kind::Job {
@@ -65,11 +68,11 @@ fn page(entry: &Waiting, whole: bool) -> String {
         lines.push(format!("   for epsilon {} and delta {:e}", amount("epsilon_micro") / 1e6, amount("delta_femto") / 1e15));
     }
     for check in about.get("checks").and_then(Value::as_array).into_iter().flatten() {
-        let word = |name: &str| check.get(name).and_then(Value::as_str).unwrap_or_default();
+        let word = |name: &str| check.get(name).and_then(Value::as_str).map(line).unwrap_or_default();
         lines.push(format!("   {:8} {:5} {}", word("check"), word("result"), word("found")));
     }
     for statistic in about.get("statistics").and_then(Value::as_array).into_iter().flatten() {
-        let name = statistic.get("name").and_then(Value::as_str).unwrap_or_default();
+        let name = statistic.get("name").and_then(Value::as_str).map(line).unwrap_or_default();
         let number = |field: &str| statistic.get(field).and_then(Value::as_f64).unwrap_or_default();
         lines.push(format!(
             "   {name}: {} numbers, noise of standard deviation {:.4}, {} of them within two of those",
@@ -94,7 +97,7 @@ pub(super) struct Word<'a> {
     pub(super) number: u64,
     pub(super) approved: bool,
     pub(super) key: &'a Path,
-    pub(super) why: String,
+    pub(super) why: Reason,
     /// Of the component, from now on, rather than of this one job.
     pub(super) component: bool,
 }
@@ -124,7 +127,7 @@ fn of_component(about: &Value) -> Result<Subject> {
 }
 
 /// A review, signed.
-pub(crate) fn signed(subject: Subject, approved: bool, why: String, key: &Path) -> Result<Vec<u8>> {
+pub(crate) fn signed(subject: Subject, approved: bool, why: Reason, key: &Path) -> Result<Vec<u8>> {
     let at = OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?;
     let review = Review { subject, approved, why, at };
     review.sign(&secret_key(key)?).map_err(|error| coded(error.code(), error))

@@ -32,7 +32,8 @@ pub(crate) async fn health() -> &'static str {
     responses((status = 200, body = JoinAnswer), (status = 403, body = ApiError), (status = 409, body = ApiError),
         (status = 422, body = ApiError), (status = 429, body = ApiError)))]
 pub(crate) async fn join(State(app): State<App>, request: Result<Json<JoinRequest>, JsonRejection>) -> Answer<JoinAnswer> {
-    let Json(request) = request.map_err(|error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "join-malformed", error))?;
+    let malformed = |error: JsonRejection| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "join-malformed", error.body_text());
+    let Json(request) = request.map_err(malformed)?;
     let crowded = |_| Refusal::busy("many join at this moment", Duration::from_secs(1));
     let _place = app.joins.try_acquire().map_err(crowded)?;
     let bad = || Refusal::new(StatusCode::FORBIDDEN, "join-refused", "the invitation or the key was not proved");

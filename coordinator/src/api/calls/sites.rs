@@ -34,17 +34,17 @@ fn dataset(card: &DatasetCard) -> Dataset {
     let catalogue = |card: &CatalogueCard| Catalogue {
         name: text(&card.name),
         digest: card.digest.to_string(),
-        build: card.build.clone(),
+        build: card.build.to_string(),
         variants: card.variants,
     };
     Dataset {
         name: text(&card.name),
-        about: card.about.clone(),
+        about: card.about.to_string(),
         approximate_size: card.approximate_size,
         min_cohort: card.min_cohort,
         dictionary: card.dictionary.to_string(),
         catalogues: card.catalogues.iter().map(catalogue).collect(),
-        duo: card.duo.clone(),
+        duo: card.duo.iter().map(ToString::to_string).collect(),
         cap_epsilon: card.cap_epsilon_micro as f64 / 1e6,
         cap_delta: card.cap_delta_femto as f64 / 1e15,
     }

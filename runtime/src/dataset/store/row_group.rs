@@ -116,17 +116,23 @@ impl RowGroup {
         self.rows
     }
 
-    /// Rows of nothing but genotypes.
-    #[cfg(test)]
-    pub(crate) fn of_genotypes(rows: usize, stretches: &[(usize, usize)], mut byte: impl FnMut() -> u8) -> Self {
+    /// Rows of nothing but genotypes, for trials.
+    ///
+    /// # Errors
+    /// The machine has no room.
+    pub(crate) fn of_genotypes(
+        rows: usize,
+        stretches: &[(usize, usize)],
+        mut byte: impl FnMut() -> u8,
+    ) -> Result<Self, NoRoom> {
         let wanted = Wanted { places: false, cells: vec![], blocks: vec![] };
-        let mut group = Self::room(&Selection::of_places(), wanted).unwrap();
+        let mut group = Self::room(&Selection::of_places(), wanted)?;
         group.rows = rows;
         for (block, &(start, end)) in stretches.iter().enumerate() {
             group.blocks.push((0..rows * BLOCK_BYTES).map(|_| byte()).collect());
             group.stretches.push((block, start..end));
         }
-        group
+        Ok(group)
     }
 
     /// Whether there is none.

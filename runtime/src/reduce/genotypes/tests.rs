@@ -77,7 +77,7 @@ fn sums_are_those_of_every_product_by_itself_and_every_row_obeys_the_bound() {
             })
             .collect();
         let mut fill = numbers(case + 1);
-        let rows = RowGroup::of_genotypes(count, &stretches, || fill().to_le_bytes()[0]);
+        let rows = RowGroup::of_genotypes(count, &stretches, || fill().to_le_bytes()[0]).unwrap();
         let variants = stretches.iter().map(|(start, end)| end - start).sum();
         let (factors, sets) = (if case % 10 == 4 { 70 } else { 1 + below(3) }, 1 + below(2));
         let scores: Vec<i16> = (0..4 * variants * sets)
@@ -131,7 +131,7 @@ fn sums_are_those_of_every_product_by_itself_and_every_row_obeys_the_bound() {
 fn what_is_missing_or_far_too_large_counts_as_nothing_or_as_one() {
     let sums = GenotypeSums { factors: 1, scores: vec![1, 1, 1, 1].into() };
     let mut products = products(&sums, IntegerBound::L2 { radius: 1 << 40 }, 1, 4);
-    let rows = RowGroup::of_genotypes(4, &[(0, 1)], || 0);
+    let rows = RowGroup::of_genotypes(4, &[(0, 1)], || 0).unwrap();
     products.push(&[]).unwrap();
     products.push(&[i64::MAX]).unwrap();
     products.push(&[i64::MIN]).unwrap();
@@ -140,11 +140,11 @@ fn what_is_missing_or_far_too_large_counts_as_nothing_or_as_one() {
     products.next_group();
     // Another group's rows after it, with more factors than there are, are not mixed up.
     products.push(&[5, 7]).unwrap();
-    products.multiply(&RowGroup::of_genotypes(2, &[(0, 1)], || 0)).unwrap();
+    products.multiply(&RowGroup::of_genotypes(2, &[(0, 1)], || 0).unwrap()).unwrap();
     // Of a group that has not so many rows: the host's fault, and nothing is made up.
     products.push(&[1]).unwrap();
     products.push(&[1]).unwrap();
-    assert_eq!(products.multiply(&RowGroup::of_genotypes(2, &[(0, 1)], || 0)), Err(SumOverflow));
+    assert_eq!(products.multiply(&RowGroup::of_genotypes(2, &[(0, 1)], || 0).unwrap()), Err(SumOverflow));
     assert_eq!(products.into_steps().unwrap(), [3 + 5]);
 }
 
@@ -179,7 +179,7 @@ fn what_one_row_adds() {
         let scores: Vec<i16> = [-1_024, 0, 1_024, 0].repeat(variants);
         let sums = GenotypeSums { factors: u32::try_from(factors).unwrap(), scores: scores.into() };
         let mut fill = numbers(7);
-        let rows = RowGroup::of_genotypes(people, stretches, || fill().to_le_bytes()[0]);
+        let rows = RowGroup::of_genotypes(people, stretches, || fill().to_le_bytes()[0]).unwrap();
         let given: Vec<Vec<i64>> = (0..people).map(|row| (0..factors).map(|at| factor(row, at)).collect()).collect();
         let mut products = Products::working(&sums, IntegerBound::L2 { radius: 1 << 47 }, variants).unwrap();
         least(Box::new(move || {

@@ -1,10 +1,12 @@
-//! Calls of the coordinator's API, each signed with the researcher's key.
+//! Calls of the coordinator's API, each signed with the researcher's key for that coordinator.
 //!
-//! *In*: a base URL and a key. *Out*: the documents of `vestibule_coordinator::api::types`. *Refuses*: answers over their size.
+//! *In*: a base URL, a key, and the coordinator's key that was pinned. *Out*: the documents of `vestibule_coordinator::api::types`.
+//! *Refuses*: answers over their size. A coordinator that says when to ask again is asked again then.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use base64::Engine as _;
@@ -12,32 +14,40 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use ureq::tls::{RootCerts, TlsConfig};
 use vestibule_coordinator::api::types::{
-    ApiError, JobResult, JobStatus, JoinAnswer, JoinRequest, Receipt, Site, Stored, Submitted, researcher_join_message,
+    ApiError, JobPage, JobResult, JobStatus, JoinAnswer, JoinRequest, Receipt, Site, Stored, Submitted, researcher_join_message,
 };
 use vestibule_protocol::digest::Digest;
-use vestibule_protocol::key::SecretKey;
-use vestibule_protocol::request::authorize;
+use vestibule_protocol::key::{PublicKey, SecretKey};
+use vestibule_protocol::request::Call;
 use vestibule_protocol::words::{Code, Country, Organisation, Sentence};
 
 use crate::failure::{Exit, Failure, coded};
-use crate::files::now;
+use crate::files::{now, secret_key};
+use crate::trust;
 
 /// Most bytes of one answer: a report has at most 8 million cells.
 const MAX_ANSWER_BYTES: u64 = 1 << 30;
-
-/// How long a job that is followed waits before the coordinator is called again, and how often it is: ten minutes.
+/// How often a call is made again that was more than a share.
+const TRIES: u32 = 60;
+/// How long a coordinator may be away from one who follows a job, and how often it is called meanwhile.
+const AWAY: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_millis(500);
-const MOST_TRIES: u32 = 1_200;
 
 /// A coordinator, as one researcher calls it.
 pub(crate) struct Client {
     agent: ureq::Agent,
     base: String,
+    coordinator: PublicKey,
     key: SecretKey,
 }
 
 impl Client {
-    pub(crate) fn new(base: &str, key: SecretKey) -> Self {
+    /// For a person who has joined: what was pinned then lies beside their key.
+    pub(crate) fn open(base: &str, key: &Path) -> Result<Self> {
+        Ok(Self::new(base, trust::coordinator(key)?, secret_key(key)?))
+    }
+
+    pub(crate) fn new(base: &str, coordinator: PublicKey, key: SecretKey) -> Self {
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::PlatformVerifier)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
@@ -45,7 +55,7 @@ impl Client {
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(10)))
             .tls_config(tls.build());
-        Self { agent: config.build().into(), base: base.trim_end_matches('/').to_owned(), key }
+        Self { agent: config.build().into(), base: base.trim_end_matches('/').to_owned(), coordinator, key }
     }
 
     fn unreachable(&self, error: &dyn std::fmt::Display) -> anyhow::Error {
@@ -56,14 +66,29 @@ impl Client {
 
     fn call(&self, method: &str, path: &str, body: &[u8]) -> Result<ureq::http::Response<ureq::Body>> {
         let url = format!("{}{path}", self.base);
-        let header = authorize(method, path, body, now(), &self.key);
+        let call = Call { coordinator: &self.coordinator, method, path };
+        for _ in 1..TRIES {
+            let answer = self.once(&url, call, body)?;
+            if answer.status() != ureq::http::StatusCode::TOO_MANY_REQUESTS {
+                return Ok(answer);
+            }
+            let seconds = answer.headers().get("retry-after").and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+            std::thread::sleep(Duration::from_secs(seconds.unwrap_or(1).clamp(1, 10)));
+        }
+        self.once(&url, call, body)
+    }
+
+    fn once(&self, url: &str, call: Call<'_>, body: &[u8]) -> Result<ureq::http::Response<ureq::Body>> {
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce)?;
         let request = ureq::http::Request::builder()
-            .method(method)
-            .uri(&url)
-            .header("authorization", header)
-            .header("content-type", "application/json")
-            .body(body)
-            .map_err(|error| Failure::input("url-malformed", format!("`{url}`: {error}")))?;
+            .method(call.method)
+            .uri(url)
+            .header("authorization", call.authorize(body, now(), nonce, &self.key))
+            .header("content-type", "application/json");
+        // What is refused by its head is not sent.
+        let request = if call.method == "PUT" { request.header("expect", "100-continue") } else { request };
+        let request = request.body(body).map_err(|error| Failure::input("url-malformed", format!("`{url}`: {error}")))?;
         self.agent.run(request).map_err(|error| self.unreachable(&error))
     }
 
@@ -102,8 +127,20 @@ impl Client {
         self.json("POST", "/v1/jobs", envelope)
     }
 
+    /// All jobs, newest first.
     pub(crate) fn jobs(&self) -> Result<Vec<JobStatus>> {
-        self.json("GET", "/v1/jobs", &[])
+        let mut all = Vec::new();
+        let mut path = "/v1/jobs".to_owned();
+        loop {
+            let JobPage { jobs, next } = self.json("GET", &path, &[])?;
+            // A page without jobs is the last, no matter what it says.
+            let next = next.filter(|_| !jobs.is_empty());
+            all.extend(jobs);
+            match next {
+                Some(next) => path = format!("/v1/jobs?after={next}"),
+                None => return Ok(all),
+            }
+        }
     }
 
     pub(crate) fn status(&self, job: &str) -> Result<JobStatus> {
@@ -139,18 +176,16 @@ impl Client {
 
     /// Follows a job until it has ended, through lost connections; `seen` is called with every status.
     pub(crate) fn watch(&self, job: &str, mut seen: impl FnMut(&JobStatus)) -> Result<JobStatus> {
-        let mut failed = 0;
+        let mut heard: Option<Instant> = None;
         loop {
             let answer = match self.call("GET", &format!("/v1/jobs/{job}/events"), &[]) {
                 // It was there: it may be starting again.
-                Err(_) if (1..MOST_TRIES).contains(&failed) => {
-                    failed += 1;
+                Err(_) if heard.is_some_and(|heard| heard.elapsed() < AWAY) => {
                     std::thread::sleep(PAUSE);
                     continue;
                 }
                 answer => answer?,
             };
-            failed = 1;
             if !answer.status().is_success() {
                 return self.status(job);
             }
@@ -166,6 +201,7 @@ impl Client {
                 }
             }
             // The stream broke: the coordinator may be starting again.
+            heard = Some(Instant::now());
             std::thread::sleep(PAUSE);
         }
     }

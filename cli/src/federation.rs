@@ -242,7 +242,7 @@ impl Federation {
 
     /// `ada`'s client.
     pub(crate) fn client(&self) -> Result<crate::client::Client> {
-        Ok(crate::client::Client::new(&self.api, crate::files::secret_key(&self.dir.join("ada.pem"))?))
+        crate::client::Client::open(&self.api, &self.dir.join("ada.pem"))
     }
 
     /// Takes all who joined into the consortium, and waits until that many sites are connected.

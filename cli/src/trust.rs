@@ -1,6 +1,7 @@
-//! What a researcher believes of a consortium: the roots' fingerprint that was pinned when they joined, and the newest bundle since.
+//! What a researcher believes of a consortium: the coordinator's key and the roots' fingerprint that were pinned when they joined, and the
+//! newest bundle since.
 //!
-//! *In*: a key's file, beside which both lie; a bundle that the coordinator delivers; receipts. *Out*: [`Trust`]; whether each release of a job is
+//! *In*: a key's file, beside which they lie; a bundle that the coordinator delivers; receipts. *Out*: [`Trust`]; whether each release of a job is
 //! in its site's witnessed log. *Refuses*: bundles that do not follow from what was believed before; a release without proof.
 
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use vestibule_coordinator::api::types::Receipt;
 use vestibule_protocol::digest::Digest;
+use vestibule_protocol::key::{KeyError, PublicKey};
 use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::trust::{Trust, TrustError};
 
@@ -21,14 +23,29 @@ fn beside(key: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Pins the fingerprint of the consortium's roots.
-pub(crate) fn pin(key: &Path, consortium: Digest) -> Result<()> {
+/// Pins the coordinator's key and the fingerprint of the consortium's roots.
+pub(crate) fn pin(key: &Path, coordinator: &PublicKey, consortium: Digest) -> Result<()> {
+    write(&beside(key, ".coordinator"), format!("{coordinator}\n"))?;
     write(&beside(key, ".consortium"), format!("{consortium}\n"))
+}
+
+/// The key of the coordinator that a person joined: calls are signed for it alone.
+pub(crate) fn coordinator(key: &Path) -> Result<PublicKey> {
+    let path = beside(key, ".coordinator");
+    let unpinned = |why: &dyn std::fmt::Display| {
+        let text = format!(
+            "{}: {why}: it holds the key of the coordinator that you joined, and was made beside your key when you did",
+            path.display()
+        );
+        Failure::input("coordinator-unpinned", text)
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| unpinned(&error))?;
+    text.trim().parse().map_err(|error: KeyError| unpinned(&error))
 }
 
 /// What was believed with a former key is believed with the one that takes its place.
 pub(crate) fn carry_over(former: &Path, new: &Path) -> Result<()> {
-    for suffix in [".consortium", ".trust.json"] {
+    for suffix in [".coordinator", ".consortium", ".trust.json"] {
         let from = beside(former, suffix);
         if from.exists() {
             write(&beside(new, suffix), read_bytes(&from)?)?;

@@ -83,12 +83,20 @@ impl Analyses {
         Ok(self.0.worker()?.walls().gaps())
     }
 
-    /// Whether a component is one that could be run.
+    /// Whether a component is one that could be run. It is read when there is a place: those that wait take no memory.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn inspect(&self, who: &Name, component: impl AsRef<[u8]> + Send + 'static) -> Result<(), CallError> {
-        self.call(who, move |inner| inner.worker()?.inspect(component.as_ref())?.map_err(CallError::Refused)).await
+    pub async fn inspect(
+        &self,
+        who: &Name,
+        component: impl FnOnce() -> std::io::Result<Vec<u8>> + Send + 'static,
+    ) -> Result<(), CallError> {
+        self.call(who, move |inner| {
+            let component = component().map_err(WorkerError::Start)?;
+            inner.worker()?.inspect(&component)?.map_err(CallError::Refused)
+        })
+        .await
     }
 
     /// What a component wants to read.

@@ -41,17 +41,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Asks all sites that are still in, until those have answered that the round needs.
 pub(crate) async fn answers(ask: &Arc<Ask>, min_sites: u32) -> Result<(), Failed> {
     let (shared, job) = (&ask.shared, ask.manifest().job);
-    let untouched = shared.store.job_sites(job)?.iter().all(|site| site.state == SiteState::Waiting);
+    let sites = || shared.stored(move |at| at.store.job_sites(job));
+    let untouched = sites().await?.iter().all(|site| site.state == SiteState::Waiting);
     if ask.index == 0 && untouched {
         ask.enough_connected().await?;
     }
     let mut asked = JoinSet::new();
-    for site in shared.store.job_sites(job)?.into_iter().filter(|site| !site.state.is_done()) {
+    for site in sites().await?.into_iter().filter(|site| !site.state.is_done()) {
         let ask = Arc::clone(ask);
         asked.spawn(async move { ask.site(&site.site).await });
     }
     loop {
-        let states: Vec<SiteState> = shared.store.job_sites(job)?.iter().map(|site| site.state).collect();
+        let states: Vec<SiteState> = sites().await?.iter().map(|site| site.state).collect();
         match verdict(&states, min_sites) {
             Verdict::Complete => return Ok(()),
             Verdict::TooFew => {
@@ -118,15 +119,18 @@ impl Ask {
     /// Asks one site until it has answered or its time is over.
     async fn site(&self, site: &Name) -> Result<(), Failed> {
         let job = self.manifest().job;
-        let who = self.shared.person(&self.ready.signed.signer());
+        let (signer, of) = (self.ready.signed.signer(), site.clone());
+        let found = self.shared.stored(move |at| {
+            let known = at.store.job_sites(job)?.into_iter().find(|known| known.site == of);
+            if known.is_some_and(|known| matches!(known.state, SiteState::Offered | SiteState::Accepted)) {
+                // By a coordinator that was here before.
+                at.store.set_site(job, &of, SiteState::Waiting, None)?;
+            }
+            Ok((at.person(&signer).ok(), at.store.was_asked(job, &of)?))
+        });
+        let (who, since) = found.await?;
         // Their key may have been revoked since: the site will say so.
-        let who = who.unwrap_or_else(|_| site.clone());
-        let known = self.shared.store.job_sites(job)?.into_iter().find(|known| known.site == *site);
-        if known.is_some_and(|known| matches!(known.state, SiteState::Offered | SiteState::Accepted)) {
-            // By a coordinator that was here before.
-            self.shared.set_site(job, site, SiteState::Waiting, None)?;
-        }
-        let since = self.shared.store.was_asked(job, site)?;
+        let who = who.unwrap_or_else(|| site.clone());
         let before = since.map_or(0, |since| u64::try_from(now().saturating_sub(since)).unwrap_or(0));
         let mut patience = Patience::of(self.limit().saturating_sub(Duration::from_secs(before)));
         let mut pause = FIRST_PAUSE;
@@ -136,7 +140,8 @@ impl Ask {
                 place = self.shared.offers.take(site, &who) => place,
                 _ = connection.closed() => continue,
             };
-            self.shared.store.asked(job, site, now())?;
+            let of = site.clone();
+            self.shared.stored(move |at| at.store.asked(job, &of, now())).await?;
             // What is decided meanwhile is heard.
             let mut decisions = self.shared.sessions.decisions();
             let offered = patience.spend(self.offer(site, &connection)).await;
@@ -147,7 +152,7 @@ impl Ask {
                     Offered::Held => patience.spend(decided(&mut decisions, (site, job), &connection)).await,
                     Offered::Broken(error) => {
                         tracing::info!(%job, %site, %error, "the link broke during a round; the site will be asked again");
-                        self.shared.set_site(job, site, SiteState::Waiting, None)?;
+                        self.shared.set_site(job, site, SiteState::Waiting, None).await?;
                         // A site that is there but closes every stream is not asked in a tight loop.
                         let waited = patience.spend(tokio::time::sleep(pause)).await;
                         pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
@@ -160,7 +165,8 @@ impl Ask {
                 break;
             }
         }
-        let held = self.shared.store.job_sites(job)?.iter().any(|of| of.site == *site && of.state == SiteState::Held);
+        let sites = self.shared.stored(move |at| at.store.job_sites(job)).await?;
+        let held = sites.iter().any(|of| of.site == *site && of.state == SiteState::Held);
         let reason = match held {
             true => (
                 "late-held",
@@ -172,12 +178,13 @@ impl Ask {
                  (`round_deadline_seconds`); what it charged for is answered at no further cost",
             ),
         };
-        Ok(self.shared.set_site(job, site, SiteState::Waiting.after(Event::Deadline), Some(reason))?)
+        Ok(self.shared.set_site(job, site, SiteState::Waiting.after(Event::Deadline), Some(reason)).await?)
     }
 
     /// Whether a site's answer is in its log, and that log witnessed. Nothing else is passed on to researchers.
-    fn proven(&self, site: &Name, release: Option<&[u8]>, receipt: &Receipt) -> Result<(), NotProven> {
-        let trust = self.shared.trust().ok_or(NotProven::Log)?;
+    async fn proven(&self, site: &Name, release: Option<&[u8]>, receipt: &Receipt) -> Result<(), NotProven> {
+        let trust = self.shared.stored(|at| Ok(at.trust())).await;
+        let trust = trust.ok().flatten().ok_or(NotProven::Log)?;
         let settled =
             Logged::Settled { job: self.manifest().job, round: self.index, release: Digest::of(release.unwrap_or_default()) };
         trust.proven(site, &settled, &receipt.leaf, &receipt.proof)
@@ -194,56 +201,59 @@ impl Ask {
             };
         }
         let job = self.manifest().job;
-        let envelope = self.shared.store.job(job)?.map(|job| job.envelope).unwrap_or_default();
+        let envelope = self.shared.stored(move |at| at.store.job(job)).await?.map(|job| job.envelope).unwrap_or_default();
         let offer = Offer { manifest: envelope, round: self.index, request: self.round.request().clone() };
         link!(crate::link::tell(&self.shared, connection).await);
         let mut stream = link!(Framed::open(connection).await);
         link!(stream.send(&offer).await);
-        self.shared.set_site(job, site, SiteState::Waiting.after(Event::Offer), None)?;
+        self.shared.set_site(job, site, SiteState::Waiting.after(Event::Offer), None).await?;
         loop {
             match link!(stream.receive::<Answer>().await) {
                 Answer::Need { from } => {
-                    let bytes = self.shared.documents.get(self.manifest().component.sha256).unwrap_or_default();
+                    let digest = self.manifest().component.sha256;
+                    let bytes = self.shared.stored(move |at| Ok(at.documents.get(digest))).await?.unwrap_or_default();
                     let rest = usize::try_from(from).ok().and_then(|from| bytes.get(from..)).unwrap_or_default();
                     for piece in rest.chunks(CHUNK_BYTES) {
                         link!(stream.send(&Chunk { bytes: piece.to_vec() }).await);
                     }
                 }
-                Answer::Accepted => self.shared.set_site(job, site, SiteState::Offered.after(Event::Accept), None)?,
+                Answer::Accepted => self.shared.set_site(job, site, SiteState::Offered.after(Event::Accept), None).await?,
                 Answer::Held { why } => {
                     let reason = ("held", why.as_str());
-                    self.shared.set_site(job, site, SiteState::Offered.after(Event::Hold), Some(reason))?;
+                    self.shared.set_site(job, site, SiteState::Offered.after(Event::Hold), Some(reason)).await?;
                     return Ok(Offered::Held);
                 }
                 Answer::Refused { code, why } => {
-                    self.shared.set_site(
-                        job,
-                        site,
-                        SiteState::Offered.after(Event::Refuse),
-                        Some((code.as_str(), why.as_str())),
-                    )?;
+                    self.shared
+                        .set_site(job, site, SiteState::Offered.after(Event::Refuse), Some((code.as_str(), why.as_str())))
+                        .await?;
                     return Ok(Offered::Done);
                 }
                 Answer::Settled { padded, receipt } => {
-                    if let Err(error) = self.proven(site, Answer::release(&padded), &receipt) {
+                    if let Err(error) = self.proven(site, Answer::release(&padded), &receipt).await {
                         let why = format!("its answer is not proven by its log: {error}");
-                        self.shared.set_site(job, site, SiteState::NoRelease, Some((error.code(), &why)))?;
+                        self.shared.set_site(job, site, SiteState::NoRelease, Some((error.code(), &why))).await?;
                         return Ok(Offered::Done);
                     }
                     let Some(json) = Answer::release(&padded) else {
                         let reason =
                             ("no-release", "the site released nothing; its budget is spent and its operator can see why");
-                        self.shared.set_site(job, site, SiteState::Accepted.after(Event::Nothing), Some(reason))?;
+                        self.shared.set_site(job, site, SiteState::Accepted.after(Event::Nothing), Some(reason)).await?;
                         return Ok(Offered::Done);
                     };
                     match Release::parse(json, job, self.index, site, &self.round, &self.calibrated) {
                         Ok(_) => {
-                            self.shared.store.release(job, self.index, site, json, &receipt)?;
-                            self.shared.changed(job);
+                            let (index, of, json) = (self.index, site.clone(), json.to_owned());
+                            let kept = self.shared.stored(move |at| {
+                                at.store.release(job, index, &of, &json, &receipt)?;
+                                at.changed(job);
+                                Ok(())
+                            });
+                            kept.await?;
                         }
                         Err(error) => {
                             let why = error.to_string();
-                            self.shared.set_site(job, site, SiteState::NoRelease, Some((error.code(), &why)))?;
+                            self.shared.set_site(job, site, SiteState::NoRelease, Some((error.code(), &why))).await?;
                         }
                     }
                     return Ok(Offered::Done);

@@ -34,7 +34,7 @@ pub async fn drive(shared: Arc<Shared>) -> Result<(), StoreError> {
     let mut tasks = JoinSet::new();
     let mut driven = HashSet::new();
     loop {
-        for job in shared.store.running()? {
+        for job in shared.stored(|at| at.store.running()).await? {
             if driven.insert(job) {
                 let shared = Arc::clone(&shared);
                 tasks.spawn(async move {
@@ -63,12 +63,16 @@ async fn one(shared: &Arc<Shared>, id: JobId) {
         () = cancel.notified() => return,
         ended = driven(shared, id) => ended,
     };
-    let store = || match &ended {
-        Ok(report) => shared.store.end(id, JobState::Finished, None, Some(report)),
-        Err((code, why)) => shared.store.end(id, JobState::Failed, Some((code, why)), None),
+    let ended = Arc::new(ended);
+    let store = || {
+        let ended = Arc::clone(&ended);
+        shared.stored(move |at| match &*ended {
+            Ok(report) => at.store.end(id, JobState::Finished, None, Some(report)),
+            Err((code, why)) => at.store.end(id, JobState::Failed, Some((code, why)), None),
+        })
     };
     let mut pause = FIRST_PAUSE;
-    while let Err(error) = store() {
+    while let Err(error) = store().await {
         tracing::error!(job = %id, %error, "a job's end could not be stored; trying again");
         longer(&mut pause).await;
     }
@@ -142,7 +146,7 @@ fn kept(entries: u64, round: &Round) -> Result<u64, Failed> {
 /// The round that comes next: the stored one if it was begun, else what the analysis says.
 async fn next(shared: &Arc<Shared>, ready: &Arc<Ready>, history: &[Vec<Released>], index: u32) -> Result<Step, Failed> {
     let job = ready.signed.manifest().job;
-    if let Some(stored) = shared.store.rounds(job)?.get(index as usize) {
+    if let Some(stored) = shared.stored(move |at| at.store.rounds(job)).await?.get(index as usize) {
         let request: RoundRequest =
             serde_json::from_slice(&stored.request).map_err(|error| failed("coordinator-database", error.to_string()))?;
         return Round::check(request).map(Step::Round).map_err(|error| failed(error.code(), error.to_string()));
@@ -213,16 +217,19 @@ async fn collect(shared: &Arc<Shared>, ready: &Arc<Ready>, index: u32, round: Ro
     let calibrated =
         calibrate(&round, ready.plan.partitioning, budget).map_err(|error| failed(error.code(), error.to_string()))?;
     let request = serde_json::to_vec(round.request()).map_err(|error| failed("round-malformed", error.to_string()))?;
-    shared.store.begin_round(job, index, &request)?;
-    shared.changed(job);
-    let begun = shared.store.rounds(job)?.len();
+    let begin = shared.stored(move |at| {
+        at.store.begin_round(job, index, &request)?;
+        at.changed(job);
+        Ok(at.store.rounds(job)?.len())
+    });
+    let begun = begin.await?;
     let ask = Arc::new(Ask { shared: Arc::clone(shared), ready: Arc::clone(ready), index, round, calibrated });
     // After a restart: what sites are known to do, they do in the last round that was begun. Those before it are complete.
     if begun <= (index as usize).saturating_add(1) {
         answers(&ask, min_sites).await?;
     }
     let mut releases = Vec::new();
-    for (site, json) in shared.store.releases(job, index)? {
+    for (site, json) in shared.stored(move |at| at.store.releases(job, index)).await? {
         let release = Release::parse(&json, job, index, &site, &ask.round, &ask.calibrated);
         releases.push(release.map_err(|error| failed(error.code(), error.to_string()))?);
     }

@@ -17,6 +17,7 @@ use vestibule_sandbox::Shape;
 
 use crate::analyses::CallError;
 use crate::documents::Documents;
+use crate::store::NewJob;
 
 /// Why a job was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,9 @@ pub enum IntakeError {
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// Somebody else's manifest.
+    #[error("the manifest was signed by another key than the call: only the one who signed a job may submit it")]
+    Signer,
     /// The component is not here.
     #[error("the component {0} is not here: upload it first")]
     ComponentMissing(String),
@@ -78,6 +82,7 @@ impl IntakeError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Manifest(error) => error.code(),
+            Self::Signer => "submit-not-signer",
             Self::ComponentMissing(_) => "component-missing",
             Self::ComponentSize => "component-size",
             Self::Call(error) => error.code(),
@@ -103,6 +108,28 @@ pub struct Ready {
     pub variants: usize,
 }
 
+impl Ready {
+    /// The job to be kept, of an envelope that came at `now`.
+    #[must_use]
+    pub fn kept(self, envelope: Vec<u8>, now: i64) -> NewJob {
+        let (manifest, budget) = (self.signed.manifest(), self.signed.budget());
+        let catalogues = manifest.catalogues.iter().map(|catalogue| catalogue.sha256);
+        NewJob {
+            id: manifest.job,
+            envelope,
+            manifest: self.signed.digest(),
+            owner: self.signed.signer(),
+            submitted: now,
+            title: manifest.title.to_string(),
+            epsilon: budget.epsilon(),
+            delta: budget.delta(),
+            sites: manifest.sites.clone(),
+            documents: [manifest.component.sha256, manifest.dictionary].into_iter().chain(catalogues).collect(),
+            plan: self.plan,
+        }
+    }
+}
+
 /// What intake looks at.
 #[derive(Debug)]
 pub struct Desk<'a> {
@@ -115,12 +142,15 @@ pub struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    /// The terms of a job that was submitted at `now`, and all of them that can be checked without its component.
+    /// The terms of a job that was submitted at `now` with a key, and all of them that can be checked without its component.
     ///
     /// # Errors
     /// See [`IntakeError`].
-    pub fn terms(&self, envelope: &[u8], now: i64) -> Result<Signed, IntakeError> {
+    pub fn terms(&self, envelope: &[u8], by: PublicKey, now: i64) -> Result<Signed, IntakeError> {
         let signed = Signed::verify(envelope, self.researchers)?;
+        if signed.signer() != by {
+            return Err(IntakeError::Signer);
+        }
         signed.valid_at(now)?;
         let manifest = signed.manifest();
         self.check_sites(manifest)?;

@@ -153,7 +153,7 @@ pub async fn serve(shared: Arc<Shared>, endpoint: Endpoint, pins: Pins) {
             let _ = incoming.retry();
             continue;
         }
-        if !renew(&shared, &pins) {
+        if !renew(&shared, &pins).await {
             incoming.refuse();
             continue;
         }
@@ -173,15 +173,19 @@ pub async fn serve(shared: Arc<Shared>, endpoint: Endpoint, pins: Pins) {
 
 /// Lets sites come through tunnels, if there is a port for them. Never ends.
 pub(crate) async fn tunnels(shared: Arc<Shared>, tunnels: Option<Tunnels>, pins: Pins) {
+    let renewed = move || {
+        let (shared, pins) = (Arc::clone(&shared), pins.clone());
+        async move { renew(&shared, &pins).await }
+    };
     match tunnels {
-        Some(tunnels) => tunnels.serve(move || renew(&shared, &pins)).await,
+        Some(tunnels) => tunnels.serve(renewed).await,
         None => std::future::pending().await,
     }
 }
 
 /// From now on, the keys that are registered now. `false` where they cannot be read.
-fn renew(shared: &Shared, pins: &Pins) -> bool {
-    match keys(shared) {
+async fn renew(shared: &Arc<Shared>, pins: &Pins) -> bool {
+    match shared.stored(keys).await {
         Ok(keys) => {
             pins.replace(keys);
             true
@@ -215,7 +219,7 @@ fn sites(shared: &Shared) -> Result<Vec<(Name, PublicKey)>, crate::store::StoreE
 async fn converse(shared: &Arc<Shared>, connection: &Connection) -> Result<(), LinkError> {
     let closed = |error: &dyn std::fmt::Display| LinkError::Closed(error.to_string());
     let key = peer_key(connection).ok_or_else(|| closed(&"no key was shown"))?;
-    let members = sites(shared).map_err(|error| closed(&error))?;
+    let members = shared.stored(sites).await.map_err(|error| closed(&error))?;
     match members.into_iter().find(|(_, member)| *member == key) {
         Some((site, _)) => session(shared, connection, &site).await,
         None => {

@@ -17,7 +17,7 @@ use crate::analyses::Analyses;
 use crate::documents::Documents;
 use crate::home::{Addresses, Home, HomeError};
 use crate::shared::Shared;
-use crate::{api, drive, link};
+use crate::{api, drive, home::private, link, tidy};
 
 /// What one instance of an analysis may have here at most, beyond what is for `plan` and `next` alone.
 const MEMORY_MIB: u32 = 256;
@@ -76,6 +76,7 @@ pub fn now() -> i64 {
 /// # Errors
 /// See [`RunError`].
 pub async fn run(home: Home, stop: CancellationToken) -> Result<(), RunError> {
+    private::close_what_is_made();
     let _lock = home.lock()?;
     let settings = home.settings().clone();
     let address =
@@ -104,10 +105,12 @@ pub async fn run(home: Home, stop: CancellationToken) -> Result<(), RunError> {
     let shared = Arc::new(Shared::new(home.store()?, Documents::new(&home.path().join("blobs")), analyses));
     tracing::info!(%quic, %http, tunnel, "listening");
     home.set_addresses(&Addresses { quic: quic.to_string(), tunnel, api: format!("http://{http}") })?;
-    let api = axum::serve(listener, api::router(Arc::clone(&shared))).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let component_bytes = u64::from(settings.component_mib_per_person) << 20;
+    let app = api::Api::new(Arc::clone(&shared), home.key().public(), component_bytes);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        ended = async { api.await } => ended.map_err(|error| RunError::Stopped(error.to_string())),
+        () = api::serve(app, listener, stop.clone()) => Ok(()),
+        () = tidy::tidy(Arc::clone(&shared)) => Ok(()),
         () = link::serve(Arc::clone(&shared), endpoint.clone(), pins.clone()) => Ok(()),
         () = link::tunnels(Arc::clone(&shared), tunnels, pins) => Ok(()),
         ended = drive::drive(shared) => ended.map_err(|error| RunError::Stopped(error.to_string())),

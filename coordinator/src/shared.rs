@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, broadcast};
-use vestibule_protocol::digest::Digest;
 use vestibule_protocol::dsse::DsseError;
 use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::PublicKey;
@@ -22,10 +21,12 @@ use crate::intake::{Desk, IntakeError};
 use crate::link::Sessions;
 use crate::offers::Offers;
 use crate::round::SiteState;
-use crate::store::{Job, JobState, Store, StoreError};
+use crate::store::{JobState, Store, StoreError};
 
 /// Jobs whose documents are looked at on threads that may wait, at the same time.
 const DESKS: usize = 4;
+/// What jobs and links look for in the store and write there, on threads that may wait, at the same time.
+const STEPS: usize = 64;
 
 /// Everything that a running coordinator shares.
 #[derive(Debug)]
@@ -40,12 +41,13 @@ pub struct Shared {
     pub sessions: Sessions,
     /// Says which job changed.
     pub changes: broadcast::Sender<JobId>,
-    trust: Mutex<Option<(Digest, Arc<Trust>)>>,
+    trust: Mutex<Option<(i64, Arc<Trust>)>>,
     cancels: Mutex<HashMap<JobId, Arc<Notify>>>,
     pub(crate) wake: Notify,
     /// Places for offers at sites.
     pub(crate) offers: Offers,
     desks: Semaphore,
+    steps: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -64,15 +66,16 @@ impl Shared {
             wake: Notify::new(),
             offers: Offers::default(),
             desks: Semaphore::new(DESKS),
+            steps: Arc::new(Semaphore::new(STEPS)),
         }
     }
 
-    /// Takes a submitted job, once its component has said its plan; nobody's component is asked before all else was checked.
+    /// Takes a job that was submitted with a key, once its component has said its plan; nobody's component is asked before all else was checked.
     ///
     /// # Errors
     /// Intake's refusals; the store's.
-    pub async fn submit(self: &Arc<Self>, envelope: Vec<u8>, now: i64) -> Result<JobId, SubmitError> {
-        let look = |envelope: Vec<u8>| self.desk(move |desk| Ok((desk.terms(&envelope, now)?, envelope)));
+    pub async fn submit(self: &Arc<Self>, envelope: Vec<u8>, by: PublicKey, now: i64) -> Result<JobId, SubmitError> {
+        let look = |envelope: Vec<u8>| self.desk(move |desk| Ok((desk.terms(&envelope, by, now)?, envelope)));
         let (signed, envelope) = match look(envelope.clone()).await {
             // A site may have accepted it since it was greeted.
             Err(SubmitError::Intake(IntakeError::Charter)) => {
@@ -82,30 +85,10 @@ impl Shared {
             looked => looked?,
         };
         let plan = self.plan(&signed).await?;
-        let submitted = self.desk(move |desk| {
-            let ready = desk.ready(signed, plan)?;
-            let job = Job {
-                id: ready.signed.manifest().job,
-                envelope,
-                owner: ready.signed.signer(),
-                submitted: now,
-                state: JobState::Running,
-                error: None,
-                rounds: 0,
-                max_rounds: ready.plan.max_rounds,
-            };
-            Ok((job, ready))
-        });
-        let (job, ready) = submitted.await?;
-        let (id, at) = (job.id, Arc::clone(self));
-        let stored = move || {
-            let new = at.store.submit(&job, ready.signed.digest(), &ready.signed.manifest().sites)?;
-            if new {
-                at.store.set_plan(job.id, &ready.plan)?;
-            }
-            Ok::<_, StoreError>(new)
-        };
-        if tokio::task::spawn_blocking(stored).await.map_err(|_| CallError::Stopping).map_err(IntakeError::from)?? {
+        let submitted = self.desk(move |desk| Ok(desk.ready(signed, plan)?.kept(envelope, now)));
+        let job = submitted.await?;
+        let id = job.id;
+        if self.stored(move |at| at.store.submit(job)).await? {
             self.changed(id);
             self.wake.notify_one();
         }
@@ -117,7 +100,13 @@ impl Shared {
         let (manifest, signer) = (signed.manifest().clone(), signed.signer());
         let asked = (manifest.params.clone(), manifest.limits);
         let at = Arc::clone(self);
-        let found = self.desk(move |desk| Ok((at.person(&signer)?, desk.component(&manifest)?)));
+        let found = self.desk(move |desk| {
+            let (who, digest) = (at.person(&signer)?, manifest.component.sha256);
+            if !at.store.has_component(&who, digest)? {
+                return Err(IntakeError::ComponentMissing(digest.to_string()).into());
+            }
+            Ok((who, desk.component(&manifest)?))
+        });
         let (who, component) = found.await?;
         Ok(self.analyses.plan(&who, component, asked).await.map_err(IntakeError::from)?)
     }
@@ -144,7 +133,23 @@ impl Shared {
         looked.await.map_err(|_| CallError::Stopping).map_err(IntakeError::from)?
     }
 
-    /// Cancels a running job.
+    /// What the store or the disk says or keeps, on a thread that may wait. What was begun is done, also where nobody waits for it any more.
+    pub(crate) async fn stored<T: Send + 'static>(
+        self: &Arc<Self>,
+        step: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let stopping = || StoreError::Database("the coordinator is stopping".to_owned());
+        let place = Arc::clone(&self.steps).acquire_owned().await.map_err(|_| stopping())?;
+        let at = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || {
+            let done = step(&at);
+            drop(place);
+            done
+        });
+        done.await.map_err(|_| stopping())?
+    }
+
+    /// Cancels a running job. Blocks.
     ///
     /// # Errors
     /// The store.
@@ -158,17 +163,16 @@ impl Shared {
         Ok(ended)
     }
 
-    /// The newest trust bundle: who has which log, and whose cosignatures count. It was believed when it was published.
+    /// The newest trust bundle: who has which log, and whose cosignatures count. It was believed when it was published. Blocks.
     #[must_use]
     pub fn trust(&self) -> Option<Arc<Trust>> {
-        let envelope = self.store.bundle().ok().flatten()?;
+        let version = self.store.bundle_version().ok().flatten()?;
         let mut known = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
-        let digest = Digest::of(&envelope);
-        if let Some((_, trust)) = known.as_ref().filter(|(of, _)| *of == digest) {
+        if let Some((_, trust)) = known.as_ref().filter(|(of, _)| *of == version) {
             return Some(Arc::clone(trust));
         }
-        let trust = Arc::new(Trust::stored(&envelope).ok()?);
-        *known = Some((digest, Arc::clone(&trust)));
+        let trust = Arc::new(Trust::stored(&self.store.bundle().ok().flatten()?).ok()?);
+        *known = Some((version, Arc::clone(&trust)));
         Some(trust)
     }
 
@@ -208,16 +212,20 @@ impl Shared {
         let _ = self.changes.send(job);
     }
 
-    pub(crate) fn set_site(
-        &self,
+    pub(crate) async fn set_site(
+        self: &Arc<Self>,
         job: JobId,
         site: &Name,
         state: SiteState,
         reason: Option<(&str, &str)>,
     ) -> Result<(), StoreError> {
-        self.store.set_site(job, site, state, reason)?;
-        self.changed(job);
-        Ok(())
+        let (site, reason) = (site.clone(), reason.map(|(code, why)| (code.to_owned(), why.to_owned())));
+        let set = self.stored(move |at| {
+            at.store.set_site(job, &site, state, reason)?;
+            at.changed(job);
+            Ok(())
+        });
+        set.await
     }
 }
 

@@ -1,42 +1,63 @@
 //! The coordinator's database: who may come, what was asked, what was released. SQLite, one file, synced.
 //!
 //! *In*: checked things. *Out*: the same after any restart. *Trusts*: its callers' checks. *Refuses*: names and job ids that are
-//! taken by something else, invitations that were used.
+//! taken by something else, invitations that were used, more components than a person may have. All calls block, for a sync of
+//! the disk if they write: [`writer`] is one thread, and what comes together is synced together; [`readers`] look beside it.
 
+mod components;
+mod ends;
 mod jobs;
 mod members;
+mod readers;
 mod schema;
+mod types;
+mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
-use vestibule_protocol::job::JobId;
-use vestibule_protocol::key::PublicKey;
-use vestibule_protocol::message::{Receipt, SiteRequest};
+use rusqlite::{Connection, ErrorCode};
 use vestibule_protocol::name::Name;
-use vestibule_protocol::token::Role;
-use vestibule_protocol::words::{Country, Organisation};
 
-use crate::round::SiteState;
+pub use types::{Job, JobSite, JobState, NewJob, PersonRequest, Place, Proven, Request, StoredRound, Summary};
 
 /// The database. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Store(Arc<Mutex<Connection>>);
+pub struct Store(Arc<Ends>);
+
+#[derive(Debug)]
+struct Ends {
+    writer: writer::Writer,
+    readers: readers::Readers,
+}
 
 /// What the database refuses, or cannot do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The name is taken.
     #[error("the name `{0}` is taken: choose another, and one that looks otherwise")]
     NameTaken(Name),
+    /// Nobody has the name.
+    #[error("nobody has joined as `{0}`, and nobody is invited as that")]
+    NameUnknown(Name),
     /// The invitation was used, has expired, or never was.
     #[error("the invitation is unknown, was used already, or has expired: ask for a new one")]
     Invitation,
     /// Same id, other manifest.
     #[error("another manifest was submitted under this job id")]
     OtherManifest,
+    /// More components than a person may have.
+    #[error("you have {used} bytes of components that your jobs name, of {most}: with this one it would be more")]
+    Components {
+        /// What the person's jobs name.
+        used: u64,
+        /// What a person may have.
+        most: u64,
+    },
+    /// No room on the disk.
+    #[error("the coordinator's disk is full")]
+    Full,
     /// The database.
     #[error("coordinator.sqlite: {0}")]
     Database(String),
@@ -48,8 +69,11 @@ impl StoreError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NameTaken(_) => "name-taken",
+            Self::NameUnknown(_) => "name-unknown",
             Self::Invitation => "invitation-unknown",
             Self::OtherManifest => "job-differs",
+            Self::Components { .. } => "component-quota",
+            Self::Full => "coordinator-disk",
             Self::Database(_) => "coordinator-database",
         }
     }
@@ -57,107 +81,11 @@ impl StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error.to_string())
-    }
-}
-
-/// How a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobState {
-    /// Its rounds are under way.
-    Running,
-    /// Its report is here.
-    Finished,
-    /// It ended without one.
-    Failed,
-    /// It was cancelled.
-    Cancelled,
-}
-
-/// A job, as stored.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// Its id.
-    pub id: JobId,
-    /// The manifest's envelope.
-    pub envelope: Vec<u8>,
-    /// Who owns it.
-    pub owner: PublicKey,
-    /// When it came, in seconds since 1970.
-    pub submitted: i64,
-    /// How it stands.
-    pub state: JobState,
-    /// Why it failed: a code and a sentence.
-    pub error: Option<(String, String)>,
-    /// Rounds begun.
-    pub rounds: u32,
-    /// Most rounds, by its plan.
-    pub max_rounds: u32,
-}
-
-/// What a newcomer asks the consortium to know them as.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Request {
-    /// A site, with its keys.
-    Site(SiteRequest),
-    /// A researcher.
-    Researcher(PersonRequest),
-    /// An approver.
-    Approver(PersonRequest),
-}
-
-/// A person, with their key.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct PersonRequest {
-    /// Whom they work for.
-    pub organisation: Organisation,
-    /// Where: an ISO 3166 code of two letters.
-    pub country: Country,
-    /// Their key.
-    pub key: PublicKey,
-}
-
-impl Request {
-    const fn role(&self) -> Role {
-        match self {
-            Self::Site(_) => Role::Site,
-            Self::Researcher(_) => Role::Researcher,
-            Self::Approver(_) => Role::Approver,
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Database(error.to_string()),
         }
     }
-}
-
-/// A site's part in a job, as stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobSite {
-    /// Which site.
-    pub site: Name,
-    /// Its state in the current round.
-    pub state: SiteState,
-    /// Why it refused: a code and a sentence.
-    pub reason: Option<(String, String)>,
-}
-
-/// A release, as stored, with the proof that it is in its site's witnessed log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proven {
-    /// The round.
-    pub round: u32,
-    /// The site.
-    pub site: Name,
-    /// What it released: JSON.
-    pub release: Vec<u8>,
-    /// The proof.
-    pub receipt: Receipt,
-}
-
-/// A round, as stored.
-#[derive(Debug, Clone)]
-pub struct StoredRound {
-    /// The request, as JSON.
-    pub request: Vec<u8>,
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -168,16 +96,16 @@ impl Store {
     /// # Errors
     /// It cannot be opened, or its durability settings cannot be had.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self(Arc::new(Mutex::new(schema::open(path)?))))
+        let writer = writer::Writer::start(schema::open(path)?)?;
+        Ok(Self(Arc::new(Ends { writer, readers: readers::Readers::new(path.to_owned()) })))
     }
 
-    fn with<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        // A panic while the lock was held rolled its transaction back.
-        let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let value = body(&transaction)?;
-        transaction.commit()?;
-        Ok(value)
+    fn write<T: Send + 'static>(&self, body: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
+        self.0.writer.write(body)
+    }
+
+    fn read<T>(&self, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.0.readers.read(body)
     }
 }
 

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// A SHA-256 digest (FIPS 180-4). Its text form is `sha256:` and 64 lower-case hex digits.
@@ -42,6 +42,37 @@ impl Digest {
     #[must_use]
     pub fn hex(&self) -> String {
         hex(&self.0)
+    }
+}
+
+/// A digest of bytes that come piece by piece.
+#[derive(Clone)]
+pub struct Hashing(Context);
+
+impl Default for Hashing {
+    fn default() -> Self {
+        Self(Context::new(&SHA256))
+    }
+}
+
+impl fmt::Debug for Hashing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hashing")
+    }
+}
+
+impl Hashing {
+    /// The next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all pieces, one after the other.
+    #[must_use]
+    pub fn digest(self) -> Digest {
+        let mut out = [0; 32];
+        out.copy_from_slice(self.0.finish().as_ref());
+        Digest(out)
     }
 }
 
@@ -122,6 +153,16 @@ mod tests {
         let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(digest.to_string(), text);
         assert_eq!(text.parse(), Ok(digest));
+    }
+
+    #[test]
+    fn pieces_have_the_digest_of_the_whole() {
+        let mut hashing = Hashing::default();
+        assert_eq!(hashing.clone().digest(), Digest::of(b""));
+        for piece in [b"a".as_slice(), b"", b"bc"] {
+            hashing.update(piece);
+        }
+        assert_eq!(hashing.digest(), Digest::of(b"abc"));
     }
 
     #[test]

@@ -22,7 +22,7 @@ fn a_component_that_imports_a_function_is_refused_everywhere_and_the_import_name
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(document["imports"], serde_json::json!(["wasi:clocks/wall-clock@0.2.0#now"]));
     // The coordinator.
-    let (status, document) = world.put(&format!("/v1/components/{}", Digest::of(&bytes)), &bytes);
+    let (status, document) = world.document("ada", "PUT", &format!("/v1/components/{}", Digest::of(&bytes)), &bytes);
     assert_eq!((status, &document["code"]), (422, &"component-imports".into()), "{document}");
     assert!(document["message"].as_str().unwrap().contains("wall-clock@0.2.0#now"), "{document}");
     // What every site loads components with.

@@ -7,6 +7,9 @@
 //! | `components` | a component with imports is refused everywhere; compiled code is trusted only with our seal |
 //! | `crashes` | killed daemons lose no job, charge no round twice, send no second release |
 //! | `attack` | every attack is held off, and succeeds where a defect is planted |
+//! | `disk` | a coordinator whose disk was full goes on where it was once there is room |
+//! | `flood` | connections without a key, and one person with hundreds, cost a coordinator little and an honest person nothing |
+//! | `folder` | a coordinator's folder is its user's alone, and a name that was given by mistake is free again |
 //! | `hostile` | a dry run shows what hostile guests did, and counts nothing of it |
 //! | `isolation` | no instance finds anything of another, at the settings of sites; `prepare` is held to its limits |
 //! | `public` | what sees no data is ended in time, and takes nobody's place, at sites and at the coordinator |
@@ -44,6 +47,9 @@ mod closed;
 mod commands;
 mod components;
 mod crashes;
+mod disk;
+mod flood;
+mod folder;
 mod hostile;
 mod https;
 mod isolation;

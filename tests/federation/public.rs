@@ -10,7 +10,7 @@ use vestibule_protocol::job::JobId;
 use vestibule_protocol::key::SecretKey;
 use vestibule_protocol::manifest::{Manifest, Signed};
 
-use crate::world::{World, component, now, vestibule_key, wait};
+use crate::world::{World, component, vestibule_key, wait};
 
 const HONEST: &str = "epsilon = 0.5\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[params]\ncolumns = [\"sex\"]\n";
 const SPINS: &str = "epsilon = 0.5\ndelta = 1e-6\nsites = [\"*\"]\nmin_sites = 1\n[limits]\nfuel_per_partition = 1_000_000\nmemory_mib = 64\n\
@@ -124,23 +124,10 @@ fn what_refused_jobs_take_of_a_day_is_limited_for_each_researcher_also_over_rest
     assert!(booked(&world, jobs) < spent + 1_000);
 }
 
-/// A call that the command line would not make: it looks at a plan itself before it submits.
-fn post(world: &World, key: &SecretKey, path: &str, body: &[u8]) -> (u16, Value) {
-    let header = vestibule_protocol::request::authorize("POST", path, body, now(), key);
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    let answer =
-        agent.post(format!("http://{}{path}", world.api_address())).header("authorization", header).send(body).unwrap();
-    let status = answer.status().as_u16();
-    (status, serde_json::from_str(&answer.into_body().read_to_string().unwrap()).unwrap())
-}
-
 /// The terms that ada signed for a job.
 fn terms(world: &World, job: &str) -> Manifest {
-    let (path, key) = (format!("/v1/jobs/{job}/manifest"), vestibule_key(world.dir()));
-    let header = vestibule_protocol::request::authorize("GET", &path, b"", now(), &key);
-    let answer = ureq::get(format!("http://{}{path}", world.api_address())).header("authorization", header).call().unwrap();
-    let envelope = answer.into_body().read_to_vec().unwrap();
-    Signed::verify(&envelope, &[key.public()]).unwrap().manifest().clone()
+    let (_, envelope) = world.call("ada", "GET", &format!("/v1/jobs/{job}/manifest"), b"");
+    Signed::verify(&envelope, &[vestibule_key(world.dir()).public()]).unwrap().manifest().clone()
 }
 
 #[test]
@@ -165,9 +152,10 @@ fn at_the_coordinator_a_plan_that_spins_is_ended_and_keeps_nobody_waiting() {
     let (over, most) = (AtomicUsize::new(0), 6);
     std::thread::scope(|scope| {
         for number in 1..=most {
-            let (world, over, ada, envelope) = (&world, &over, &ada, spins(number));
+            let (world, over, envelope) = (&world, &over, spins(number));
             scope.spawn(move || {
-                let (status, document) = post(world, ada, "/v1/jobs", &envelope);
+                // The command line looks at a plan itself before it submits.
+                let (status, document) = world.document("ada", "POST", "/v1/jobs", &envelope);
                 over.fetch_add(1, Ordering::Relaxed);
                 assert_eq!((status, &document["code"]), (422, &"analysis-too-slow".into()), "{document}");
                 assert!(document["message"].as_str().unwrap().contains("`plan` took longer than 6 s"), "{document}");
@@ -179,7 +167,8 @@ fn at_the_coordinator_a_plan_that_spins_is_ended_and_keeps_nobody_waiting() {
     // A project that no named site takes part in is refused before anything is compiled, whatever the plan would do.
     let stranger = Manifest { charter: Digest::of(b"none"), job: JobId::from_bytes([99; 16]), ..good };
     let params = stranger.params.replace("infinite", "chase in plan");
-    let (status, document) = post(&world, &ada, "/v1/jobs", &Manifest { params, ..stranger }.sign(&ada).unwrap());
+    let stranger = Manifest { params, ..stranger }.sign(&ada).unwrap();
+    let (status, document) = world.document("ada", "POST", "/v1/jobs", &stranger);
     assert_eq!((status, &document["code"]), (422, &"charter-not-accepted".into()), "{document}");
 }
 

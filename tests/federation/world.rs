@@ -303,8 +303,7 @@ impl World {
     }
 
     fn listed(&self) -> Option<Value> {
-        let key = vestibule_key(self.dir());
-        let header = vestibule_protocol::request::authorize("GET", "/v1/sites", b"", now(), &key);
+        let header = self.authorize("ada", "GET", "/v1/sites", b"");
         let answer = ureq::get(format!("{}/v1/sites", self.api)).header("authorization", header).call().ok()?;
         serde_json::from_str(&answer.into_body().read_to_string().ok()?).ok()
     }
@@ -351,13 +350,35 @@ impl World {
         self.addresses().unwrap()["quic"].as_str().unwrap().parse().unwrap()
     }
 
-    /// A call of the API that the command line would not make: its status and document.
-    pub(crate) fn put(&self, path: &str, body: &[u8]) -> (u16, Value) {
-        let header = vestibule_protocol::request::authorize("PUT", path, body, now(), &vestibule_key(self.dir()));
+    /// A call of the API that the command line would not make: its status and answer.
+    pub(crate) fn call(&self, person: &str, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let answer = agent.put(format!("{}{path}", self.api)).header("authorization", header).send(body).unwrap();
-        let status = answer.status().as_u16();
-        (status, serde_json::from_str(&answer.into_body().read_to_string().unwrap()).unwrap())
+        let header = self.authorize(person, method, path, body);
+        let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.api));
+        let answer = agent.run(request.header("authorization", header).body(body).unwrap()).unwrap();
+        (answer.status().as_u16(), answer.into_body().read_to_vec().unwrap())
+    }
+
+    /// The same, where the answer is a document.
+    pub(crate) fn document(&self, person: &str, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
+        let (status, answer) = self.call(person, method, path, body);
+        (status, serde_json::from_slice(&answer).unwrap())
+    }
+
+    /// A person's key, `NAME.pem`.
+    pub(crate) fn key(&self, person: &str) -> vestibule_protocol::key::SecretKey {
+        let text = std::fs::read_to_string(self.dir().join(format!("{person}.pem"))).unwrap();
+        vestibule_protocol::key::SecretKey::from_pem(&text, None).unwrap()
+    }
+
+    /// What a person says of a call.
+    pub(crate) fn authorize(&self, person: &str, method: &str, path: &str, body: &[u8]) -> String {
+        let key = self.key(person);
+        let coordinator = std::fs::read_to_string(self.dir().join("ada.pem.coordinator")).unwrap();
+        let coordinator = coordinator.trim().parse().unwrap();
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).unwrap();
+        vestibule_protocol::request::Call { coordinator: &coordinator, method, path }.authorize(body, now(), nonce, &key)
     }
 
     pub(crate) fn job(&self, arguments: &[&str]) -> (i32, Value) {

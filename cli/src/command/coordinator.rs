@@ -44,6 +44,14 @@ pub(crate) enum Coordinator {
         /// Its folder.
         dir: PathBuf,
     },
+    /// Forget who joined, or is invited, under a NAME that was given by mistake: the name is free again. Whom the consortium's trust bundle
+    /// names is revoked there instead.
+    Forget {
+        /// Its folder.
+        dir: PathBuf,
+        /// The name.
+        name: Name,
+    },
     /// Make a one-time token, good for 24 hours, with which a site, researcher or approver joins under NAME.
     Invite {
         /// Its folder.
@@ -109,6 +117,15 @@ impl Coordinator {
             Self::Run { dir } => {
                 let home = open(&dir)?;
                 daemon(async |stop| vestibule_coordinator::run(home, stop).await, RunError::code)
+            }
+            Self::Forget { dir, name } => {
+                open(&dir)?.forget(&name).map_err(|error| coded(error.code(), error))?;
+                if json {
+                    println!("{}", serde_json::json!({ "forgotten": name }));
+                } else {
+                    println!("{name} is forgotten: the name is free");
+                }
+                Ok(())
             }
             Self::Invite { dir, role, name } => {
                 let role = match role {

@@ -30,7 +30,7 @@ pub(crate) struct Caller {
 
 impl Caller {
     fn client(&self) -> Result<Client> {
-        Ok(Client::new(&self.coordinator, secret_key(&self.key)?))
+        Client::open(&self.coordinator, &self.key)
     }
 }
 

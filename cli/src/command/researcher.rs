@@ -47,10 +47,10 @@ impl Person {
         if now() > invitation.expires {
             return Err(Failure::input("token-expired", "the invitation has expired: ask the coordinator for a new one"));
         }
-        let client = Client::new(&invitation.api, secret_key(&key)?);
+        let client = Client::new(&invitation.api, invitation.coordinator, secret_key(&key)?);
         let joined = client.join(&invitation_key, organisation, country)?;
         let consortium = invitation.consortium;
-        trust::pin(&key, consortium)?;
+        trust::pin(&key, &invitation.coordinator, consortium)?;
         if json {
             let document = serde_json::json!({ "name": joined.name, "coordinator": invitation.api, "consortium": consortium });
             println!("{document}");

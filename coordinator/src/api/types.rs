@@ -148,6 +148,15 @@ pub struct JobStatus {
     pub error: Option<ApiError>,
 }
 
+/// Some of a person's jobs, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobPage {
+    /// The jobs.
+    pub jobs: Vec<JobStatus>,
+    /// What to ask for as `after`, if there may be more.
+    pub next: Option<String>,
+}
+
 /// A site's part in a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobSite {

@@ -1,8 +1,8 @@
 //! What the coordinator learns of a site: what it has, and the public documents that go with it; and
 //! newcomers, who join by an invitation.
 //!
-//! *In*: a connection. *Out*: cards and documents, in the store. *Refuses*: documents that are too
-//! long, or not those of their digest; keys that were not proved.
+//! *In*: a connection. *Out*: cards and documents, in the store. *Refuses*: more documents than
+//! a site may have; those that are too long, or not those of their digest; keys that were not proved.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,14 +20,20 @@ use vestibule_protocol::words::{Label, Sentence};
 use super::{BUNDLES, PATIENCE};
 use crate::run::now;
 use crate::shared::Shared;
-use crate::store::Request;
+use crate::store::{Request, StoreError};
+
+/// Dictionaries and catalogues of one site.
+const MAX_DOCUMENTS: usize = 64;
+/// What they may have together.
+const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
 
 /// A newcomer, who proved the key of an invitation.
 pub(super) async fn join(shared: &Arc<Shared>, connection: &Connection, invitation: PublicKey) -> Result<(), LinkError> {
     let mut stream = Framed::accept(connection).await?;
     let Join { request, proofs } = stream.receive().await?;
     let answer = if request.is_proved(&invitation, &proofs) {
-        match shared.store.join(invitation, request.link, &Request::Site(request), now()) {
+        let joined = shared.stored(move |at| at.store.join(invitation, request.link, &Request::Site(request), now()));
+        match joined.await {
             Ok(name) => {
                 tracing::info!(site = %name, "a site joined");
                 Joined::Welcome { name }
@@ -69,15 +75,35 @@ pub(super) async fn greet(shared: &Arc<Shared>, connection: &Connection, site: &
         documents.push(dataset.dictionary);
         documents.extend(dataset.catalogues.iter().map(|catalogue| catalogue.digest));
     }
-    for digest in documents {
-        if !shared.documents.has(digest) {
-            fetch(shared, connection, digest).await?;
-        }
+    if documents.len() > MAX_DOCUMENTS {
+        return Err(LinkError::Closed(format!("{site} names {} documents, of {MAX_DOCUMENTS} at most", documents.len())));
     }
-    shared.store.set_card(site, &card).map_err(|error| LinkError::Closed(error.to_string()))
+    let mut room = MAX_DOCUMENT_BYTES;
+    for digest in documents {
+        let bytes = match kept(shared, digest).await? {
+            Some(bytes) => bytes,
+            None => fetch(shared, connection, digest).await?,
+        };
+        room = room
+            .checked_sub(bytes)
+            .ok_or_else(|| LinkError::Closed(format!("{site} names more documents than there is room for")))?;
+    }
+    let site = site.clone();
+    shared.stored(move |at| at.store.set_card(&site, &card)).await.map_err(closed)
 }
 
-async fn fetch(shared: &Arc<Shared>, connection: &Connection, digest: Digest) -> Result<(), LinkError> {
+fn closed(error: StoreError) -> LinkError {
+    LinkError::Closed(error.to_string())
+}
+
+/// How long a document is that is here.
+async fn kept(shared: &Arc<Shared>, digest: Digest) -> Result<Option<u64>, LinkError> {
+    let length = shared.stored(move |at| Ok(at.documents.open(digest).ok().map(|(_, bytes)| bytes)));
+    length.await.map_err(closed)
+}
+
+/// Asks for a document and keeps it; how long it is.
+async fn fetch(shared: &Arc<Shared>, connection: &Connection, digest: Digest) -> Result<u64, LinkError> {
     let mut stream = Framed::open(connection).await?;
     stream.send(&Fetch { digest }).await?;
     let Document { bytes: length } = stream.receive().await?;
@@ -92,6 +118,8 @@ async fn fetch(shared: &Arc<Shared>, connection: &Connection, digest: Digest) ->
     if Digest::of(&bytes) != digest {
         return Err(LinkError::Closed(format!("document {digest} came with other bytes")));
     }
-    shared.documents.put(&bytes).map_err(|error| LinkError::Closed(error.to_string()))?;
-    Ok(())
+    let came = bytes.len() as u64;
+    let put = move |at: &Shared| at.documents.put(&bytes).map_err(|error| StoreError::Database(format!("blobs: {error}")));
+    shared.stored(put).await.map_err(closed)?;
+    Ok(came)
 }

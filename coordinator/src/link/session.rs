@@ -67,7 +67,7 @@ async fn telling(shared: Arc<Shared>, connection: Connection, site: Name) {
         if let Err(error) = tell(&shared, &connection).await {
             tracing::info!(%site, %error, "a trust bundle could not be delivered");
         }
-        if revoked(&shared, &connection) {
+        if revoked(&shared, &connection).await {
             connection.close(CLOSE_NOT_ALLOWED, b"revoked");
         }
         look.tick().await;
@@ -92,7 +92,8 @@ async fn heard(shared: Arc<Shared>, from: Name, mut stream: Framed) -> Result<()
 /// Tells the site at the other end of the newest trust bundle, if it was not told: also before every offer, since a site that does not know
 /// its consortium's bundle refuses. Whether it is to be believed is for the site to say.
 pub(crate) async fn tell(shared: &Arc<Shared>, connection: &Connection) -> Result<(), LinkError> {
-    let Some(envelope) = shared.store.bundle().map_err(|error| LinkError::Closed(error.to_string()))? else { return Ok(()) };
+    let newest = shared.stored(|at| at.store.bundle()).await;
+    let Some(envelope) = newest.map_err(|error| LinkError::Closed(error.to_string()))? else { return Ok(()) };
     let (id, digest) = (connection.stable_id(), Digest::of(&envelope));
     let told = || shared.sessions.told.lock().unwrap_or_else(PoisonError::into_inner);
     if told().get(&id) == Some(&digest) {
@@ -110,9 +111,9 @@ pub(crate) async fn tell(shared: &Arc<Shared>, connection: &Connection) -> Resul
 }
 
 /// Whether the consortium has revoked the key at the other end.
-fn revoked(shared: &Shared, connection: &Connection) -> bool {
-    let trust = shared.trust();
-    trust.zip(peer_key(connection)).is_some_and(|(trust, key)| trust.is_revoked(&key))
+async fn revoked(shared: &Arc<Shared>, connection: &Connection) -> bool {
+    let trust = shared.stored(|at| Ok(at.trust())).await;
+    trust.ok().flatten().zip(peer_key(connection)).is_some_and(|(trust, key)| trust.is_revoked(&key))
 }
 
 /// Carries a site's request to a witness, and its answer back.
@@ -136,7 +137,8 @@ async fn relay(shared: &Shared, from: &Name, Relay { to, request }: Relay, mut s
 
 /// Tells the site of jobs that have ended, until it has confirmed each.
 async fn close_jobs(shared: &Arc<Shared>, connection: &Connection, site: &Name) {
-    let Ok(ended) = shared.store.closing(site) else { return };
+    let of = site.clone();
+    let Ok(ended) = shared.stored(move |at| at.store.closing(&of)).await else { return };
     for job in ended {
         let told = async {
             let mut stream = Framed::open(connection).await?;
@@ -145,7 +147,8 @@ async fn close_jobs(shared: &Arc<Shared>, connection: &Connection, site: &Name) 
         };
         match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(Done)) => {
-                if let Err(error) = shared.store.closed(job, site) {
+                let of = site.clone();
+                if let Err(error) = shared.stored(move |at| at.store.closed(job, &of)).await {
                     tracing::error!(%job, %error, "could not be stored");
                 }
             }

@@ -54,7 +54,7 @@ impl Tunnels {
     }
 
     /// Accepts for ever. `renew` brings the pinned keys up to date before each handshake; where it cannot, nobody is let in.
-    pub async fn serve(self, renew: impl Fn() -> bool) {
+    pub async fn serve<R: Future<Output = bool>>(self, renew: impl Fn() -> R) {
         let (places, mut tunnels) = (Arc::new(Semaphore::new(self.most)), JoinSet::new());
         loop {
             while tunnels.try_join_next().is_some() {}
@@ -63,7 +63,7 @@ impl Tunnels {
                 continue;
             };
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-            if !renew() {
+            if !renew().await {
                 continue;
             }
             let (acceptor, quic) = (TlsAcceptor::from(Arc::clone(&self.acceptor)), self.quic);

@@ -35,7 +35,7 @@ impl Coordinator {
         let (tcp, known) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(true)));
         let tunnels = Tunnels::new(listener, endpoint.local_addr().unwrap(), &key(1), pins).unwrap().at_most(most);
         let renew = Arc::clone(&known);
-        let tunnels = tokio::spawn(tunnels.serve(move || renew.load(Ordering::Relaxed)));
+        let tunnels = tokio::spawn(tunnels.serve(move || std::future::ready(renew.load(Ordering::Relaxed))));
         let accepting = endpoint.clone();
         tokio::spawn(async move {
             while let Some(incoming) = accepting.accept().await {

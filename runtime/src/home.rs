@@ -76,6 +76,8 @@ pub const LOG_KEY: &str = "keys/log.pub";
 /// Whom the site dials, and under which name, in a site's folder.
 pub const COORDINATOR: &str = "coordinator.json";
 const KEYS: &str = "keys";
+/// What seals where the witness' memory lies is derived for.
+const PLACE_LABEL: &[u8] = b"vestibule/site/witness/1";
 const FROZEN: &str = "frozen.note";
 const WITNESS: &str = "witness.sqlite";
 const FOLDERS: [&str; 7] = ["keys", "trust", "charters", "policies", "data", "blobs", "code"];
@@ -121,8 +123,9 @@ impl Home {
         wrap(&dir, &store_key, &data_key).map_err(io)?;
         Ledger::create(&path.join(LEDGER), &Seal::from_bytes(&derived(&data_key, LEDGER_LABEL)))?;
         let witness = path.join(WITNESS);
-        let made =
-            witness_key.ok_or_else(|| io(std::io::ErrorKind::NotFound.into())).map(|key| Witness::create(&witness, key))?;
+        let made = witness_key
+            .ok_or_else(|| io(std::io::ErrorKind::NotFound.into()))
+            .map(|key| Witness::create(&witness, key, &derived(&data_key, PLACE_LABEL)))?;
         made.map_err(|error| HomeError::Settings { path: witness, why: error.to_string() })?;
         // Last: a folder with settings is a whole site.
         write_private(&dir, "site.toml", SETTINGS_TEMPLATE.as_bytes()).map_err(io)?;
@@ -284,7 +287,8 @@ impl Home {
         let path = self.path.join(WITNESS);
         let key = SecretKey::from_seed(*self.witness_key.seed())
             .map_err(|source| HomeError::Key { path: self.path.join("keys/witness.pem"), source })?;
-        Witness::open(&path, key, since_1970().as_secs()).map_err(|error| HomeError::Settings { path, why: error.to_string() })
+        Witness::open(&path, key, &derived(&self.data_key, PLACE_LABEL), since_1970().as_secs())
+            .map_err(|error| HomeError::Settings { path, why: error.to_string() })
     }
 
     /// That what it remembers as a witness was compared with the logs, after it was restored.
@@ -294,7 +298,8 @@ impl Home {
     pub fn vouch_witness(&self) -> Result<(), HomeError> {
         let _lock = self.lock()?;
         let path = self.path.join(WITNESS);
-        Witness::vouch(&path, &self.witness_key).map_err(|error| HomeError::Settings { path, why: error.to_string() })
+        Witness::vouch(&path, &derived(&self.data_key, PLACE_LABEL))
+            .map_err(|error| HomeError::Settings { path, why: error.to_string() })
     }
 
     /// Opens the ledger.

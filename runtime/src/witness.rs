@@ -120,28 +120,28 @@ struct Seen {
 }
 
 impl Witness {
-    /// Makes the database of a witness that is new.
+    /// Makes the database of a witness that is new. `secret` seals where it lies, and stays when the key is replaced.
     ///
     /// # Errors
     /// There is one already, or it cannot be made.
-    pub fn create(path: &Path, key: SecretKey) -> rusqlite::Result<Self> {
+    pub fn create(path: &Path, key: SecretKey, secret: &[u8; 32]) -> rusqlite::Result<Self> {
         touch(path, true)?;
-        Self::at(path, key, None)
+        Self::at(path, key, secret, None)
     }
 
     /// Opens the database at `path`, at `now` (1970). One that is not there, or that is a copy, has forgotten what it had seen.
     ///
     /// # Errors
     /// It cannot be opened.
-    pub fn open(path: &Path, key: SecretKey, now: u64) -> rusqlite::Result<Self> {
+    pub fn open(path: &Path, key: SecretKey, secret: &[u8; 32], now: u64) -> rusqlite::Result<Self> {
         touch(path, false)?;
-        Self::at(path, key, Some(now))
+        Self::at(path, key, secret, Some(now))
     }
 
-    fn at(path: &Path, key: SecretKey, now: Option<u64>) -> rusqlite::Result<Self> {
+    fn at(path: &Path, key: SecretKey, secret: &[u8; 32], now: Option<u64>) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
         connection.execute_batch(SCHEMA)?;
-        let copied = Place::of(path, &key)?.take(&connection, now)?;
+        let copied = Place::of(path, secret)?.take(&connection, now)?;
         let name = name_of(&key.public());
         Ok(Self { connection: Mutex::new(connection), rate: Mutex::default(), key, name, copied })
     }
@@ -150,11 +150,11 @@ impl Witness {
     ///
     /// # Errors
     /// The database.
-    pub fn vouch(path: &Path, key: &SecretKey) -> rusqlite::Result<()> {
+    pub fn vouch(path: &Path, secret: &[u8; 32]) -> rusqlite::Result<()> {
         let connection = Connection::open(path)?;
         connection.execute_batch(SCHEMA)?;
         connection.execute("UPDATE seen SET sure = 1", [])?;
-        Place::of(path, key)?.put(&connection, None)
+        Place::of(path, secret)?.put(&connection, None)
     }
 
     /// This witness' key.

@@ -93,7 +93,7 @@ impl Witness {
             }
             Self::Vouch { dir } => {
                 let path = dir.join(MEMORY);
-                Memory::vouch(&path, &secret_key(&dir.join(KEY))?)
+                Memory::vouch(&path, secret_key(&dir.join(KEY))?.seed())
                     .map_err(|error| Failure::input("witness-memory", format!("{}: {error}", path.display())))?;
                 println!("{}", if json { json!({ "vouched": true }).to_string() } else { "it counts again".to_owned() });
                 Ok(())
@@ -108,7 +108,9 @@ fn init(dir: &Path, consortium: Digest, json: bool) -> Result<()> {
     let key = make(&dir.join(KEY), false)?;
     write(&dir.join(CONSORTIUM), format!("{consortium}\n"))?;
     let path = dir.join(MEMORY);
-    Memory::create(&path, secret_key(&dir.join(KEY))?)
+    let secret = secret_key(&dir.join(KEY))?;
+    let seed = zeroize::Zeroizing::new(*secret.seed());
+    Memory::create(&path, secret, &seed)
         .map_err(|error| Failure::input("witness-memory", format!("{}: {error}", path.display())))?;
     let vkey = verifier(key.public()).vkey();
     let text = format!("[[overseer]]\nname = \"...\"\nvkey = \"{vkey}\"\nurl = \"https://...\"");
@@ -150,7 +152,9 @@ fn failed(error: TrustError) -> anyhow::Error {
 
 fn memory(dir: &Path) -> Result<Memory> {
     let path = dir.join(MEMORY);
-    Memory::open(&path, secret_key(&dir.join(KEY))?, u64::try_from(now()).unwrap_or(0))
+    let secret = secret_key(&dir.join(KEY))?;
+    let seed = zeroize::Zeroizing::new(*secret.seed());
+    Memory::open(&path, secret, &seed, u64::try_from(now()).unwrap_or(0))
         .map_err(|error| Failure::input("witness-memory", format!("{}: {error}", path.display())))
 }
 

@@ -1,7 +1,7 @@
 //! Whether a witness' memory lies where the witness wrote it, or is a copy, which may be old.
 //!
-//! *In*: the file, the witness' key. *Out*: since when it has been a copy, if it is one. *Trusts*: the number that the file system has for the file, which
-//! no copy and no restored backup shares. *Refuses*: words about it that the key did not seal. A machine that is set back as a whole has the same file: that
+//! *In*: the file, a secret of the witness. *Out*: since when it has been a copy, if it is one. *Trusts*: the number that the file system has for the file, which
+//! no copy and no restored backup shares. *Refuses*: words about it that the secret did not seal. A machine that is set back as a whole has the same file: that
 //! its own log is held against what others have seen, before it cosigns anything, stands against that.
 
 use std::os::unix::fs::MetadataExt as _;
@@ -9,7 +9,6 @@ use std::path::Path;
 
 use aws_lc_rs::hmac;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use vestibule_protocol::key::SecretKey;
 
 pub(super) struct Place {
     inode: String,
@@ -17,10 +16,10 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn of(path: &Path, key: &SecretKey) -> rusqlite::Result<Self> {
+    pub(super) fn of(path: &Path, secret: &[u8; 32]) -> rusqlite::Result<Self> {
         let found = std::fs::metadata(path).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        let seed = hmac::Key::new(hmac::HMAC_SHA256, key.seed());
-        let derived = hmac::sign(&seed, b"vestibule/witness/place/1");
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let derived = hmac::sign(&secret, b"vestibule/witness/place/1");
         Ok(Self { inode: found.ino().to_string(), key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()) })
     }
 

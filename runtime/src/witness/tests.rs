@@ -5,6 +5,8 @@ use crate::ledger::{Ledger, Seal};
 use std::time::Duration;
 use vestibule_protocol::log::leaf::Event;
 
+const SECRET: [u8; 32] = [7; 32];
+
 fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed([seed; 32]).unwrap()
 }
@@ -26,8 +28,8 @@ fn a_witness_cosigns_what_goes_on_and_nothing_else() {
     let log = crate::log::verifier(&ledger.checkpoint(&key(1)).unwrap().0.origin, key(1).public());
     let known = |origin: &str| Known { log: (origin == log.name).then(|| log.clone()).into_iter().collect(), others: vec![] };
     let file = temp.path().join("witness.sqlite");
-    let witness = Witness::create(&file, key(2)).unwrap();
-    let open = || Witness::open(&file, key(2), 1).unwrap();
+    let witness = Witness::create(&file, key(2), &SECRET).unwrap();
+    let open = || Witness::open(&file, key(2), &SECRET, 1).unwrap();
     beat(&ledger, 3);
     let cosigned = witness.add(&ask(&ledger, 0), known, Stance::Cosigns, 100).unwrap();
     assert_eq!(cosigned.status, 200);
@@ -69,7 +71,7 @@ fn strangers_and_nonsense_get_no_cosignature() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = Ledger::create(&temp.path().join("ledger.sqlite"), &Seal::for_tests()).unwrap();
     beat(&ledger, 3);
-    let witness = Witness::create(&temp.path().join("witness.sqlite"), key(2)).unwrap();
+    let witness = Witness::create(&temp.path().join("witness.sqlite"), key(2), &SECRET).unwrap();
     let origin = ledger.checkpoint(&key(1)).unwrap().0.origin;
     let log = crate::log::verifier(&origin, key(1).public());
     let status = |request: &str, log: Option<Verifier>| {
@@ -120,7 +122,7 @@ impl Lab {
 #[test]
 fn evidence_is_kept_once_for_a_size_of_few_sizes_and_without_what_nobody_signed() {
     let lab = Lab::new();
-    let witness = Witness::create(&lab.file(), key(2)).unwrap();
+    let witness = Witness::create(&lab.file(), key(2), &SECRET).unwrap();
     beat(&lab.ledger, 3);
     assert_eq!(lab.add(&witness, &ask(&lab.ledger, 0), Stance::Cosigns, 100).status, 200);
     // Forged checkpoints of the size that was seen and of others, each with signatures of nobody beside the log's own.
@@ -144,7 +146,7 @@ fn evidence_is_kept_once_for_a_size_of_few_sizes_and_without_what_nobody_signed(
 #[test]
 fn a_log_that_asks_too_often_is_told_so_and_no_other_is() {
     let lab = Lab::new();
-    let witness = Witness::create(&lab.file(), key(2)).unwrap();
+    let witness = Witness::create(&lab.file(), key(2), &SECRET).unwrap();
     beat(&lab.ledger, 1);
     let asked = ask(&lab.ledger, 0);
     assert_eq!(lab.add(&witness, &asked, Stance::Cosigns, 100).status, 200);
@@ -163,7 +165,7 @@ fn a_log_that_asks_too_often_is_told_so_and_no_other_is() {
 #[test]
 fn a_witness_whose_own_log_was_not_shown_says_what_it_has_seen_and_cosigns_nothing() {
     let lab = Lab::new();
-    let witness = Witness::create(&lab.file(), key(2)).unwrap();
+    let witness = Witness::create(&lab.file(), key(2), &SECRET).unwrap();
     beat(&lab.ledger, 3);
     let verifiers = [verifier(key(2).public())];
     let said = |answer: &Cosigned, now| {
@@ -190,12 +192,15 @@ fn a_witness_whose_own_log_was_not_shown_says_what_it_has_seen_and_cosigns_nothi
 #[test]
 fn a_copy_of_a_memory_counts_for_nothing_until_another_witness_has_cosigned() {
     let lab = Lab::new();
-    let witness = Witness::create(&lab.file(), key(2)).unwrap();
+    let witness = Witness::create(&lab.file(), key(2), &SECRET).unwrap();
     beat(&lab.ledger, 3);
     assert_eq!(lab.add(&witness, &ask(&lab.ledger, 0), Stance::Cosigns, 100).status, 200);
     drop(witness);
-    // Where it was, it remembers.
-    let witness = Witness::open(&lab.file(), key(2), 1_000).unwrap();
+    // Where it was, it remembers, also with another key in the place of its own.
+    let rotated = Witness::open(&lab.file(), key(4), &SECRET, 999).unwrap();
+    assert_eq!(lab.add(&rotated, &ask(&lab.ledger, 3), Stance::Cosigns, 999).status, 200);
+    drop(rotated);
+    let witness = Witness::open(&lab.file(), key(2), &SECRET, 1_000).unwrap();
     assert_eq!(lab.add(&witness, &ask(&lab.ledger, 3), Stance::Cosigns, 1_000).status, 200);
     drop(witness);
     let (copy, lost) = (lab.temp.path().join("copy.sqlite"), lab.temp.path().join("lost.sqlite"));
@@ -207,7 +212,7 @@ fn a_copy_of_a_memory_counts_for_nothing_until_another_witness_has_cosigned() {
         AddCheckpoint { old, hashes: lab.ledger.consistency(old, 5).unwrap(), checkpoint: format!("{note}{line}") }.text()
     };
     for (file, old) in [(&copy, 3), (&lost, 0)] {
-        let open = || Witness::open(file, key(2), 2_000).unwrap();
+        let open = || Witness::open(file, key(2), &SECRET, 2_000).unwrap();
         let witness = open();
         let add = |request: &str, stance| lab.add(&witness, request, stance, 2_000);
         let nothing = |answer: Cosigned| assert_eq!((answer.status, answer.body.as_str()), (NOT_NOW, ""));
@@ -226,7 +231,7 @@ fn a_copy_of_a_memory_counts_for_nothing_until_another_witness_has_cosigned() {
         beat(&other.ledger, 1);
         nothing(other.add(&witness, &ask(&other.ledger, 0), Stance::Cosigns, 2_000));
         drop(witness);
-        Witness::vouch(file, &key(2)).unwrap();
+        Witness::vouch(file, &SECRET).unwrap();
         assert_eq!(other.add(&open(), &ask(&other.ledger, 0), Stance::Cosigns, 2_000).status, 200);
     }
     // Nobody without the key says that a copy is none.
@@ -235,6 +240,6 @@ fn a_copy_of_a_memory_counts_for_nothing_until_another_witness_has_cosigned() {
     connection.execute("UPDATE place SET inode = ?1, since = NULL, seal = zeroblob(32)", [inode.to_string()]).unwrap();
     connection.execute("UPDATE seen SET sure = 1", []).unwrap();
     drop(connection);
-    let forged = Witness::open(&copy, key(2), 2_000).unwrap();
+    let forged = Witness::open(&copy, key(2), &SECRET, 2_000).unwrap();
     assert_eq!(lab.add(&forged, &ask(&lab.ledger, 5), Stance::Cosigns, 2_000).status, NOT_NOW);
 }

@@ -34,7 +34,8 @@ pub(crate) fn coordinator(key: &Path) -> Result<PublicKey> {
     let path = beside(key, ".coordinator");
     let unpinned = |why: &dyn std::fmt::Display| {
         let text = format!(
-            "{}: {why}: it holds the key of the coordinator that you joined, and was made beside your key when you did",
+            "{}: {why}: it holds the key of the coordinator that you joined with this key (`vestibule researcher join TOKEN --key KEY`), \
+             and is made beside it then: join first, or copy it from where you did",
             path.display()
         );
         Failure::input("coordinator-unpinned", text)

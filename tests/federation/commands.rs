@@ -39,13 +39,10 @@ fn errors_name_what_is_wrong() {
     assert!(run(dir, &["key", "new", "key.pem"]).status.success());
     fails(dir, &["key", "new", "key.pem"], 2, "file-unwritable", "never written over");
     fails(dir, &["key", "show", "key.pem.pub"], 2, "key-not-pem", "PRIVATE KEY");
-    fails(
-        dir,
-        &["job", "list", "--key", "key.pem", "--coordinator", "http://127.0.0.1:9"],
-        3,
-        "coordinator-unreachable",
-        "127.0.0.1:9",
-    );
+    let list = ["job", "list", "--key", "key.pem", "--coordinator", "http://127.0.0.1:9"];
+    fails(dir, &list, 2, "coordinator-unpinned", "researcher join");
+    std::fs::copy(dir.join("key.pem.pub"), dir.join("key.pem.coordinator")).unwrap();
+    fails(dir, &list, 3, "coordinator-unreachable", "127.0.0.1:9");
     std::fs::write(dir.join("not.wasm"), b"\0asm rubbish").unwrap();
     fails(dir, &["analysis", "inspect", "not.wasm"], 2, "component-unreadable", "not.wasm");
     assert_eq!(run(dir, &["no-such-command"]).status.code(), Some(2));

@@ -9,6 +9,7 @@
 //! | `attack` | every attack is held off, and succeeds where a defect is planted |
 //! | `disk` | a coordinator whose disk was full goes on where it was once there is room |
 //! | `flood` | connections without a key, and one person with hundreds, cost a coordinator little and an honest person nothing |
+//! | `load` | many jobs at once all finish; what waits for a person keeps nobody waiting |
 //! | `folder` | a coordinator's folder is its user's alone, and a name that was given by mistake is free again |
 //! | `hostile` | a dry run shows what hostile guests did, and counts nothing of it |
 //! | `isolation` | no instance finds anything of another, at the settings of sites; `prepare` is held to its limits |

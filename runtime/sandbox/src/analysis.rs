@@ -383,6 +383,6 @@ mod tests {
     #[test]
     fn what_a_guest_says_of_its_failure_moves_no_terminal() {
         let said = describe(&wasmtime::Error::msg("\u{1b}]0;title\u{7} and\nmore"), &Guard::new(1, false));
-        assert_eq!(said, " ]0;title  and\nmore");
+        assert_eq!(said, "\\u{1b}]0;title\\u{7} and\nmore");
     }
 }

@@ -41,7 +41,9 @@ fn errors_name_what_is_wrong() {
     fails(dir, &["key", "show", "key.pem.pub"], 2, "key-not-pem", "PRIVATE KEY");
     let list = ["job", "list", "--key", "key.pem", "--coordinator", "http://127.0.0.1:9"];
     fails(dir, &list, 2, "coordinator-unpinned", "researcher join");
-    std::fs::copy(dir.join("key.pem.pub"), dir.join("key.pem.coordinator")).unwrap();
+    let shown = run(dir, &["--json", "key", "show", "key.pem"]).stdout;
+    let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+    std::fs::write(dir.join("key.pem.coordinator"), shown["public"].as_str().unwrap()).unwrap();
     fails(dir, &list, 3, "coordinator-unreachable", "127.0.0.1:9");
     std::fs::write(dir.join("not.wasm"), b"\0asm rubbish").unwrap();
     fails(dir, &["analysis", "inspect", "not.wasm"], 2, "component-unreadable", "not.wasm");

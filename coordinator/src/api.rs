@@ -5,8 +5,8 @@
 //! there); bodies over their limits; more calls than a person's share (429, with `Retry-After`).
 //! Errors are `{code, message}`; parameters and results are never logged.
 //!
-//! [`door`] takes connections; [`stay`] holds what a call has until its answer is sent; [`caller`] says who calls, by [`nonces`] and
-//! [`shares`]; [`calls`] answers; [`live`] describes each change once, and [`events`] passes it on.
+//! `door` takes connections; `stay` holds what a call has until its answer is sent; `caller` says who calls, by `nonces` and
+//! `shares`; `calls` answers; `live` describes each change once, and `events` passes it on.
 
 mod caller;
 mod calls;

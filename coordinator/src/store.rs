@@ -2,7 +2,7 @@
 //!
 //! *In*: checked things. *Out*: the same after any restart. *Trusts*: its callers' checks. *Refuses*: names and job ids that are
 //! taken by something else, invitations that were used, more components than a person may have. All calls block, for a sync of
-//! the disk if they write: [`writer`] is one thread, and what comes together is synced together; [`readers`] look beside it.
+//! the disk if they write: `writer` is one thread, and what comes together is synced together; `readers` look beside it.
 
 mod components;
 mod ends;

@@ -1,7 +1,7 @@
 //! The words that people, sites and programs of others write, each kind with a type of its own.
 //!
 //! *In*: text from a document, a wire or a person. *Out*: [`Code`], [`Line`], [`Text`], [`Country`], [`Origin`]: checked once, where they are read; and
-//! [`shown`], the door through which any other text comes before people's eyes. *Refuses*: controls, marks that turn the direction of writing,
+//! `shown`, the door through which any other text comes before people's eyes. *Refuses*: controls, marks that turn the direction of writing,
 //! what is invisible, accents piled up, and what is longer than it may be. So no text of these types moves, hides or overprints what stands beside it.
 
 mod alike;

@@ -214,7 +214,7 @@ impl Signed {
         Err(ManifestError::Time { not_before, not_after })
     }
 
-    /// When the last of its rounds is over, whoever was asked (seconds since 1970): no round begins after its times, and each has its deadline.
+    /// When the last of its rounds is over, at any site (seconds since 1970): no round begins after its times, and each has its deadline.
     #[must_use]
     pub fn over(&self) -> i64 {
         self.valid.1.saturating_add(self.manifest.round_deadline_seconds.into())

@@ -235,7 +235,7 @@ fn a_bundle_that_nobody_signed_is_believed_nowhere() {
     assert!(file.exists());
     let forged = bundle(&world, &["root-1.pem"], |bundle| "quorum none\n".clone_into(&mut bundle.witnesses));
     std::fs::write(world.dir().join("forged.json"), &forged).unwrap();
-    // Put into a site's folder: the daemon does not start, and whoever verifies the log is told.
+    // Put into a site's folder: the daemon does not start, and a verification of the log says so.
     let verify = ["log", "verify", "leiden"];
     assert_eq!(world.ok(&verify)["whole"], true);
     std::fs::write(&file, &forged).unwrap();

@@ -205,7 +205,7 @@ fn whose(dir: &Path, source: &Source, bundle: Option<&Path>, consortium: Option<
         (Some(file), _) => {
             let failed = |error: TrustError| coded(error.code(), format!("{}: {error}", file.display()));
             let envelope = read_bytes(file)?;
-            // Without a fingerprint from elsewhere, that of its own roots: whoever reads the answer compares it.
+            // Without a fingerprint from elsewhere, that of its own roots: the reader of the answer compares it.
             let trust = match consortium {
                 Some(pinned) => Trust::first(&envelope, pinned).map_err(failed)?,
                 None => Trust::stored(&envelope).map_err(failed)?,

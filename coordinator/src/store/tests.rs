@@ -170,6 +170,22 @@ fn a_site_that_is_out_stays_out_and_its_releases_come_too_late() {
     assert_eq!(store.releases(id(1), 0).unwrap(), []);
 }
 
+/// Its time for a round begins when it is asked, once: not when it is asked again, nor in the round before.
+#[test]
+fn a_site_was_asked_for_a_round_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let (store, site): (_, Name) = (open(&temp), "a".parse().unwrap());
+    store.submit(job(1, 1, b"1")).unwrap();
+    store.begin_round(id(1), 0, b"request").unwrap();
+    assert_eq!(store.was_asked(id(1), &site).unwrap(), None);
+    store.asked(id(1), &site, 100).unwrap();
+    store.asked(id(1), &site, 200).unwrap();
+    store.begin_round(id(1), 0, b"request").unwrap();
+    assert_eq!(open(&temp).was_asked(id(1), &site).unwrap(), Some(100));
+    store.begin_round(id(1), 1, b"request").unwrap();
+    assert_eq!(store.was_asked(id(1), &site).unwrap(), None);
+}
+
 #[test]
 fn an_owners_jobs_are_listed_newest_first_page_by_page() {
     let temp = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! The one thread that writes the database. What waits when it comes to work is written together and synced once.
 //!
 //! *In*: steps, each a function of a transaction. *Out*: what each gives, after it is on the disk. A step that fails leaves nothing
-//! behind and the others of its group whole. *Refuses*: nothing; where the disk is full, whoever asked hears so and may ask again.
+//! behind and the others of its group whole. *Refuses*: nothing; where the disk is full, the one who asked hears so and may ask again.
 //! *Stops*: when its store is dropped, after all that was asked is written.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -123,3 +123,48 @@ impl Framed {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use vestibule_protocol::frame::encode;
+    use vestibule_protocol::key::SecretKey;
+    use vestibule_protocol::message::{Done, TrustUpdate};
+    use vestibule_protocol::tls::Pins;
+
+    use super::*;
+    use crate::{Way, dial, listen};
+
+    /// What a peer makes of these bytes of a stream, which then ends.
+    async fn received(bytes: Vec<u8>) -> Result<TrustUpdate, LinkError> {
+        let key = |seed| SecretKey::from_seed([seed; 32]).unwrap();
+        let endpoint = listen((Ipv4Addr::LOCALHOST, 0).into(), &key(1), Pins::of([key(2).public()])).unwrap();
+        let quic = endpoint.local_addr().unwrap().to_string();
+        let accepting = tokio::spawn(async move {
+            let connection = endpoint.accept().await.unwrap().await.unwrap();
+            let mut stream = Framed::accept(&connection).await.unwrap();
+            let received = stream.receive::<TrustUpdate>().await;
+            // Said so that the other end may go.
+            let _ = stream.send(&Done).await;
+            let _ = stream.finish().await;
+            received
+        });
+        let dialled = dial(Way { quic: &quic, tunnel: None }, &key(2), key(1).public()).await.unwrap();
+        let (mut send, mut recv) = dialled.connection.open_bi().await.unwrap();
+        send.write_all(&bytes).await.unwrap();
+        send.finish().unwrap();
+        let _ = recv.read_to_end(64).await;
+        accepting.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_message_comes_whole_in_many_pieces_or_not_at_all() {
+        let update = TrustUpdate { envelope: (0..3 << 20).map(|n: u32| n.to_le_bytes()[0]).collect() };
+        let whole = encode(&update).unwrap();
+        assert_eq!(received(whole.clone()).await, Ok(update));
+        let mut part = whole;
+        part.truncate(1 << 20);
+        assert_eq!(received(part).await.unwrap_err().code(), "link-closed");
+    }
+}

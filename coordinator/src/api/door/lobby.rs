@@ -2,7 +2,7 @@
 //!
 //! *In*: addresses and moments. *Out*: [`Visit`]s. *Trusts*: nothing but a call that was signed: a connection that carries one is left
 //! alone. Of the others, each may stay 30 s; one address (of IPv6, one /64) has so many; and where there is no more room, the one goes
-//! that has waited longest, of the address that has most. So anyone who comes is heard, however many wait. *Refuses*: whoever comes
+//! that has waited longest, of the address that has most. So anyone who comes is heard, however many wait. *Refuses*: one who comes
 //! while all are busy with signed calls.
 
 use std::collections::HashMap;

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vestibule_protocol::dictionary::{Column, Kind};
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
 use vestibule_protocol::scores::Source;
-use vestibule_sandbox::{Shape, Value};
+use vestibule_sandbox::{Shape, Step, Swap, Value};
 use vestibule_worker::{Importer, Launch, Rehearsals, Worker, WorkerError};
 
 use crate::world::{BINARY, World, component, root, wait};
@@ -127,6 +128,58 @@ fn a_worker_that_lies_is_lost_and_moves_nothing() {
     }
     // It wrote nothing: one partition that contributes nothing.
     assert_eq!(ran(&[4, 1]), (true, vec![false]));
+}
+
+/// How often a process had to be given a page: the tenth field of its `stat` (proc(5)).
+fn page_faults(id: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(7).unwrap().parse().unwrap()
+}
+
+/// A worker that could not tell whether there is swap, since it asked behind its walls, gave all
+/// pages back behind everybody, and built its engine anew: some hundred faults for each, and 60 times
+/// the time.
+#[test]
+fn usual_individuals_find_their_pages_behind_the_walls_too() {
+    const PEOPLE: u64 = 256;
+    let start = || Worker::start(&Launch::of(BINARY.into(), 64)).unwrap();
+    let component = std::fs::read(component("cohort-summary")).unwrap();
+    let code = start().compile(&component).unwrap().unwrap();
+    let kind = Kind::Number { lower: 0.0, upper: 9.0 };
+    let column = Column { name: "x".parse().unwrap(), about: String::new(), kind, unit: String::new(), sensitive: false };
+    let shape = Shape { variants: vec![], columns: vec![column] };
+    let mut worker = start();
+    worker.load(&code, &component).unwrap().unwrap();
+    let step = worker.next(r#"{"columns":["x"]}"#, (&shape, &[]), Limits::default()).unwrap().unwrap();
+    let Step::Round(round) = step else { panic!("a round") };
+    let baked = worker.bake(&round, Limits::default()).unwrap().unwrap();
+    let mut rehearsals = Rehearsals::default();
+    rehearsals.push(&[(vec![Value::Number(1.0)], vec![])]);
+    let mut worker = start();
+    worker.rehearse(&baked, &round, Limits::default(), (1, 1, 0), &rehearsals).unwrap().unwrap();
+    let mut run = || {
+        let before = page_faults(worker.id());
+        for person in 0..PEOPLE {
+            worker.push(&[Value::Number((person % 9) as f64)], &[]);
+            worker.close();
+        }
+        let mut counted = 0;
+        let ran = worker.run(&mut || panic!("nobody is late"), &mut |found| {
+            counted += u64::from(found.is_some());
+            Ok::<_, WorkerError>(())
+        });
+        ran.unwrap();
+        assert_eq!(counted, PEOPLE);
+        page_faults(worker.id()) - before
+    };
+    // What the process touches for the first time itself is nobody's.
+    run();
+    let faults = run();
+    let most = match Swap::here() {
+        Swap::Never => PEOPLE / 16,
+        Swap::Possible => PEOPLE * 50,
+    };
+    assert!(faults <= most, "{faults} page faults for {PEOPLE} individuals, at most {most}");
 }
 
 #[test]

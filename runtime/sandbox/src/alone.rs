@@ -24,6 +24,7 @@ use crate::bindings::vestibule::analysis::types::Individual;
 use crate::engine::{Sandbox, Settings};
 use crate::pages::{self, Pages, Pool};
 use crate::runner::{Contributions, Failure, Runner};
+use crate::swap::Swap;
 use crate::usage;
 
 /// What a process must hold open before it gives up the file system.
@@ -129,10 +130,11 @@ impl Alone {
     /// # Errors
     /// The engine could not be set up again: nothing may run here any more.
     pub fn settle(&mut self) -> Result<(), LoadError> {
-        if usage::faults() != self.faults {
-            self.give_back()?;
+        match self.settings.swap {
+            Swap::Never if usage::faults() != self.faults => self.give_back(),
+            // The engine gives all pages back behind every instance: the next one has its own faults.
+            Swap::Never | Swap::Possible => Ok(()),
         }
-        Ok(())
     }
 
     /// How often everything was put as it was. Somebody's: for tests and measurements.

@@ -16,6 +16,7 @@ use crate::fuel::COSTS;
 use crate::guard::ROOM_BYTES;
 use crate::meter::metered;
 use crate::runner::Runner;
+use crate::swap::Swap;
 
 /// Analyses that stay compiled in memory.
 const KEPT: usize = 8;
@@ -44,12 +45,15 @@ pub struct Settings {
     pub parallel_compilation: bool,
     /// One instance at a time, always in the same place: for [`crate::Alone`].
     pub alone: bool,
+    /// Whether memory may be written out. Asked by default: a process that can read no file must have asked before.
+    pub swap: Swap,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, max_memory_mib: 1_024, cache: None, symbols: false, parallel_compilation: true, alone: false }
+        let swap = Swap::here();
+        Self { threads, max_memory_mib: 1_024, cache: None, symbols: false, parallel_compilation: true, alone: false, swap }
     }
 }
 
@@ -161,19 +165,16 @@ impl Sandbox {
     }
 }
 
-/// Whether memory may be written out, by what the kernel lists as swap; so where it lists nothing at all.
-fn may_swap(listed: Option<&str>) -> bool {
-    listed.is_none_or(|listed| listed.lines().nth(1).is_some())
-}
-
 fn config(settings: &Settings) -> Config {
     // One slot for each running thread, and as many again for public calls and for slots being cleared.
     let slots = u32::try_from(settings.threads.saturating_mul(2).saturating_add(4)).unwrap_or(u32::MAX);
     let slots = if settings.alone { 1 } else { slots };
     // The scan finds the pages that a guest wrote among those that are present: one that was written out to swap since would keep what
     // it held for the next instance. Where there is swap, all pages are given back to the kernel instead, which takes four times as long.
-    let swap = may_swap(std::fs::read_to_string("/proc/swaps").ok().as_deref());
-    let (scan, keep_bytes) = if swap { (Enabled::No, 0) } else { (Enabled::Auto, KEEP_RESIDENT_BYTES) };
+    let (scan, keep_bytes) = match settings.swap {
+        Swap::Possible => (Enabled::No, 0),
+        Swap::Never => (Enabled::Auto, KEEP_RESIDENT_BYTES),
+    };
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
         .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
@@ -218,21 +219,4 @@ fn config(settings: &Settings) -> Config {
         .generate_address_map(settings.symbols)
         .wasm_backtrace_max_frames(settings.symbols.then_some(std::num::NonZeroUsize::new(32)).flatten());
     config
-}
-
-#[cfg(test)]
-mod tests {
-    use super::may_swap;
-
-    #[test]
-    fn swap_is_what_the_kernel_lists_behind_its_heading() {
-        let heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
-        for (listed, want) in [
-            (Some(heading.to_owned()), false),
-            (Some(format!("{heading}/dev/zram0 partition 4194300 0 100\n")), true),
-            (None, true),
-        ] {
-            assert_eq!(may_swap(listed.as_deref()), want, "{listed:?}");
-        }
-    }
 }

@@ -38,6 +38,7 @@ mod pages;
 mod prune;
 mod runner;
 mod slowest;
+mod swap;
 mod usage;
 
 pub use alone::{Alone, Ground, Room};
@@ -50,3 +51,4 @@ pub use inspect::{Inspection, inspect};
 pub use pages::Pages;
 pub use runner::{Contributions, Detail, Failure, Runner};
 pub use slowest::{Slowest, measure};
+pub use swap::Swap;

@@ -15,6 +15,7 @@ use crate::engine::{Sandbox, Settings};
 use crate::guard::Guard;
 use crate::meter;
 use crate::runner::LIFTED_BYTES;
+use crate::swap::Swap;
 use crate::usage::own_time;
 
 const GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.wasm"));
@@ -52,12 +53,13 @@ pub struct Slowest {
 ///
 /// # Errors
 /// The engine cannot be set up here.
-pub fn measure(memory_mib: u32) -> Result<Slowest> {
+pub fn measure(memory_mib: u32, swap: Swap) -> Result<Slowest> {
     let settings = Settings {
         threads: 1,
         max_memory_mib: memory_mib.max(TOUCHED_MIB),
         parallel_compilation: false,
         alone: true,
+        swap,
         ..Settings::default()
     };
     let sandbox = Sandbox::new(settings.clone()).map_err(wasmtime::Error::new)?;
@@ -230,7 +232,7 @@ mod tests {
     /// That each thing can be measured, and is what it should be in the order of its size.
     #[test]
     fn everything_is_measured() {
-        let Slowest { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us } = measure(8).unwrap();
+        let Slowest { fuel_ns, mib_us, row_us, entry_ns, settle_us, code_mib_us } = measure(8, Swap::here()).unwrap();
         for (figure, least, most) in [
             (fuel_ns, 0.5, 1_000.0),
             (mib_us, 20.0, 100_000.0),
@@ -241,6 +243,6 @@ mod tests {
         ] {
             assert!((least..most).contains(&figure), "{figure} in {least}..{most}");
         }
-        eprintln!("{:?}", measure(64).unwrap());
+        eprintln!("{:?}", measure(64, Swap::here()).unwrap());
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Bound, Round, RoundRequest, Statistic};
 use vestibule_protocol::scores::Source;
-use vestibule_sandbox::{Alone, Ground, Individual, Pages, Room, Sandbox, Settings};
+use vestibule_sandbox::{Alone, Ground, Individual, Pages, Room, Sandbox, Settings, Swap};
 
 const LIMITS: Limits = Limits { fuel_per_partition: 100_000_000, memory_mib: 8 };
 /// What the first dosage says.
@@ -72,8 +72,8 @@ fn encoded() -> Vec<u8> {
     wit_component::ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
 }
 
-fn settings() -> Settings {
-    Settings { threads: 1, max_memory_mib: 64, alone: true, parallel_compilation: false, ..Settings::default() }
+const fn settings(swap: Swap) -> Settings {
+    Settings { threads: 1, max_memory_mib: 64, cache: None, symbols: false, parallel_compilation: false, alone: true, swap }
 }
 
 fn of(how: &'static [u8]) -> Vec<Individual<'static>> {
@@ -85,19 +85,19 @@ fn baked() -> Vec<u8> {
     let statistic = Statistic { name: "n".into(), length: 1, bound, weight: 1.0, source: Source::Given };
     let request = RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![], dosages: true };
     let round = Round::check(request).unwrap();
-    let sandbox = Sandbox::new(settings()).unwrap();
+    let sandbox = Sandbox::new(settings(Swap::Never)).unwrap();
     sandbox.load(&encoded()).unwrap().bake(&round, LIMITS).unwrap()
 }
 
-fn alone(code: Vec<u8>, room: Room<'_>) -> Alone {
+fn alone(swap: Swap, code: Vec<u8>, room: Room<'_>) -> Alone {
     // SAFETY: what an engine of the same settings has made, in this process or in the one that started it.
-    unsafe { Alone::new(Ground::new().unwrap(), settings(), code, 1, LIMITS, room) }.unwrap()
+    unsafe { Alone::new(Ground::new().unwrap(), settings(swap), code, 1, LIMITS, room) }.unwrap()
 }
 
 /// A worker that takes over: it rehearses nothing, and lays down what another found.
 fn follow(code: &str) {
     let pages: Pages = serde_json::from_reader(std::io::stdin()).unwrap();
-    let mut alone = alone(std::fs::read(code).unwrap(), Room::Laid(pages));
+    let mut alone = alone(Swap::Never, std::fs::read(code).unwrap(), Room::Laid(pages));
     for _ in 0..1_000 {
         assert!(alone.contribute(&of(&[USUAL])).is_ok());
         alone.settle().unwrap();
@@ -119,12 +119,41 @@ fn a_worker_that_takes_over_is_soon_as_the_first_was(code: &[u8], pages: &Pages)
     println!("a follower built its engine {builds} times more; {} bytes are laid down", pages.bytes());
 }
 
+/// How often this process had to be given a page: the tenth field of its `stat` (proc(5)).
+fn page_faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(7).unwrap().parse().unwrap()
+}
+
+/// Every instance leaves nothing, so that each has as many faults as if it were the first; and the
+/// engine stays.
+fn where_there_is_swap_nobody_finds_a_page_of_another(code: Vec<u8>) {
+    let mut alone = alone(Swap::Possible, code, Room::Rehearsed(&[of(&[USUAL])]));
+    let mut faults = |how: &'static [u8]| {
+        let before = page_faults();
+        drop(alone.contribute(&of(how)));
+        alone.settle().unwrap();
+        (page_faults() - before, alone.given_back())
+    };
+    faults(&[USUAL]);
+    let (usual, _) = faults(&[USUAL]);
+    assert!(usual > 0, "each has its own");
+    for how in [&[TOUCH_ALL], &[GROW], &[TRAP], &[READ_ALL]] {
+        let (more, _) = faults(how);
+        assert!(more > 100 * usual.min(5), "{how:?}: {more} {usual}");
+        for _ in 0..20 {
+            assert_eq!(faults(&[USUAL]), (usual, 0), "as if {how:?} had not been");
+        }
+    }
+}
+
 fn main() {
     if let Some(code) = std::env::args().nth(1).filter(|argument| argument.contains("follow-")) {
         return follow(&code);
     }
     let code = baked();
-    let mut alone = alone(code.clone(), Room::Rehearsed(&[of(&[USUAL])]));
+    where_there_is_swap_nobody_finds_a_page_of_another(code.clone());
+    let mut alone = alone(Swap::Never, code.clone(), Room::Rehearsed(&[of(&[USUAL])]));
     a_worker_that_takes_over_is_soon_as_the_first_was(&code, alone.pages());
     let mut contribute = |how: &'static [u8]| {
         let found = alone.contribute(&of(how)).is_ok();

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use vestibule_protocol::job::Limits;
 use vestibule_runtime::costs::Costs;
-use vestibule_sandbox::{Slowest, measure};
+use vestibule_sandbox::{Slowest, Swap, measure};
 
 use dice::Dice;
 use guest::Guest;
@@ -93,7 +93,7 @@ fn main() {
 /// What this machine takes, with the product's margin. What else runs here makes figures larger,
 /// and the limit longer: the least of several is held to.
 fn costs() -> Costs {
-    let all: Vec<Slowest> = (0..5).map(|_| measure(MAX_MEMORY_MIB).unwrap()).collect();
+    let all: Vec<Slowest> = (0..5).map(|_| measure(MAX_MEMORY_MIB, Swap::here()).unwrap()).collect();
     let least = |cost: fn(&Slowest) -> f64| all.iter().map(cost).fold(f64::MAX, f64::min);
     let slowest = Slowest {
         fuel_ns: least(|slowest| slowest.fuel_ns),

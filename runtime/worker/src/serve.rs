@@ -15,7 +15,7 @@ use vestibule_protocol::job::Limits;
 use vestibule_protocol::release::Released;
 use vestibule_protocol::round::Round;
 use vestibule_sandbox::{
-    Alone, Analysis, Contributions, Failure, Ground, Individual, Inspection, LoadError, Room, Sandbox, Settings, Shape, Step,
+    Alone, Analysis, Contributions, Failure, Ground, Individual, Inspection, LoadError, Room, Sandbox, Settings, Shape, Step, Swap,
 };
 
 use crate::confine;
@@ -38,7 +38,9 @@ pub fn serve(memory_mib: u32) -> ExitCode {
 fn run() -> Result<()> {
     let mut link = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let memory = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-    let sandbox = Sandbox::new(settings()).map_err(Error::other)?;
+    // No file can be read later.
+    let settings = settings(Swap::here());
+    let sandbox = Sandbox::new(settings.clone()).map_err(Error::other)?;
     let ground = Ground::new().ok();
     // Where memory is short, a worker goes and not the daemon: it is replaced. Where the kernel has no such word, so be it.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
@@ -47,7 +49,7 @@ fn run() -> Result<()> {
     let walls = confine::enter(confine::Role::Guests);
     send(&mut link, &Reply::Ready(sandbox.engine_digest().hex(), walls))?;
     let mut worker =
-        Process { sandbox, memory, shared, ground, analysis: None, guests: None, lengths: vec![], input: vec![], out: vec![] };
+        Process { sandbox, settings, memory, shared, ground, analysis: None, guests: None, lengths: vec![], input: vec![], out: vec![] };
     loop {
         let command: Command<'_> = receive(&mut link)?;
         let reply = worker.answer(command)?;
@@ -59,12 +61,13 @@ fn step(said: &Said) -> Result<Reply<'static>> {
     Ok(Reply::Step(Bytes(serde_json::to_vec(said)?.into())))
 }
 
-const fn settings() -> Settings {
-    Settings { threads: 1, max_memory_mib: 1_024, cache: None, symbols: false, parallel_compilation: false, alone: true }
+const fn settings(swap: Swap) -> Settings {
+    Settings { threads: 1, max_memory_mib: 1_024, cache: None, symbols: false, parallel_compilation: false, alone: true, swap }
 }
 
 struct Process {
     sandbox: Sandbox,
+    settings: Settings,
     memory: File,
     shared: Shared,
     /// Taken by the round.
@@ -136,7 +139,7 @@ impl Process {
                     First::Lay(pages) => self.round(code.into_owned(), &lengths, limits, Room::Laid(pages))?,
                 }
             }
-            Command::Measure(memory_mib) => match vestibule_sandbox::measure(memory_mib) {
+            Command::Measure(memory_mib) => match vestibule_sandbox::measure(memory_mib, self.settings.swap) {
                 Ok(slowest) => Reply::Measured(slowest),
                 Err(_) => Reply::Fault,
             },
@@ -163,7 +166,7 @@ impl Process {
         let ground = self.ground.take().ok_or_else(|| Error::other("another round was taken in"))?;
         // SAFETY: as with `Load`: the daemon sends what a worker of the same engine, which had seen no data, returned from `bake`.
         #[expect(unsafe_code, reason = "argued above")]
-        let loaded = unsafe { Alone::new(ground, settings(), code, entries, limits, room) };
+        let loaded = unsafe { Alone::new(ground, self.settings.clone(), code, entries, limits, room) };
         Ok(match loaded {
             Ok(guests) => {
                 let pages = guests.pages().clone();

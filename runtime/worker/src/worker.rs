@@ -116,6 +116,12 @@ impl Worker {
         self.engine
     }
 
+    /// The process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// Whether the process is there still.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.process.child.try_wait(), Ok(None))
@@ -134,7 +140,7 @@ impl Worker {
     /// Lets others go first where processors are short: for work that is done beside rounds. It does not come forward again.
     pub fn step_back(&self) {
         // Where that is not possible, it works as fast as all others.
-        let id = i32::try_from(self.process.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let id = i32::try_from(self.id()).ok().and_then(rustix::process::Pid::from_raw);
         let _ = id.map(|id| rustix::process::setpriority_process(Some(id), STEPS_BACK));
     }
 
@@ -333,6 +339,6 @@ fn step(json: &[u8]) -> Option<Step> {
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Worker({})", self.process.child.id())
+        write!(f, "Worker({})", self.id())
     }
 }

@@ -12,6 +12,7 @@
 mod choice;
 mod cluster;
 mod growth;
+mod load;
 mod measured;
 mod peers;
 mod rounds;
@@ -38,6 +39,10 @@ fn main() {
     if asked.first().is_some_and(|name| name == "scale") {
         let count = |at: usize| asked.get(at).map_or(20_000, |count| count.replace('_', "").parse().expect("a number"));
         return scale::scale(count(1), count(2));
+    }
+    if asked.first().is_some_and(|name| name == "load") {
+        let count = |at: usize, usual: usize| asked.get(at).map_or(usual, |count| count.parse().expect("a number"));
+        return load::load(count(1, 1_000), count(2, 20), count(3, 10));
     }
     if asked.first().is_some_and(|name| name == "histogram") {
         return scale::histogram(asked.get(1).map_or(1_000_000, |count| count.replace('_', "").parse().expect("a number")));

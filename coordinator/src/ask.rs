@@ -118,7 +118,7 @@ impl Ask {
 
     /// Asks one site until it has answered or its time is over.
     async fn site(&self, site: &Name) -> Result<(), Failed> {
-        let job = self.manifest().job;
+        let (job, charter) = (self.manifest().job, self.manifest().charter);
         let (signer, of) = (self.ready.signed.signer(), site.clone());
         let found = self.shared.stored(move |at| {
             let known = at.store.job_sites(job)?.into_iter().find(|known| known.site == of);
@@ -137,7 +137,7 @@ impl Ask {
         loop {
             let Ok(connection) = patience.spend(self.shared.sessions.connection(site)).await else { break };
             let place = tokio::select! {
-                place = self.shared.offers.take(site, &who) => place,
+                place = self.shared.offers.take(site, charter, &who) => place,
                 _ = connection.closed() => continue,
             };
             let of = site.clone();

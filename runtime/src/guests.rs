@@ -5,6 +5,8 @@
 //!
 //! Hostile bytes are parsed and compiled in a worker too, and one that did is not used again: what it compiled is run by others.
 
+mod baked;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use vestibule_protocol::round::{Plan, Round, RoundRequest};
 use vestibule_sandbox::{CodeCache, Pages, code_name};
 use vestibule_worker::{Each, Launch, PUBLIC_PATIENCE, Refusal, Rehearsals, Worker, WorkerError};
 
+use self::baked::{Baked, Name};
 use crate::costs::Costs;
 use crate::dataset::{RowGroup, Selection};
 use crate::delay::Load;
@@ -52,6 +55,7 @@ const ELSEWHERE: Duration = Duration::from_secs(600);
 pub struct Guests {
     launch: Launch,
     cache: CodeCache,
+    baked: Arc<Baked>,
     public: Duration,
 }
 
@@ -72,6 +76,7 @@ pub struct Loaded {
     public: Duration,
     launch: Launch,
     component: Arc<[u8]>,
+    baked: Arc<Baked>,
 }
 
 /// A round whose state was baked into its component: as many crews as there are processors can be made of it.
@@ -88,7 +93,7 @@ struct Terms {
     launch: Launch,
     component: Arc<[u8]>,
     /// Of the baked component.
-    code: Vec<u8>,
+    code: Arc<[u8]>,
     round: Round,
     limits: Limits,
     /// Individuals of a partition, at most; values and dosages of each.
@@ -102,8 +107,8 @@ struct Terms {
 impl Guests {
     /// `cache` must be sealed with a secret of this site that is used for nothing else.
     #[must_use]
-    pub const fn new(launch: Launch, cache: CodeCache) -> Self {
-        Self { launch, cache, public: PUBLIC_PATIENCE }
+    pub fn new(launch: Launch, cache: CodeCache) -> Self {
+        Self { launch, cache, baked: Arc::default(), public: PUBLIC_PATIENCE }
     }
 
     /// The same, where each call that sees nobody's data (compiling, `plan`, `prepare`) may take so long.
@@ -163,7 +168,8 @@ impl Guests {
             }
         };
         worker.load(&code, component)?.map_err(GuestsError::Refused)?;
-        Ok(Loaded { worker, public: self.public, launch: self.launch.clone(), component: component.into() })
+        let (launch, baked) = (self.launch.clone(), Arc::clone(&self.baked));
+        Ok(Loaded { worker, public: self.public, launch, component: component.into(), baked })
     }
 
     /// A worker for what sees nobody's data: it has a limit, and lets rounds go first.
@@ -185,6 +191,7 @@ impl Loaded {
     }
 
     /// Bakes a round's state into the component, in the worker that has seen public input only, and starts another for what comes next.
+    /// What was baked lately is used again.
     /// `costs`: those of the machine that it runs on, from which the most that a partition may take follows.
     ///
     /// # Errors
@@ -198,12 +205,13 @@ impl Loaded {
         costs: Costs,
     ) -> Result<Prepared, GuestsError> {
         let shape = (partitions.most(), selection.values(), selection.dosages());
+        let launch = self.launch.clone();
         let (started, code) = std::thread::scope(|scope| {
-            let started = scope.spawn(|| Worker::start(&self.launch));
-            let code = self.worker.bake(round, limits);
+            let started = scope.spawn(|| Worker::start(&launch));
+            let code = self.bake(round, limits);
             (started.join(), code)
         });
-        let code = code?.map_err(GuestsError::Refused)?;
+        let code = code?;
         let mut first = started.unwrap_or(Err(WorkerError::Lost))?;
         first.allow(self.public);
         let pages = rehearsed(&mut first, &code, round, limits, shape, &selection.rehearsals(partitions))?;
@@ -212,9 +220,21 @@ impl Loaded {
         let entries = round.statistics().iter().fold(0, |sum: usize, each| sum.saturating_add(each.length as usize));
         let limit = load.limit(entries, costs);
         first.limit(limit);
-        let (launch, component, round) = (self.launch, self.component, round.clone());
+        let (component, round) = (self.component, round.clone());
         let terms = Terms { launch, component, code, round, limits, shape, pages, limit };
         Ok(Prepared { first, load, terms: Arc::new(terms) })
+    }
+
+    fn bake(&mut self, round: &Round, limits: Limits) -> Result<Arc<[u8]>, GuestsError> {
+        let name = Name::of(self.worker.engine(), &self.component, round, limits);
+        if let Some(code) = name.and_then(|name| self.baked.get(name)) {
+            return Ok(code);
+        }
+        let code: Arc<[u8]> = self.worker.bake(round, limits)?.map_err(GuestsError::Refused)?.into();
+        if let Some(name) = name {
+            self.baked.keep(name, &code);
+        }
+        Ok(code)
     }
 }
 
@@ -317,7 +337,7 @@ impl Prepared {
         Portable {
             engine: *self.first.engine().as_bytes(),
             component: component.to_vec(),
-            code: code.clone(),
+            code: code.to_vec(),
             request: round.request().clone(),
             limits: *limits,
             shape: *shape,
@@ -349,7 +369,7 @@ impl Portable {
         let terms = Terms {
             launch,
             component: self.component.into(),
-            code,
+            code: code.into(),
             round,
             limits: self.limits,
             shape: self.shape,

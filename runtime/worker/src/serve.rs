@@ -15,7 +15,8 @@ use vestibule_protocol::job::Limits;
 use vestibule_protocol::release::Released;
 use vestibule_protocol::round::Round;
 use vestibule_sandbox::{
-    Alone, Analysis, Contributions, Failure, Ground, Individual, Inspection, LoadError, Room, Sandbox, Settings, Shape, Step, Swap,
+    Alone, Analysis, Contributions, Failure, Ground, Individual, Inspection, LoadError, Room, Sandbox, Settings, Shape, Step,
+    Swap,
 };
 
 use crate::confine;
@@ -48,8 +49,18 @@ fn run() -> Result<()> {
     shared.progress(At::Reading, 0);
     let walls = confine::enter(confine::Role::Guests);
     send(&mut link, &Reply::Ready(sandbox.engine_digest().hex(), walls))?;
-    let mut worker =
-        Process { sandbox, settings, memory, shared, ground, analysis: None, guests: None, lengths: vec![], input: vec![], out: vec![] };
+    let mut worker = Process {
+        sandbox,
+        settings,
+        memory,
+        shared,
+        ground,
+        analysis: None,
+        guests: None,
+        lengths: vec![],
+        input: vec![],
+        out: vec![],
+    };
     loop {
         let command: Command<'_> = receive(&mut link)?;
         let reply = worker.answer(command)?;

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
 use vestibule_coordinator::api::types::JobStatus;
 use vestibule_protocol::report::{Cells, Report, Table};
 use vestibule_protocol::words::line;
+use vestibule_runtime::home::Settings;
 
 /// Rows of a table that a terminal shows.
 const ROWS: usize = 20;
@@ -44,6 +45,22 @@ pub(crate) fn quoted(text: &str) -> String {
 pub(crate) fn span(time: std::time::Duration) -> String {
     let seconds = time.as_secs_f64();
     if seconds < 120.0 { format!("{seconds:.1} s") } else { indicatif::HumanDuration(time).to_string() }
+}
+
+/// How long a delay can be that is so long in the middle, and whether sites take that.
+pub(crate) fn at_most(expected: std::time::Duration) -> String {
+    let latest = vestibule_runtime::delay::Delay::latest_of(expected);
+    let most = std::time::Duration::from_secs(Settings::default().max_release_delay_seconds.into());
+    if latest > most {
+        format!(
+            ", {} at most: TOO LONG for any site that has not raised `max_release_delay_seconds` above {}; ask for less \
+             fuel or memory, or more epsilon",
+            span(latest),
+            most.as_secs()
+        )
+    } else {
+        format!(", {} at most", span(latest))
+    }
 }
 
 /// A number with the digits that mean something.

@@ -80,6 +80,30 @@ pub(crate) struct Ask {
     pub(crate) calibrated: Vec<Calibrated>,
 }
 
+/// What a site has said about an offer so far: each thing once at most, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Heard {
+    Nothing,
+    Need,
+    Accepted,
+}
+
+impl Heard {
+    /// With this answer. `None`: no site says that now. One that asks for the component again and
+    /// again, or says again and again that it has begun, is not listened to.
+    const fn then(self, answer: &Answer) -> Option<Self> {
+        match (answer, self) {
+            (Answer::Need { .. }, Self::Nothing) => Some(Self::Need),
+            (Answer::Accepted, Self::Nothing | Self::Need) => Some(Self::Accepted),
+            // A person may have to look before a round, and at its release.
+            (Answer::Refused { .. }, Self::Nothing | Self::Need) | (Answer::Held { .. } | Answer::Settled { .. }, _) => {
+                Some(self)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// How an offer ended.
 enum Offered {
     /// There is no more to come of this round.
@@ -207,8 +231,15 @@ impl Ask {
         let mut stream = link!(Framed::open(connection).await);
         link!(stream.send(&offer).await);
         self.shared.set_site(job, site, SiteState::Waiting.after(Event::Offer), None).await?;
+        let (most, mut heard) = (Answer::most_bytes(self.round.request()), Heard::Nothing);
         loop {
-            match link!(stream.receive::<Answer>().await) {
+            let header = link!(stream.header().await);
+            let answer: Answer = link!(stream.payload(link!(header.within(most).map_err(LinkError::from))).await);
+            let Some(then) = heard.then(&answer) else {
+                return Ok(Offered::Broken(LinkError::Closed("the site said what it cannot say then".to_owned())));
+            };
+            heard = then;
+            match answer {
                 Answer::Need { from } => {
                     let digest = self.manifest().component.sha256;
                     let bytes = self.shared.stored(move |at| Ok(at.documents.get(digest))).await?.unwrap_or_default();
@@ -278,5 +309,35 @@ async fn decided(decisions: &mut Receiver<Decision>, (site, job): (&Name, JobId)
         () = heard => {}
         _ = connection.closed() => {}
         () = tokio::time::sleep(HELD_AGAIN) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vestibule_protocol::words::{Code, Sentence};
+
+    use super::*;
+
+    #[test]
+    fn a_site_says_each_thing_once_and_nothing_but_its_answer_once_it_has_begun() {
+        let (need, accepted) = (Answer::Need { from: 0 }, Answer::Accepted);
+        let held = Answer::Held { why: Sentence::cut("a person decides") };
+        let refused = Answer::Refused { code: Code::own("budget-exhausted"), why: Sentence::cut("no") };
+        let settled = Answer::Settled { padded: vec![], receipt: Receipt { leaf: String::new(), proof: String::new() } };
+        let said = |answers: &[&Answer]| answers.iter().try_fold(Heard::Nothing, |heard, answer| heard.then(answer));
+        for right in [
+            &[&need, &accepted, &settled][..],
+            &[&accepted, &settled],
+            &[&settled],
+            &[&need, &held],
+            &[&accepted, &held],
+            &[&need, &refused],
+            &[&refused],
+        ] {
+            assert!(said(right).is_some(), "{right:?}");
+        }
+        for wrong in [&[&need, &need][..], &[&accepted, &need], &[&accepted, &accepted], &[&accepted, &refused]] {
+            assert!(said(wrong).is_none(), "{wrong:?}");
+        }
     }
 }

@@ -71,8 +71,9 @@ impl Home {
         }
         let read =
             |file: &Path| std::fs::read_to_string(file).map_err(|source| HomeError::Io { path: file.to_owned(), source });
-        let settings =
-            toml::from_str(&read(&file)?).map_err(|error| HomeError::Settings { path: file, why: error.to_string() })?;
+        let wrong = |why: String| HomeError::Settings { path: file.clone(), why };
+        let settings: Settings = toml::from_str(&read(&file)?).map_err(|error| wrong(error.to_string()))?;
+        settings.check().map_err(wrong)?;
         let file = path.join("keys/coordinator.pem");
         let text = Zeroizing::new(read(&file)?);
         let key = SecretKey::from_pem(&text, passphrase).map_err(|source| HomeError::Key { path: file, source })?;

@@ -180,6 +180,15 @@ pub struct Receipt {
 }
 
 impl Answer {
+    /// No answer about this round is longer than this, in bytes: its release, which is padded to that length, and its receipt.
+    #[must_use]
+    pub fn most_bytes(round: &RoundRequest) -> usize {
+        const RECEIPT: usize = crate::log::leaf::MAX_LEAF_BYTES + crate::log::proof::MAX_BYTES;
+        /// Of what is written down around them.
+        const FRAME: usize = 64;
+        crate::release::most_bytes(round).saturating_add(RECEIPT + FRAME)
+    }
+
     /// The last answer of a round in which data was touched: its release (the same bytes on every retry), or that there is none,
     /// which never says why.
     #[must_use]

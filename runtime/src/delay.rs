@@ -171,7 +171,13 @@ impl Delay {
     /// All but one delay in 4,000 are shorter (3.5 standard deviations of a Gaussian; 13.5 scales of a Laplace are less likely still).
     #[must_use]
     pub fn latest(&self) -> Duration {
-        self.expected().mul_f64(1.5)
+        Self::latest_of(self.expected())
+    }
+
+    /// [`Self::latest`] of a delay that is expected to be so long.
+    #[must_use]
+    pub fn latest_of(expected: Duration) -> Duration {
+        expected.mul_f64(1.5)
     }
 
     /// Draws the delay.

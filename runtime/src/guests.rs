@@ -15,7 +15,7 @@ use vestibule_protocol::digest::Digest;
 use vestibule_protocol::job::Limits;
 use vestibule_protocol::round::{Plan, Round, RoundRequest};
 use vestibule_sandbox::{CodeCache, Pages, code_name};
-use vestibule_worker::{Each, Launch, PUBLIC_PATIENCE, Refusal, Rehearsals, Worker, WorkerError};
+use vestibule_worker::{Each, Launch, PUBLIC_PATIENCE, Refusal, Rehearsals, Rest, Worker, WorkerError};
 
 use self::baked::{Baked, Name};
 use crate::costs::Costs;
@@ -57,6 +57,8 @@ pub struct Guests {
     cache: CodeCache,
     baked: Arc<Baked>,
     public: Duration,
+    /// With what all that sees nobody's data rests.
+    rest: Rest,
 }
 
 /// What a rehearsal can find beyond the guest's memory and its image, either of which may be there
@@ -77,6 +79,7 @@ pub struct Loaded {
     launch: Launch,
     component: Arc<[u8]>,
     baked: Arc<Baked>,
+    rest: Rest,
 }
 
 /// A round whose state was baked into its component: as many crews as there are processors can be made of it.
@@ -108,13 +111,19 @@ impl Guests {
     /// `cache` must be sealed with a secret of this site that is used for nothing else.
     #[must_use]
     pub fn new(launch: Launch, cache: CodeCache) -> Self {
-        Self { launch, cache, baked: Arc::default(), public: PUBLIC_PATIENCE }
+        Self { launch, cache, baked: Arc::default(), public: PUBLIC_PATIENCE, rest: Rest::default() }
     }
 
     /// The same, where each call that sees nobody's data (compiling, `plan`, `prepare`) may take so long.
     #[must_use]
     pub fn within(self, public: Duration) -> Self {
         Self { public, ..self }
+    }
+
+    /// The same, where all of that rests with `rest`, while rounds run.
+    #[must_use]
+    pub fn resting(self, rest: Rest) -> Self {
+        Self { rest, ..self }
     }
 
     /// What does not hold of the wall around workers, in words.
@@ -125,11 +134,12 @@ impl Guests {
         Ok(Worker::start(&self.launch)?.walls().gaps())
     }
 
-    /// How slow this machine is, for guests of so much memory: measured in a worker. Takes some seconds.
+    /// How slow this machine is, for guests of so much memory: measured in as many workers at once as
+    /// rounds have, since they share the way to memory. Takes some seconds.
     ///
     /// # Errors
     /// A worker cannot be started, or cannot measure.
-    pub fn measure(&self, memory_mib: u32) -> Result<Costs, WorkerError> {
+    pub fn measure(&self, memory_mib: u32, workers: usize) -> Result<Costs, WorkerError> {
         let nothing = vec![0; SENT_MIB << 20];
         let (mut starts, mut sent) = ([Duration::ZERO; STARTS], [Duration::ZERO; STARTS]);
         for (start, sent) in starts.iter_mut().zip(&mut sent) {
@@ -147,8 +157,12 @@ impl Guests {
             times.sort_unstable();
             times.get(STARTS / 2).copied().unwrap_or_default()
         });
-        let slowest = Worker::start(&self.launch)?.measure(memory_mib)?;
-        Ok(Costs::measured(slowest, start, sent))
+        let one = || Ok(Costs::measured(Worker::start(&self.launch)?.measure(memory_mib)?, start, sent));
+        std::thread::scope(|scope| {
+            let measuring: Vec<_> = (0..workers.max(1)).map(|_| scope.spawn(one)).collect();
+            let measured = measuring.into_iter().map(|worker| worker.join().unwrap_or(Err(WorkerError::Lost)));
+            measured.reduce(|one, other| Ok(one?.at_least(other?))).unwrap_or(Err(WorkerError::Lost))
+        })
     }
 
     /// Loads a component into a fresh worker; compiles it before, in another, if this site never did.
@@ -168,13 +182,14 @@ impl Guests {
             }
         };
         worker.load(&code, component)?.map_err(GuestsError::Refused)?;
-        let (launch, baked) = (self.launch.clone(), Arc::clone(&self.baked));
-        Ok(Loaded { worker, public: self.public, launch, component: component.into(), baked })
+        let (launch, baked, rest) = (self.launch.clone(), Arc::clone(&self.baked), self.rest.clone());
+        Ok(Loaded { worker, public: self.public, launch, component: component.into(), baked, rest })
     }
 
     /// A worker for what sees nobody's data: it has a limit, and lets rounds go first.
     fn public(&self) -> Result<Worker, WorkerError> {
         let mut worker = Worker::start(&self.launch)?;
+        worker.rest(&self.rest)?;
         worker.allow(self.public);
         worker.step_back();
         Ok(worker)
@@ -213,6 +228,7 @@ impl Loaded {
         });
         let code = code?;
         let mut first = started.unwrap_or(Err(WorkerError::Lost))?;
+        first.rest(&self.rest)?;
         first.allow(self.public);
         let pages = rehearsed(&mut first, &code, round, limits, shape, &selection.rehearsals(partitions))?;
         let inputs = selection.values().saturating_add(selection.dosages());
@@ -266,7 +282,8 @@ impl Prepared {
     ///
     /// # Errors
     /// A worker cannot be started, or cannot take in what the first one did.
-    pub fn crews(self, count: usize) -> Result<Vec<Box<dyn Crew>>, RoundFailure> {
+    pub fn crews(mut self, count: usize) -> Result<Vec<Box<dyn Crew>>, RoundFailure> {
+        self.first.wake();
         crews(self.first, self.terms, count)
     }
 }

@@ -30,7 +30,7 @@ use vestibule_protocol::name::Name;
 use vestibule_protocol::trust::{Role, Trust};
 use vestibule_protocol::words::{Code, Label, Sentence};
 use vestibule_sandbox::CodeCache;
-use vestibule_worker::{Launch, Places};
+use vestibule_worker::{Launch, Places, Rest};
 
 use crate::admission::{self, Verified};
 use crate::cohort::Floor;
@@ -85,6 +85,8 @@ pub struct Site {
     public: Places<Name>,
     ahead: Places<Name>,
     running: Places<Name>,
+    /// With what public calls rest while rounds run.
+    rest: Rest,
     /// The rules that hold, and which the log said they are.
     rules: Mutex<Option<(Option<Digest>, Arc<Rules>)>>,
     turns: Mutex<HashMap<(JobId, u32), Turn>>,
@@ -199,7 +201,8 @@ impl Site {
         let cache = CodeCache::new(Box::new(CodeFolder(home.folder("code")?)), &home.code_key());
         let rounds = settings.max_running_rounds.max(1);
         let guests = Guests::new(Launch::this_program(settings.max_memory_mib), cache);
-        let guests = guests.within(Duration::from_secs(settings.max_public_seconds.into()));
+        let rest = Rest::default();
+        let guests = guests.within(Duration::from_secs(settings.max_public_seconds.into())).resting(rest.clone());
         // Nobody has all of the places that are not rounds', so that there is one for anyone who comes next.
         let places = settings.public_places;
         let (public, ahead) = (Places::new(places, places.saturating_sub(1)), Places::new(rounds.saturating_add(1), rounds));
@@ -210,7 +213,7 @@ impl Site {
         if settings.require_walls && !gaps.is_empty() {
             return Err(SiteError::Walls(gaps.join("; ")));
         }
-        let costs = home.costs(|| guests.measure(settings.max_memory_mib).map_err(SiteError::from))?;
+        let costs = home.costs(|| guests.measure(settings.max_memory_mib, threads).map_err(SiteError::from))?;
         let usual = Delay::usual(costs).as_secs_f64();
         tracing::info!("a job of epsilon 1 with the usual limits waits {usual:.1} s for the moment of each release");
         let executor = executor::of(home.executor(), (threads, settings.max_round_memory_mib), stop)?;
@@ -244,6 +247,7 @@ impl Site {
             public,
             ahead,
             running,
+            rest,
             rules: Mutex::default(),
             turns,
             begun: Mutex::default(),
@@ -352,7 +356,7 @@ impl Site {
         };
         // What does not come costs nothing.
         round::fetch(&dataset, &selection, partitions).map_err(|error| own("dataset", &error))?;
-        let (latest, manifest) = (self.executor.latest(&delay), admitted.verified().signed().manifest());
+        let (latest, manifest) = (self.latest(&delay), admitted.verified().signed().manifest());
         let late = late(latest, waited, manifest);
         let admitted = admitted.reading(&plan.columns).holding(self.again(&judged, dataset.info(), &calibrated)).late(late);
         match self.ledger.charge(admitted, &purse, since).map_err(ledger)? {

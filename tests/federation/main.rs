@@ -10,6 +10,7 @@
 //! | `disk` | a coordinator whose disk was full goes on where it was once there is room |
 //! | `flood` | connections without a key, and one person with hundreds, cost a coordinator little and an honest person nothing |
 //! | `load` | many jobs at once all finish; what waits for a person keeps nobody waiting |
+//! | `member` | a member site with real keys that does all that it should not is out, and harms nobody else |
 //! | `folder` | a coordinator's folder is its user's alone, and a name that was given by mistake is free again |
 //! | `hostile` | a dry run shows what hostile guests did, and counts nothing of it |
 //! | `isolation` | no instance finds anything of another, at the settings of sites; `prepare` is held to its limits |
@@ -57,6 +58,7 @@ mod isolation;
 mod jobs;
 mod liar;
 mod load;
+mod member;
 mod network;
 mod public;
 mod real;

@@ -124,6 +124,53 @@ fn what_refused_jobs_take_of_a_day_is_limited_for_each_researcher_also_over_rest
     assert!(booked(&world, jobs) < spent + 1_000);
 }
 
+/// Beside a round, a `prepare` takes longer: whether it is within its limit, and how much is booked for it, would tell when the round
+/// ended. So it is stopped until the round's moment, and none of that time is its own.
+#[test]
+fn what_sees_no_data_rests_while_a_round_runs() {
+    const LIMIT_MS: i64 = 2_000;
+    let mut world = World::new(&["leiden"]);
+    second(&world, "leiden");
+    // A release leaves some 11 s after its round.
+    let slow = "max_public_seconds = 2\n[slowest]\nassume_for_tests = true\nfuel_ns = 40.0\n";
+    // Compiled before.
+    drop(world.ended(&world.submitted("hostile", &SPINS.replace("chase in prepare", "refuse in prepare"))));
+    restart(&mut world, "leiden", slow);
+    let spent = |world: &World| {
+        let sql = "SELECT COALESCE(SUM(spent_ms), 0) FROM unpaid";
+        world.ledger("leiden").query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let before = spent(&world);
+    let api = format!("http://{}", world.api_address());
+    let text = std::fs::read_to_string(world.dir().join("bob.toml")).unwrap().replace("epsilon = 0.5", "epsilon = 1.0");
+    std::fs::write(world.dir().join("bob.toml"), text).unwrap();
+    let first = world.ok(&["job", "submit", "bob.toml", "--key", "bob.pem", "--coordinator", &api])["job"].clone();
+    let state = |world: &World| {
+        let (_, status) = world.json(&["job", "status", first.as_str().unwrap(), "--key", "bob.pem", "--coordinator", &api]);
+        status["sites"][0]["state"].clone()
+    };
+    wait("the round", || (state(&world) == "accepted").then_some(()));
+    let begun = Instant::now();
+    let beside = world.submitted("hostile", SPINS);
+    let (_, site) = world.pids().into_iter().find(|(name, _)| name == "site leiden").unwrap();
+    // `T` is stopped (proc(5)).
+    let stopped = |worker: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    };
+    wait("a worker that rests", || crate::walls::workers(site).iter().any(stopped).then_some(()));
+    while state(&world) == "accepted" {
+        assert_eq!(world.job(&["status", &beside]).1["state"], "running");
+    }
+    let rested = begun.elapsed();
+    let status = world.ended(&beside);
+    assert_eq!(status["sites"][0]["reason"]["code"], "analysis-too-slow", "{status}");
+    let own = wait("what was taken to be booked", || Some(spent(&world) - before).filter(|own| *own > 0));
+    eprintln!("{own} ms of its own, {rested:?} beside the round");
+    assert!(rested.as_millis() > 5_000, "{rested:?}");
+    assert!((LIMIT_MS..LIMIT_MS + 1_500).contains(&own), "{own} ms");
+}
+
 /// The terms that ada signed for a job.
 fn terms(world: &World, job: &str) -> Manifest {
     let (_, envelope) = world.call("ada", "GET", &format!("/v1/jobs/{job}/manifest"), b"");

@@ -140,6 +140,12 @@ fn with_a_tick_it_leaves_on_the_tick() {
     assert_eq!(world.ended(&job)["state"], "finished");
     let (_, leaves) = moments(&world, &job).unwrap();
     assert!(leaves % 2_000 == 0 && millis() >= leaves, "{leaves}");
+    // Where the tick can come after the deadline, nothing is charged.
+    let soon =
+        world.submitted("cohort-summary", &JOB.replace("min_sites = 1\n", "min_sites = 1\nround_deadline_seconds = 1\n"));
+    let status = world.ended(&soon);
+    assert_eq!(status["sites"][0]["reason"]["code"], "release-too-late", "{status}");
+    assert_eq!(moments(&world, &soon), None);
 }
 
 /// A daemon that is told to stop is gone by then, on a machine that does other things too. The

@@ -47,7 +47,7 @@ const BEHAVIOURS: [Behaviour; 8] = [
 
 /// Of each behaviour, on usual terms.
 pub(crate) fn rows(lab: &Lab) -> Result<Vec<Row>> {
-    let costs = lab.guests()?.measure(64)?;
+    let costs = lab.guests()?.measure(64, 2)?;
     let chosen = |behaviour: &&Behaviour| match lab.defect {
         Some(Defect::Unmetered) => behaviour.0 == "tail",
         Some(_) => behaviour.0 == "touch some that was laid",
@@ -59,7 +59,7 @@ pub(crate) fn rows(lab: &Lab) -> Result<Vec<Row>> {
 
 /// Of each behaviour, at several limits, numbers of threads and of people. Takes an hour.
 pub(crate) fn thorough(lab: &Lab, say: &dyn Fn(&str)) -> Result<Vec<Row>> {
-    let costs = lab.guests()?.measure(64)?;
+    let costs = lab.guests()?.measure(64, 2)?;
     let mut rows = vec![];
     let many = Terms { pairs: MANY_PAIRS, ..USUAL };
     for terms in [

@@ -292,21 +292,23 @@ fn text(trial: &Trial, limits: Limits) -> String {
         });
         let heads = ["statistic", "exact", "noised", "95 %"];
         let (fuel, delay) = round.enough;
-        let enough = if fuel < limits.fuel_per_partition && delay < round.delay {
-            format!("; with `fuel_per_partition = {fuel}`, which is twice that, some {}", show::span(delay))
+        let enough = if round.most_fuel > 0 && fuel < limits.fuel_per_partition && delay < round.delay {
+            format!("; with `fuel_per_partition = {fuel}`, twice that and rounded up, some {}", show::span(delay))
         } else {
             String::new()
         };
         parts.push(format!(
-            "round {}: {:.1} % of the budget\n{}\n{} took at most {} of {} fuel; at these limits a site's release leaves some {} \
-             after its round{enough}",
+            "round {}: {:.1} % of the budget\n{}\n{} took at most {} of {} fuel; at these limits and {} MiB a site's release leaves \
+             some {} after its round{enough}{}",
             index + 1,
             share(round.round.share_ppb()),
             show::grid(&heads, rows),
             if trial.fault_count > 0 { "of those at whom it did not fail, one" } else { "one individual" },
             round.most_fuel,
             limits.fuel_per_partition,
-            show::span(round.delay)
+            limits.memory_mib,
+            show::span(round.delay),
+            show::at_most(round.delay)
         ));
     }
     parts.push(show::report(&trial.report));

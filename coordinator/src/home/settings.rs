@@ -28,6 +28,29 @@ pub struct Settings {
     pub component_mib_per_person: u32,
 }
 
+impl Settings {
+    /// Refuses what no coordinator can run with, by its name and what to do.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let at_least_1 = [
+            ("max_public_seconds", u64::from(self.max_public_seconds)),
+            ("public_places", self.public_places as u64),
+            ("component_mib_per_person", self.component_mib_per_person.into()),
+        ];
+        if let Some((name, _)) = at_least_1.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("`{name}` is 0, with which no job can run: give 1 at least, or leave it out"));
+        }
+        let own = [("quic", Some(&self.quic)), ("api", Some(&self.api)), ("tunnel", self.tunnel.as_ref())];
+        for (name, address) in own {
+            if let Some(address) = address.filter(|address| address.parse::<std::net::SocketAddr>().is_err()) {
+                return Err(format!(
+                    "`{name}` is {address:?}: give the address to listen on, an IP address and a port, as in \"0.0.0.0:7443\""
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let (quic, api) = ("127.0.0.1:7443".to_owned(), "127.0.0.1:7480".to_owned());

@@ -24,6 +24,8 @@ use crate::store::{Request, StoreError};
 
 /// Dictionaries and catalogues of one site.
 const MAX_DOCUMENTS: usize = 64;
+/// How often a site is asked what it has.
+const GREETINGS: std::time::Duration = std::time::Duration::from_secs(10);
 /// What they may have together.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
 
@@ -65,6 +67,15 @@ pub(crate) async fn greet_again(shared: &Arc<Shared>) {
     *greeted = Some(Instant::now());
 }
 
+/// Learns again, as long as it is connected: a site may have read in another dataset, or accepted a charter.
+pub(super) async fn greet_on(shared: Arc<Shared>, connection: Connection, site: Name) {
+    loop {
+        tokio::time::sleep(GREETINGS).await;
+        // What it does not say now, it has said before.
+        let _ = tokio::time::timeout(PATIENCE.saturating_mul(6), greet(&shared, &connection, &site)).await;
+    }
+}
+
 /// Learns what the site has, and the public documents that go with it.
 pub(super) async fn greet(shared: &Arc<Shared>, connection: &Connection, site: &Name) -> Result<(), LinkError> {
     let mut stream = Framed::open(connection).await?;
@@ -89,7 +100,11 @@ pub(super) async fn greet(shared: &Arc<Shared>, connection: &Connection, site: &
             .ok_or_else(|| LinkError::Closed(format!("{site} names more documents than there is room for")))?;
     }
     let site = site.clone();
-    shared.stored(move |at| at.store.set_card(&site, &card)).await.map_err(closed)
+    let keep = move |at: &Shared| {
+        let known = at.store.cards()?.into_iter().any(|(name, known)| name == site && known.as_ref() == Some(&card));
+        if known { Ok(()) } else { at.store.set_card(&site, &card) }
+    };
+    shared.stored(keep).await.map_err(closed)
 }
 
 fn closed(error: StoreError) -> LinkError {

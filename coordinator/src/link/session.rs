@@ -14,7 +14,7 @@ use vestibule_protocol::frame::Message as _;
 use vestibule_protocol::message::{AddCheckpoint, Close, Cosigned, Decided, Done, MAX_DECIDED, Relay, TrustUpdate};
 use vestibule_protocol::name::Name;
 
-use super::greeting::greet;
+use super::greeting::{greet, greet_on};
 use super::{BUNDLES, Decision, PATIENCE};
 use crate::shared::Shared;
 
@@ -30,6 +30,7 @@ pub(super) async fn session(shared: &Arc<Shared>, connection: &Connection, site:
     tracing::info!(%site, "a site is connected");
     let mut told = JoinSet::new();
     told.spawn(closing(Arc::clone(shared), connection.clone(), site.clone()));
+    told.spawn(greet_on(Arc::clone(shared), connection.clone(), site.clone()));
     told.spawn(telling(Arc::clone(shared), connection.clone(), site.clone()));
     let mut streams = JoinSet::new();
     let reason = loop {

@@ -339,7 +339,15 @@ fn answered<T>(
 }
 
 fn trapped(function: &'static str, error: &wasmtime::Error, store: &Store<Guard>) -> GuestError {
-    GuestError::Trapped { function, message: describe(error, store.data()) }
+    // These have fuel of their own, whatever a job asks for.
+    let message = match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => {
+            let most = if function == "prepare" { PREPARE_FUEL } else { PUBLIC_FUEL };
+            format!("it used up its fuel, {most} units for one call that sees nobody's data: do less in it")
+        }
+        _ => describe(error, store.data()),
+    };
+    GuestError::Trapped { function, message }
 }
 
 /// A trap in words: the panic message and the backtrace where they were kept, else the trap's own name.
@@ -356,7 +364,14 @@ pub(crate) fn describe(error: &wasmtime::Error, guard: &Guard) -> String {
             "it panicked; `vestibule analysis try` shows the message and where".to_owned()
         }
         (None, Some(trap)) => trap.to_string(),
-        (None, None) => error.root_cause().to_string(),
+        (None, None) => match error.root_cause().to_string() {
+            cause if cause.starts_with("memory minimum size of ") => {
+                format!(
+                    "its memory is larger from the start than `memory_mib` lets it be: raise that ({cause}, of 64 KiB each)"
+                )
+            }
+            cause => cause,
+        },
     };
     // A guest says what it panics with, and what its functions are called.
     printable(&match error.downcast_ref::<WasmBacktrace>() {

@@ -25,7 +25,8 @@ impl Home {
         }
     }
 
-    /// How slow this machine is: by `slowest.json` if that is of this machine, or measured now.
+    /// How slow this machine is: what is measured now, or was at a start before, whichever is more. A
+    /// machine that was found quiet is slower at other times; none becomes quicker for good.
     pub(crate) fn costs<E: From<HomeError>>(&self, measure: impl FnOnce() -> Result<Costs, E>) -> Result<Costs, E> {
         let io = |source| HomeError::Io { path: self.path.join(SLOWEST), source };
         if self.settings.slowest.assume_for_tests {
@@ -42,13 +43,14 @@ impl Home {
         let machine = costs::machine(&program, self.settings.max_memory_mib).map_err(io)?;
         self.settings.slowest.over(|| {
             // A file that cannot be read, or is another machine's, is written anew.
-            if let Some(known) = self.dir.read(SLOWEST).ok().and_then(|bytes| Known::read(&bytes, &machine)) {
-                return Ok(known);
+            let known = self.dir.read(SLOWEST).ok().and_then(|bytes| Known::read(&bytes, &machine));
+            let now = measure()?;
+            let costs = known.map_or(now, |known| now.at_least(known));
+            if known != Some(costs) {
+                let bytes = serde_json::to_vec_pretty(&Known::new(machine, costs)).map_err(|error| io(error.into()))?;
+                self.dir.write(SLOWEST, bytes).map_err(io)?;
+                tracing::info!("this machine was measured to be slower than at any start before: see slowest.json");
             }
-            let costs = measure()?;
-            let bytes = serde_json::to_vec_pretty(&Known::new(machine, costs)).map_err(|error| io(error.into()))?;
-            self.dir.write(SLOWEST, bytes).map_err(io)?;
-            tracing::info!("measured how slow this machine is at its slowest: see slowest.json");
             Ok(costs)
         })
     }

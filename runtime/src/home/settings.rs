@@ -99,6 +99,12 @@ impl Default for Settings {
 /// Most that `max_memory_mib` and `threads` can be: an instance addresses less than 4 GiB.
 const MOST_MEMORY_MIB: u32 = 3_072;
 const MOST_THREADS: usize = 4_096;
+/// Most rounds at the same time: each has workers of its own.
+const MOST_ROUNDS: usize = 256;
+/// Most that one job can ask for anywhere.
+const MOST_EPSILON: f64 = vestibule_protocol::job::MAX_EPSILON;
+/// The longest tick: a round has its place until then.
+const MOST_TICK_SECONDS: u32 = 3_600;
 
 impl Settings {
     /// Jobs that may wait for a person at the same time.
@@ -120,6 +126,35 @@ impl Settings {
         ];
         if let Some((name, _)) = at_least_1.iter().find(|(_, value)| *value == 0) {
             return Err(format!("`{name}` is 0, with which no job can run: give 1 at least, or leave it out"));
+        }
+        if self.heartbeat_seconds == 0 {
+            return Err("`heartbeat_seconds` is 0, which would fill the log: give 1 at least, or leave it out".to_owned());
+        }
+        let kept = [
+            ("keep_details_days", self.keep_details_days),
+            ("keep_releases_days", self.keep_releases_days),
+            ("keep_components_days", self.keep_components_days),
+        ];
+        if let Some((name, _)) = kept.iter().find(|(_, days)| *days == 0) {
+            return Err(format!(
+                "`{name}` is 0, which would erase everything at the next start: give 1 at least, or leave it out"
+            ));
+        }
+        // Neither is NaN within any range.
+        if !(self.max_epsilon_per_job > 0.0 && self.max_epsilon_per_job <= MOST_EPSILON) {
+            return Err(format!(
+                "`max_epsilon_per_job` is {}: give more than 0 and at most {MOST_EPSILON}",
+                self.max_epsilon_per_job
+            ));
+        }
+        if !(0.0..1.0).contains(&self.max_delta_per_job) {
+            return Err(format!("`max_delta_per_job` is {}: give 0 at least and less than 1", self.max_delta_per_job));
+        }
+        if self.release_tick_seconds > MOST_TICK_SECONDS {
+            return Err(format!("`release_tick_seconds` is {}: give {MOST_TICK_SECONDS} at most", self.release_tick_seconds));
+        }
+        if self.max_running_rounds > MOST_ROUNDS {
+            return Err(format!("`max_running_rounds` is {}: give {MOST_ROUNDS} at most", self.max_running_rounds));
         }
         if self.max_memory_mib > MOST_MEMORY_MIB {
             return Err(format!("`max_memory_mib` is {}: give {MOST_MEMORY_MIB} at most", self.max_memory_mib));

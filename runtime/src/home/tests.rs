@@ -52,6 +52,19 @@ fn settings_with_which_nothing_runs_are_refused_by_name() {
         ("max_round_memory_mib = 0", "max_round_memory_mib = 1"),
         ("max_memory_mib = 3073", "max_memory_mib = 3072"),
         ("threads = 4097", "threads = 4096"),
+        ("max_running_rounds = 257", "max_running_rounds = 256"),
+        ("max_epsilon_per_job = nan", "max_epsilon_per_job = 50.0"),
+        ("max_epsilon_per_job = inf", "max_epsilon_per_job = 0.001"),
+        ("max_epsilon_per_job = 0.0", "max_epsilon_per_job = 1.0"),
+        ("max_epsilon_per_job = 50.1", "max_epsilon_per_job = 4.0"),
+        ("max_delta_per_job = nan", "max_delta_per_job = 0.0"),
+        ("max_delta_per_job = 1.0", "max_delta_per_job = 0.5"),
+        ("max_delta_per_job = -1e-9", "max_delta_per_job = 1e-9"),
+        ("release_tick_seconds = 3601", "release_tick_seconds = 3600"),
+        ("heartbeat_seconds = 0", "heartbeat_seconds = 1"),
+        ("keep_details_days = 0", "keep_details_days = 1"),
+        ("keep_releases_days = 0", "keep_releases_days = 1"),
+        ("keep_components_days = 0", "keep_components_days = 1"),
     ] {
         std::fs::write(temp.path().join("site.toml"), wrong).unwrap();
         let error = Home::open(temp.path(), None).unwrap_err();

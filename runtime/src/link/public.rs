@@ -4,11 +4,12 @@
 //! day's share of the site's time without being charged. *Stops*: at any wait, when the coordinator no longer waits; a call that runs is run to
 //! its end, counted, and its place is free then.
 //!
-//! What ran beside a round may have been slowed down by it, and so would tell when the round ended, before its release's moment. So no answer
-//! leaves here before the moments of the rounds that run now have passed; nor does a round begin earlier, as it waits for the same places.
+//! What runs beside a round is slowed down by it, and so would tell when the round ended, before its release's moment. So all of this rests from a
+//! round's start to its moment ([`vestibule_worker::Rest`]): neither how long a call took, nor whether that was too long, follows from a round. No
+//! answer leaves before the moments of the rounds that run now have passed; nor does a round begin earlier, as it waits for the same places.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use vestibule_link::LinkError;
@@ -68,7 +69,7 @@ pub(super) struct Standing {
 pub(super) async fn prepare(site: &Arc<Site>, admitted: Admitted) -> Result<Public<Standing>, LinkError> {
     let made = made(site, admitted).await?;
     if !matches!(made, Public::Goes(_)) {
-        site.running().given_back().await;
+        site.moments().await;
     }
     Ok(made)
 }
@@ -119,9 +120,9 @@ async fn called<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Result<(T, Spent, Place<Name>), LinkError> {
     let run = tokio::spawn(async move {
-        let begun = Instant::now();
+        let begun = spent.site.watch();
         let said = blocking(call).await;
-        spent.spent = spent.spent.saturating_add(begun.elapsed());
+        spent.spent = spent.spent.saturating_add(spent.site.worked(begun));
         Ok((said?, spent, place))
     });
     run.await.map_err(|_| LinkError::Closed("a task failed".to_owned()))?

@@ -223,7 +223,7 @@ async fn considered(
     // All that sees nobody's data comes first, beside the rounds that run; then the round waits for its place, before it is charged.
     let ready = async {
         Ok::<_, LinkError>(match public::prepare(site, admitted).await? {
-            Public::Goes(standing) => Ok((standing, site.running().take(verified.researcher()).await)),
+            Public::Goes(standing) => Ok((standing, site.round_place(verified.researcher()).await)),
             Public::Held(held) => Err(Outcome::Held(held)),
             Public::Refused(refused) => Err(Outcome::Refused(refused)),
         })

@@ -5,6 +5,17 @@ use std::time::Duration;
 
 use vestibule_protocol::manifest::Manifest;
 
+use super::Site;
+use crate::delay::Delay;
+
+impl Site {
+    /// The longest after its round's end that a release leaves: its delay, up to the next tick.
+    pub(super) fn latest(&self, delay: &Delay) -> Duration {
+        let tick = Duration::from_secs(self.home.settings().release_tick_seconds.into());
+        self.executor.latest(delay).saturating_add(tick)
+    }
+}
+
 /// Why not, for a round that has waited so long for its place, and whose release leaves so long after
 /// it at the latest. `None`: before its deadline.
 pub(super) fn late(latest: Duration, waited: Duration, manifest: &Manifest) -> Option<String> {

@@ -83,7 +83,7 @@ impl Site {
             let guests = loaded.prepare(round, limits, selection, partitions, patience).map_err(guest)?;
             let load = guests.load();
             let delay = Delay::of(round, *moment, load, costs);
-            let latest = site.executor.latest(&delay);
+            let latest = site.latest(&delay);
             if let Some(why) = slow(latest, site.home.settings().max_release_delay_seconds) {
                 return Err(("release-too-slow", why).into());
             }

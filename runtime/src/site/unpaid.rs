@@ -3,14 +3,22 @@
 //!
 //! *In*: admitted terms, seconds that public calls took. *Out*: places to wait for, or a refusal.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vestibule_protocol::message::Answer;
 use vestibule_protocol::name::Name;
-use vestibule_worker::Places;
+use vestibule_worker::{Place, Places, Running};
 
 use super::{Site, own, refusal};
 use crate::policy::Admitted;
+
+/// A round's place. While it is held, what sees nobody's data rests: how long that takes would tell
+/// when the round ended.
+#[derive(Debug)]
+pub(crate) struct RoundPlace {
+    _rest: Running,
+    _place: Place<Name>,
+}
 
 impl Site {
     /// Places among the offers whose public calls run.
@@ -23,9 +31,25 @@ impl Site {
         &self.ahead
     }
 
-    /// Places among the rounds that run.
-    pub(crate) const fn running(&self) -> &Places<Name> {
-        &self.running
+    /// Waits for a place among the rounds that run. To be held until the round's moment has come.
+    pub(crate) async fn round_place(&self, who: &Name) -> RoundPlace {
+        let place = self.running.take(who).await;
+        RoundPlace { _rest: self.rest.round(), _place: place }
+    }
+
+    /// Waits until the moments of all rounds that run now have come.
+    pub(crate) async fn moments(&self) {
+        self.running.given_back().await;
+    }
+
+    /// A clock that stands still while public calls rest: since [`Self::watch`].
+    pub(crate) fn worked(&self, (begun, rested): (Instant, Duration)) -> Duration {
+        begun.elapsed().saturating_sub(self.rest.rested().saturating_sub(rested))
+    }
+
+    /// Now, by that clock.
+    pub(crate) fn watch(&self) -> (Instant, Duration) {
+        (Instant::now(), self.rest.rested())
     }
 
     /// Whether a researcher's offers have cost so much here, within a day, that nothing was charged for, that no more of them is looked at now.

@@ -26,6 +26,7 @@ use self::process::{Process, spawn};
 use crate::confine::Walls;
 use crate::deadline::Until;
 use crate::message::{Bytes, Command, First, Rehearsals, Reply, Said, receive, send};
+use crate::rest::{Rest, Resting};
 use crate::rows::{contribution_bytes, partition_bytes};
 use crate::shared::REGION;
 use crate::watch::Seen;
@@ -65,6 +66,8 @@ impl Launch {
 
 /// A worker process, and the batch that it is to do. Dropping it ends the process.
 pub struct Worker {
+    /// With whom it rests, if it does: gone before the process is.
+    resting: Option<Resting>,
     process: Process,
     engine: Digest,
     walls: Walls,
@@ -96,6 +99,7 @@ impl Worker {
             walls.tried.push(("hide from the daemon what its time goes to".to_owned(), false));
         }
         Ok(Self {
+            resting: None,
             process,
             engine: Digest::from_bytes(unhex(&engine).ok_or(WorkerError::Lost)?),
             walls,
@@ -137,6 +141,20 @@ impl Worker {
         self.public = time;
     }
 
+    /// From now on it rests while rounds run: for work that sees nobody's data.
+    ///
+    /// # Errors
+    /// The kernel does not know the process: it has ended.
+    pub fn rest(&mut self, rest: &Rest) -> Result<(), WorkerError> {
+        self.resting = Some(rest.join(self.id()).map_err(WorkerError::Start)?);
+        Ok(())
+    }
+
+    /// It is a round's from now on, and works while that runs.
+    pub fn wake(&mut self) {
+        self.resting = None;
+    }
+
     /// Lets others go first where processors are short: for work that is done beside rounds. It does not come forward again.
     pub fn step_back(&self) {
         // Where that is not possible, it works as fast as all others.
@@ -157,7 +175,7 @@ impl Worker {
 
     /// Asks for what sees nobody's data, and ends the worker that has not answered by then.
     fn ask_public(&mut self, call: &'static str, command: &Command<'_>) -> Result<Reply<'static>, WorkerError> {
-        let mut link = Until::new(&self.process.link, self.public);
+        let mut link = Until::new(&self.process.link, self.public, self.resting.as_ref().map(Resting::of));
         let answer = send(&mut link, command).and_then(|()| receive(&mut link));
         let over = link.is_over();
         match answer {

@@ -61,13 +61,14 @@ impl<S: Fn(&Plan) -> Result<Shape>> Question<'_, S> {
         let who = if quoted.blocks.is_some() { "one block gives" } else { "one individual gives" };
         println!(
             "round 1 of at most {}, {:.1} % of the budget; {} at {} sites\n{}\na site's release leaves some {} after \
-             its round, to hide how long one individual can take at these limits",
+             its round, to hide how long one individual can take at these limits{}",
             quoted.rounds,
             quoted.share,
             self.people(&quoted),
             self.sites,
             show::grid(&["statistic", "entries", who, "95 % of a sum", "95 % of a mean"], rows),
-            show::span(quoted.delay)
+            show::span(quoted.delay),
+            show::at_most(quoted.delay)
         );
         Ok(())
     }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 use vestibule_protocol::calibration::Calibrated;
 use vestibule_protocol::digest::Digest;
-use vestibule_protocol::job::JobId;
+use vestibule_protocol::job::{JobId, Limits};
 use vestibule_protocol::log::leaf::Event;
 use vestibule_protocol::message::{Answer, Offer};
 use vestibule_protocol::name::Name;
@@ -215,7 +215,11 @@ impl Site {
         }
         let costs = home.costs(|| guests.measure(settings.max_memory_mib, threads).map_err(SiteError::from))?;
         let usual = Delay::usual(costs).as_secs_f64();
-        tracing::info!("a job of epsilon 1 with the usual limits waits {usual:.1} s for the moment of each release");
+        let Limits { fuel_per_partition, memory_mib } = Limits::default();
+        tracing::info!(
+            "a job of epsilon 1 with the usual limits ({fuel_per_partition} fuel, {memory_mib} MiB) waits {usual:.1} s for the moment of \
+             each release"
+        );
         let executor = executor::of(home.executor(), (threads, settings.max_round_memory_mib), stop)?;
         let components = Components::new(home.folder("blobs")?);
         started(&home)?;

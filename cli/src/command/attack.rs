@@ -15,7 +15,8 @@ use crate::show;
 
 #[derive(Debug, Args)]
 pub(crate) struct Attack {
-    /// Attack a mechanism that is broken on purpose in this way: to see that the attacks notice.
+    /// Attack a mechanism that is broken on purpose in this way: to see that the attacks notice. Those that
+    /// it opens are then broken, and the exit code is 1.
     #[arg(long)]
     defect: Option<Defect>,
     /// Attack only the moments at which rounds end, at several limits and with many people, and what
@@ -47,7 +48,9 @@ impl Attack {
             // The document is the table; a second one would spoil it.
             std::process::exit(Exit::Refused as i32);
         }
-        Err(Failure::of(Exit::Refused, "promise-broken", format!("broken: {}", names.join("; "))))
+        let planted =
+            if self.defect.is_some() { " (a defect was planted: that attacks see it is what this run is for)" } else { "" };
+        Err(Failure::of(Exit::Refused, "promise-broken", format!("broken: {}{planted}", names.join("; "))))
     }
 }
 

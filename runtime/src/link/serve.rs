@@ -165,6 +165,9 @@ async fn answer(
             let _place = offers.try_acquire().map_err(|_| LinkError::Closed("too many offers at once".to_owned()))?;
             let offer: Offer = stream.payload(header).await?;
             let last = offered(&site, connection, offer, &mut stream).await?;
+            if let Answer::Refused { code, .. } = &last {
+                tracing::info!(code = code.as_str(), "an offer was refused; `log show` has the line");
+            }
             stream.send(&last).await?;
         }
     }
@@ -259,6 +262,7 @@ async fn considered(
         }
         Outcome::Run(ready) => {
             spent.paid();
+            tracing::info!(%job, round = verified.index(), "a round was charged, and begins");
             stream.send(&Answer::Accepted).await?;
             let at = Arc::clone(site);
             // Whether somebody is still there to hear the answer makes no difference to when the next round may begin.
@@ -299,6 +303,7 @@ async fn answered(
     let at = Arc::clone(site);
     match blocking(move || at.depart(job, index, since_1970())).await? {
         Ok(departed) => {
+            tracing::info!(%job, round = index, "an answer leaves");
             let receipt = witnessing::receipt(site, connection, departed.leaf).await?;
             let release = settled.release.as_deref().filter(|_| departed.released);
             Ok(Answer::settled(release, &request, receipt))

@@ -26,7 +26,11 @@ pub(super) fn quantise(grid: Grid, contribution: Given<'_>, steps: &mut Vec<i64>
         return false;
     }
     let per_unit = steps_per_unit(log2_scale);
-    let cut = |value: f64| whole(times(value, per_unit)).clamp(-WIDEST, WIDEST);
+    let factor = Factor::new(per_unit);
+    // A step is a power of two, so that a factor of both rounds as the one before it alone.
+    let shrunk = |shrink: f64| Factor::new(shrink * per_unit);
+    let cut_by = |value: f64, factor: Factor| whole(factor.times(value)).clamp(-WIDEST, WIDEST);
+    let cut = |value: f64| cut_by(value, factor);
     match contribution {
         Given::None | Given::Cell(_) => return false,
         Given::Bytes(values) => look_up(values, |byte| cut(byte.into()), steps),
@@ -35,32 +39,53 @@ pub(super) fn quantise(grid: Grid, contribution: Given<'_>, steps: &mut Vec<i64>
         Given::IntegerWords(words) => steps.extend(words.iter().map(|&word| cut(i64::from_le_bytes(word) as f64))),
         Given::Reals(values) => {
             let shrink = if ball { within(values.iter().copied(), WIDEST as f64 / per_unit) } else { 1.0 };
-            steps.extend(values.iter().map(|&value| cut(times(value, shrink))));
+            let factor = shrunk(shrink);
+            steps.extend(values.iter().map(|&value| cut_by(value, factor)));
         }
         Given::RealWords(words) => {
             let values = || words.iter().map(|&word| f64::from_le_bytes(word));
             let shrink = if ball { within(values(), WIDEST as f64 / per_unit) } else { 1.0 };
-            steps.extend(values().map(|value| cut(times(value, shrink))));
+            let factor = shrunk(shrink);
+            steps.extend(values().map(|value| cut_by(value, factor)));
         }
     }
     true
 }
 
-/// The product; 0 where that, or a factor, is subnormal or next to it. Processors take some 40 ns for
-/// each such product, ten times as long as for all else that is done to an entry: which numbers a guest
-/// gives must not decide how long this takes.
-#[inline]
-fn times(value: f64, factor: f64) -> f64 {
-    /// Where the exponent lies in the bits of a double, what it is biased by, and its infinity (IEEE 754).
-    const EXPONENT_SHIFT: u32 = 52;
-    const BIAS: u64 = 1_023;
-    const INFINITE: u64 = 0x7ff;
-    let exponent = |of: f64| (of.to_bits() >> EXPONENT_SHIFT) & INFINITE;
-    let (of_value, of_factor) = (exponent(value), exponent(factor));
-    // The exponent of the product is this sum less the bias, or one more.
-    let normal = of_value != 0 && of_factor != 0 && of_value.wrapping_add(of_factor) > BIAS.wrapping_add(1);
-    // Chosen before it is multiplied: a product that is then thrown away has taken its time.
-    (if normal { value } else { 0.0 }) * (if normal { factor } else { 1.0 })
+/// What values are multiplied by.
+#[derive(Clone, Copy)]
+struct Factor {
+    factor: f64,
+    /// The bits of the smallest value, without its sign, whose product is multiplied.
+    least: u64,
+}
+
+/// Where the exponent lies in the bits of a double, what it is biased by, and the infinite one (IEEE 754).
+const EXPONENT_SHIFT: u32 = 52;
+const BIAS: u64 = 1_023;
+const INFINITE: u64 = 0x7ff;
+const SIGN: u64 = 1 << 63;
+
+impl Factor {
+    fn new(factor: f64) -> Self {
+        match (factor.to_bits() >> EXPONENT_SHIFT) & INFINITE {
+            0 => Self { factor: 0.0, least: u64::MAX },
+            // The exponent of a product is the sum of both less the bias, or one more.
+            exponent => {
+                let least = BIAS.wrapping_add(2).saturating_sub(exponent).max(1);
+                Self { factor, least: least << EXPONENT_SHIFT }
+            }
+        }
+    }
+
+    /// The product; 0 where that, the factor or the value is subnormal, or next to it. Processors take
+    /// some 40 ns for each such product, ten times as long as for all else that is done to an entry:
+    /// which numbers a guest gives must not decide how long this takes.
+    #[inline]
+    fn times(self, value: f64) -> f64 {
+        // Chosen before it is multiplied: a product that is then thrown away has taken its time.
+        (if value.to_bits() & !SIGN >= self.least { value } else { 0.0 }) * self.factor
+    }
 }
 
 fn look_up(values: &[u8], step: impl Fn(u8) -> i64, steps: &mut Vec<i64>) {
@@ -137,13 +162,13 @@ mod tests {
             (tiny, 1e300),
             (0.0, 5.0),
         ] {
-            assert_eq!(times(value, factor), value * factor, "{value} {factor}");
+            assert_eq!(Factor::new(factor).times(value), value * factor, "{value} {factor}");
         }
-        assert!(times(f64::NAN, 2.0).is_nan());
+        assert!(Factor::new(2.0).times(f64::NAN).is_nan());
         for (value, factor) in
             [(1e-310, 1.0), (-1e-310, 1e300), (1e-200, 1e-200), (1e-160, -1e-160), (1.0, 1e-310), (tiny, 0.5)]
         {
-            assert_eq!(times(value, factor), 0.0, "{value} {factor}");
+            assert_eq!(Factor::new(factor).times(value), 0.0, "{value} {factor}");
         }
     }
 

@@ -47,7 +47,8 @@ pub(super) fn load(jobs: usize, researchers: usize, sites: usize) {
     world.start_coordinator();
     let mut left = (jobs, Instant::now());
     while left.0 > 0 {
-        std::thread::sleep(Duration::from_secs(2));
+        // Asking is a process for each researcher.
+        std::thread::sleep(Duration::from_secs(5));
         let running =
             people.iter().map(|person| states(&world, person).iter().filter(|state| *state == "running").count()).sum();
         if running < left.0 {
@@ -75,7 +76,7 @@ pub(super) fn load(jobs: usize, researchers: usize, sites: usize) {
     }
 }
 
-/// Researchers of a charter that all sites accept.
+/// Researchers, each with a project that all sites accept: of one with more than a hundred releases, a person would look at the next.
 fn join(world: &World, people: &[String], sites: &[String]) {
     for person in people {
         let key = format!("{person}.pem");
@@ -85,22 +86,25 @@ fn join(world: &World, people: &[String], sites: &[String]) {
         world.ok(&["researcher", "join", token, "--key", &key, "--organisation", "test", "--country", "NL"]);
     }
     world.issue();
-    let members: Vec<String> = people.iter().map(|person| world.key(person).public().to_string()).collect();
     let project = std::fs::read_to_string(world.dir().join("project.toml")).unwrap();
     let lead = world.key("ada").public().to_string();
-    let text =
-        project.replace(&format!("members = [{lead:?}]"), &format!("members = {:?}", [&[lead.clone()][..], &members].concat()));
-    std::fs::write(world.dir().join("load.toml"), text.replace("project = \"project\"", "project = \"load\"")).unwrap();
-    world.ok(&["charter", "sign", "load.toml", "--key", "ada.pem"]);
-    for site in sites {
-        world.ok(&["site", "charter", "accept", site, "load.json"]);
+    for person in people {
+        let members = [lead.clone(), world.key(person).public().to_string()];
+        let text = project.replace(&format!("members = [{lead:?}]"), &format!("members = {members:?}"));
+        let file = format!("{person}.toml");
+        std::fs::write(world.dir().join(&file), text.replace("project = \"project\"", &format!("project = {person:?}")))
+            .unwrap();
+        world.ok(&["charter", "sign", &file, "--key", "ada.pem"]);
+        for site in sites {
+            world.ok(&["site", "charter", "accept", site, &format!("{person}.json")]);
+        }
     }
 }
 
 /// Each asks for an amount of its own: the same question would be answered from the ledger.
 fn submit(world: &World, person: &str, number: usize, sites: &[String]) {
     let text = format!(
-        "charter = \"load.json\"\nanalysis = \"cohort-summary.wasm\"\ndataset = \"cohort\"\nepsilon = {:.6}\ndelta = 1e-9\n\
+        "charter = \"{person}.json\"\nanalysis = \"cohort-summary.wasm\"\ndataset = \"cohort\"\nepsilon = {:.6}\ndelta = 1e-9\n\
          sites = {sites:?}\nmin_sites = {}\n[limits]\nfuel_per_partition = 100_000\nmemory_mib = 4\n[params]\ncolumns = [\"age\"]\n",
         0.01 + 1e-6 * number as f64,
         sites.len(),

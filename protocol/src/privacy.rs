@@ -70,10 +70,7 @@ impl Rho {
     #[must_use]
     pub fn budget(epsilon: f64, delta: f64) -> Self {
         let (mut good, mut bad) = (0.0_f64, epsilon.max(0.0));
-        for _ in 0..200 {
-            let middle = f64::midpoint(good, bad);
-            if delta_of(middle, epsilon) <= delta { good = middle } else { bad = middle }
-        }
+        halve((&mut good, &mut bad), |rho| delta_of(rho, epsilon) <= delta);
         Self(whole((good * RHO_UNITS).floor()))
     }
 
@@ -91,10 +88,7 @@ impl Rho {
             return 0.0;
         }
         let (mut low, mut high) = (0.0_f64, rho + 2.0 * (rho * (1.0 / delta).ln()).sqrt());
-        for _ in 0..200 {
-            let middle = f64::midpoint(low, high);
-            if delta_of(rho, middle) <= delta { high = middle } else { low = middle }
-        }
+        halve((&mut high, &mut low), |epsilon| delta_of(rho, epsilon) <= delta);
         (high * 1e6).ceil() / 1e6
     }
 }
@@ -116,6 +110,20 @@ const fn whole(value: f64) -> u64 {
     value as u64
 }
 
+/// Most steps of a search. Each ends sooner where a step changes nothing: then none does any more.
+const STEPS: usize = 200;
+
+/// Halves what lies between a number that is right and one that is not, until doubles are no finer.
+fn halve((right, wrong): (&mut f64, &mut f64), is_right: impl Fn(f64) -> bool) {
+    for _ in 0..STEPS {
+        let middle = f64::midpoint(*right, *wrong);
+        if middle == *right || middle == *wrong {
+            return;
+        }
+        *(if is_right(middle) { &mut *right } else { &mut *wrong }) = middle;
+    }
+}
+
 /// The delta that `rho`-zCDP has at `epsilon`: the infimum over a > 1 of
 /// `exp((a-1)(a rho - epsilon)) / (a-1) * (1 - 1/a)^a`. Any a gives a valid bound, so an inexact minimum is safe.
 #[must_use]
@@ -130,9 +138,17 @@ pub fn delta_of(rho: f64, epsilon: f64) -> f64 {
     };
     // The minimum lies near a = (epsilon / rho + 1) / 2; a ternary search on ln(a - 1) around it.
     let (mut low, mut high) = (-20.0_f64, (epsilon / rho + 10.0).ln().max(1.0) + 5.0);
-    for _ in 0..200 {
+    for _ in 0..STEPS {
+        let before = (low, high);
         let (left, right) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
-        if log_delta(left) < log_delta(right) { high = right } else { low = left }
+        if log_delta(left) < log_delta(right) {
+            high = right
+        } else {
+            low = left
+        }
+        if (low, high) == before {
+            break;
+        }
     }
     log_delta(f64::midpoint(low, high)).exp().min(1.0)
 }

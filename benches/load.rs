@@ -11,6 +11,9 @@ use super::world::{World, component, run};
 
 /// Sites of the demo: further ones have the same people again.
 const SITES: [&str; 5] = ["leiden", "kyoto", "pune", "bogota", "accra"];
+/// What is asked about: of more than two hundred alike, a person would look at the next.
+const COLUMNS: [&[&str]; 7] =
+    [&["age"], &["sex"], &["trait"], &["age", "sex"], &["age", "trait"], &["sex", "trait"], &["age", "sex", "trait"]];
 /// How long it may take until the next job ends.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -105,9 +108,10 @@ fn join(world: &World, people: &[String], sites: &[String]) {
 fn submit(world: &World, person: &str, number: usize, sites: &[String]) {
     let text = format!(
         "charter = \"{person}.json\"\nanalysis = \"cohort-summary.wasm\"\ndataset = \"cohort\"\nepsilon = {:.6}\ndelta = 1e-9\n\
-         sites = {sites:?}\nmin_sites = {}\n[limits]\nfuel_per_partition = 100_000\nmemory_mib = 4\n[params]\ncolumns = [\"age\"]\n",
+         sites = {sites:?}\nmin_sites = {}\n[limits]\nfuel_per_partition = 100_000\nmemory_mib = 4\n[params]\ncolumns = {:?}\n",
         0.01 + 1e-6 * number as f64,
         sites.len(),
+        COLUMNS[number % COLUMNS.len()],
     );
     let file = format!("job-{number}.toml");
     std::fs::write(world.dir().join(&file), text).unwrap();

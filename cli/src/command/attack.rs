@@ -20,7 +20,7 @@ pub(crate) struct Attack {
     #[arg(long)]
     defect: Option<Defect>,
     /// Attack only the moments at which rounds end, at several limits and with many people, and what
-    /// researchers hear of them. Takes two hours. The one defect that can be planted is `no-delay`.
+    /// researchers hear of them. Takes an hour. The one defect that can be planted is `no-delay`.
     #[arg(long)]
     ends: bool,
 }

@@ -157,6 +157,15 @@ mod tests {
     }
 
     #[test]
+    fn a_delay_is_too_long_where_its_longest_is_more_than_sites_take() {
+        let seconds = std::time::Duration::from_secs;
+        assert_eq!(super::at_most(seconds(10)), ", 15.0 s at most");
+        // Half as long again as 600 s is what they take, and as 601 s is not.
+        assert!(!super::at_most(seconds(600)).contains("TOO LONG"));
+        assert!(super::at_most(seconds(601)).contains("TOO LONG") && super::at_most(seconds(601)).contains("above 900"));
+    }
+
+    #[test]
     fn no_field_makes_a_line_of_its_own() {
         let evil = "x\n  pune    finished\u{1b}[2J".to_owned();
         let error = Some(ApiError { code: evil.clone(), message: evil.clone() });

@@ -81,7 +81,7 @@ pub(crate) struct Ask {
 }
 
 /// What a site has said about an offer so far: each thing once at most, in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
     Nothing,
     Need,

@@ -32,18 +32,6 @@ pub struct Header {
     pub version: u16,
 }
 
-impl Header {
-    /// The same, of a message that has at most so many bytes here, whatever its kind allows.
-    ///
-    /// # Errors
-    /// It announces more.
-    pub fn within(self, bytes: usize) -> Result<Self, FrameError> {
-        let cap = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let Self { length, kind, .. } = self;
-        if length > cap { Err(FrameError::TooLong { kind, length, cap }) } else { Ok(self) }
-    }
-}
-
 /// A frame that is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -109,6 +97,16 @@ pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, FrameError> {
 }
 
 impl Header {
+    /// The same, of a message that has at most so many bytes here, whatever its kind allows.
+    ///
+    /// # Errors
+    /// It announces more.
+    pub fn within(self, bytes: usize) -> Result<Self, FrameError> {
+        let cap = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Self { length, kind, .. } = self;
+        if length > cap { Err(FrameError::TooLong { kind, length, cap }) } else { Ok(self) }
+    }
+
     /// Reads a header.
     #[must_use]
     pub const fn parse(bytes: [u8; HEADER_BYTES]) -> Self {

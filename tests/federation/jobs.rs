@@ -159,3 +159,18 @@ fn blocks_of_people_are_fitted_at_the_sites_and_averaged() {
     let [fits, margin] = numbers[..] else { panic!("{summary}") };
     assert!((fits - 20.0).abs() < 6.0 * margin / 1.96 && margin < 20.0, "{summary}");
 }
+
+/// What a site reads in while its daemon runs is there for researchers without a restart.
+#[test]
+fn a_dataset_that_is_read_in_meanwhile_is_known_soon() {
+    let world = World::new(&["leiden"]);
+    let recipe = world.dir().join("leiden-source/DATASET.toml");
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    std::fs::write(&recipe, text.replacen("\"cohort\"", "\"second\"", 1)).unwrap();
+    world.ok(&["site", "ingest", "leiden", "leiden-source/DATASET.toml"]);
+    crate::world::wait("the coordinator to know it", || {
+        let sites = world.sites();
+        let datasets = sites[0]["datasets"].as_array()?;
+        datasets.iter().any(|dataset| dataset["name"] == "second").then_some(())
+    });
+}

@@ -22,8 +22,8 @@ use crate::world::{World, wait};
 /// An honest person's job is done by then, whatever the member does.
 const JOB: Duration = Duration::from_secs(30);
 /// Most memory of the coordinator, and most descriptors.
-const MOST_MB: f64 = 200.0;
-const MOST_DESCRIPTORS: usize = 200;
+const MOST_MB: f64 = 100.0;
+const MOST_DESCRIPTORS: usize = 100;
 /// How long each thing is done, while honest jobs go on.
 const BEHAVES: Duration = Duration::from_secs(2);
 /// What a site may name.

@@ -158,8 +158,15 @@ fn what_sees_no_data_rests_while_a_round_runs() {
         let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap_or_default();
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
     };
-    wait("a worker that rests", || crate::walls::workers(site).iter().any(stopped).then_some(()));
-    while state(&world) == "accepted" {
+    let rests = || crate::walls::workers(site).iter().any(stopped);
+    wait("a worker that rests", || rests().then_some(()));
+    // Until the moment, and not only until the end.
+    loop {
+        let still = rests();
+        if state(&world) != "accepted" {
+            break;
+        }
+        assert!(still, "it works before the round's moment");
         assert_eq!(world.job(&["status", &beside]).1["state"], "running");
     }
     let rested = begun.elapsed();

@@ -92,3 +92,26 @@ pub struct Addresses {
     /// Base URL for researchers.
     pub api: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_with_which_nothing_runs_are_refused_by_name() {
+        let check = |text: &str| toml::from_str::<Settings>(text).unwrap().check();
+        assert_eq!(check(TEMPLATE), Ok(()));
+        for (wrong, right) in [
+            ("max_public_seconds = 0", "max_public_seconds = 1"),
+            ("public_places = 0", "public_places = 1"),
+            ("component_mib_per_person = 0", "component_mib_per_person = 1"),
+            ("quic = \"nonsense\"", "quic = \"[::1]:0\""),
+            ("api = \"127.0.0.1\"", "api = \"127.0.0.1:80\""),
+            ("tunnel = \"443\"", "tunnel = \"0.0.0.0:443\""),
+        ] {
+            let name = wrong.split(' ').next().unwrap();
+            assert!(check(wrong).unwrap_err().contains(&format!("`{name}`")), "{wrong}");
+            assert_eq!(check(right), Ok(()), "{right}");
+        }
+    }
+}

@@ -174,3 +174,21 @@ fn a_peers_words_have_a_kind_and_a_length() {
     let held = |why: &str| decode::<Answer>(&postcard::to_stdvec(&(4_u8, why)).unwrap());
     assert!(held("w").is_ok() && held("w\nw").is_err() && held(&"w".repeat(1_001)).is_err());
 }
+
+/// The longest answer that a site can have about a round is taken, and one that is longer is not read.
+#[test]
+fn an_answer_is_no_longer_than_its_rounds() {
+    let bound = Bound::Range { lower: 0.0, upper: 1.0 };
+    let statistic = Statistic { name: "x".into(), length: 1_000, bound, weight: 1.0, source: Source::Given };
+    let round = RoundRequest { statistics: vec![statistic], budget_share: 1.0, state: vec![], dosages: false };
+    let receipt =
+        || Receipt { leaf: "x".repeat(crate::log::leaf::MAX_LEAF_BYTES), proof: "x".repeat(crate::log::proof::MAX_BYTES) };
+    let header = |answer: &Answer| {
+        let frame = encode(answer).unwrap();
+        Header::parse(*frame.first_chunk::<HEADER_BYTES>().unwrap()).within(Answer::most_bytes(&round))
+    };
+    let longest = vec![b'x'; crate::release::most_bytes(&round)];
+    assert!(header(&Answer::settled(Some(&longest), &round, receipt())).is_ok());
+    let more = vec![b'x'; longest.len() + 65];
+    assert_eq!(header(&Answer::settled(Some(&more), &round, receipt())).unwrap_err().code(), "frame-too-long");
+}

@@ -3,6 +3,7 @@
 use super::keys::NEXT_STORE_KEY;
 use super::*;
 use crate::charter::Terms;
+use crate::costs::Costs;
 
 #[test]
 fn a_site_is_made_once_and_opened_with_its_passphrase() {
@@ -320,4 +321,21 @@ fn a_backup_is_restored_with_the_keys_or_not_at_all() {
     assert_eq!(restore("other/keys", "more").unwrap_err().code(), "data-key");
     assert!(!at("more").exists() && !at("more.part").exists());
     restore("site/keys", "more").unwrap();
+}
+
+#[test]
+fn the_slowest_of_all_starts_is_what_counts() {
+    let temp = tempfile::tempdir().unwrap();
+    let home = Home::init(temp.path(), None).unwrap();
+    let start = |costs: Costs| home.costs(|| Ok::<_, HomeError>(costs)).unwrap();
+    let quiet = Costs::USUAL;
+    let busy = Costs { fuel_ns: quiet.fuel_ns * 1.6, ..quiet };
+    let other = Costs { mib_us: quiet.mib_us * 2.0, ..quiet };
+    assert_eq!(start(quiet), quiet);
+    assert_eq!(start(busy), busy);
+    assert_eq!(start(quiet), busy, "it was slower once");
+    assert_eq!(start(other), Costs { mib_us: other.mib_us, ..busy });
+    // Where the file is gone, it begins anew.
+    std::fs::remove_file(temp.path().join("slowest.json")).unwrap();
+    assert_eq!(start(quiet), quiet);
 }

@@ -34,6 +34,7 @@ impl Site {
     /// Waits for a place among the rounds that run. To be held until the round's moment has come.
     pub(crate) async fn round_place(&self, who: &Name) -> RoundPlace {
         let place = self.running.take(who).await;
+        self.rest.turn().await;
         RoundPlace { _rest: self.rest.round(), _place: place }
     }
 

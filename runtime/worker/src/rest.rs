@@ -12,6 +12,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+/// How long calls that rested work before the next round begins: of rounds without a pause between
+/// them, they would never end. One of ten seconds lets ten rounds wait for a second each.
+const TURN: Duration = Duration::from_secs(1);
+/// How often it is looked whether they have ended sooner.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Who rests, and since when. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Rest(Arc<Mutex<State>>);
@@ -21,8 +27,11 @@ struct State {
     /// Rounds that have begun, and whose moment has not come.
     rounds: usize,
     since: Option<Instant>,
-    /// How long all rested before that.
+    /// How long all rested before that, and when they woke last.
     rested: Duration,
+    woke: Option<Instant>,
+    /// Calls that somebody waits for.
+    calls: usize,
     joined: u64,
     processes: Vec<(u64, OwnedFd)>,
 }
@@ -30,6 +39,11 @@ struct State {
 impl State {
     fn rested(&self) -> Duration {
         self.rested.saturating_add(self.since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
+    /// Whether calls that rested have not had their turn.
+    fn owes(&self) -> bool {
+        self.calls > 0 && self.since.is_none() && self.woke.is_some_and(|woke| woke.elapsed() < TURN)
     }
 
     fn tell(&self, signal: Signal) {
@@ -43,6 +57,10 @@ impl State {
 /// A round: while it is held, all public work rests.
 #[derive(Debug)]
 pub struct Running(Rest);
+
+/// A call of public work, for as long as it takes.
+#[derive(Debug)]
+pub(crate) struct Call<'a>(&'a Rest);
 
 /// A process that rests with the others.
 #[derive(Debug)]
@@ -64,16 +82,24 @@ impl Rest {
         Running(self.clone())
     }
 
+    /// Waits until calls that rested have ended, or worked for [`TURN`]: for a round that is to begin.
+    /// How long that takes follows from public work alone.
+    pub async fn turn(&self) {
+        while self.state().owes() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    pub(crate) fn call(&self) -> Call<'_> {
+        let mut state = self.state();
+        state.calls = state.calls.saturating_add(1);
+        Call(self)
+    }
+
     /// How long public work has rested so far.
     #[must_use]
     pub fn rested(&self) -> Duration {
         self.state().rested()
-    }
-
-    /// Whether it rests now.
-    #[must_use]
-    pub fn rests(&self) -> bool {
-        self.state().since.is_some()
     }
 
     /// From now on a process, which is a child of this one, rests with the others.
@@ -113,6 +139,13 @@ impl Drop for Resting {
     }
 }
 
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.calls = state.calls.saturating_sub(1);
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let mut state = self.0.state();
@@ -120,6 +153,7 @@ impl Drop for Running {
         if state.rounds == 0 {
             state.rested = state.rested();
             state.since = None;
+            state.woke = Some(Instant::now());
             state.tell(Signal::CONT);
         }
     }
@@ -159,14 +193,14 @@ mod tests {
         let second = rest.round();
         drop(first);
         until(&one, true);
-        assert!(rest.rests() && rest.rested() > Duration::ZERO);
+        assert!(rest.rested() > Duration::ZERO);
         // What is a round's own works.
         drop(other);
         until(&two, false);
         drop(second);
         until(&one, false);
         let rested = rest.rested();
-        assert!(!rest.rests() && rest.rested() == rested, "the clock goes on");
+        assert_eq!(rest.rested(), rested, "the clock goes on");
         drop(resting);
         let third = rest.round();
         until(&one, false);
@@ -175,5 +209,27 @@ mod tests {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn calls_that_rested_have_a_turn_before_the_next_round() {
+        let rest = Rest::default();
+        let call = rest.call();
+        // None has rested yet.
+        assert!(!rest.state().owes());
+        drop(rest.round());
+        assert!(rest.state().owes());
+        let begun = Instant::now();
+        rest.turn().await;
+        assert!(begun.elapsed() >= TURN / 2 && !rest.state().owes(), "it works on, and has had its turn");
+        drop(rest.round());
+        assert!(rest.state().owes());
+        drop(call);
+        // It has ended: nobody waits for it.
+        rest.turn().await;
+        assert!(!rest.state().owes());
+        // Beside a round that runs, another may begin at once.
+        let (_call, _round) = (rest.call(), rest.round());
+        assert!(!rest.state().owes());
     }
 }

@@ -175,7 +175,9 @@ impl Worker {
 
     /// Asks for what sees nobody's data, and ends the worker that has not answered by then.
     fn ask_public(&mut self, call: &'static str, command: &Command<'_>) -> Result<Reply<'static>, WorkerError> {
-        let mut link = Until::new(&self.process.link, self.public, self.resting.as_ref().map(Resting::of));
+        let rest = self.resting.as_ref().map(Resting::of);
+        let _call = rest.map(Rest::call);
+        let mut link = Until::new(&self.process.link, self.public, rest);
         let answer = send(&mut link, command).and_then(|()| receive(&mut link));
         let over = link.is_over();
         match answer {

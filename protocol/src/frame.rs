@@ -97,7 +97,7 @@ pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, FrameError> {
 }
 
 impl Header {
-    /// The same, of a message that has at most so many bytes here, whatever its kind allows.
+    /// The same, of a message that has at most so many bytes here, also where its kind allows more.
     ///
     /// # Errors
     /// It announces more.

@@ -19,7 +19,7 @@ use vestibule_runtime::home::Home;
 
 use crate::world::{World, wait};
 
-/// An honest person's job is done by then, whatever the member does.
+/// An honest person's job is done by then, in each of the member's manners.
 const JOB: Duration = Duration::from_secs(30);
 /// Most memory of the coordinator, and most descriptors.
 const MOST_MB: f64 = 100.0;

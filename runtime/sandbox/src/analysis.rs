@@ -339,7 +339,7 @@ fn answered<T>(
 }
 
 fn trapped(function: &'static str, error: &wasmtime::Error, store: &Store<Guard>) -> GuestError {
-    // These have fuel of their own, whatever a job asks for.
+    // These have fuel of their own, which no job sets.
     let message = match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => {
             let most = if function == "prepare" { PREPARE_FUEL } else { PUBLIC_FUEL };

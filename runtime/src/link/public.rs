@@ -4,9 +4,11 @@
 //! day's share of the site's time without being charged. *Stops*: at any wait, when the coordinator no longer waits; a call that runs is run to
 //! its end, counted, and its place is free then.
 //!
-//! What runs beside a round is slowed down by it, and so would tell when the round ended, before its release's moment. So all of this rests from a
-//! round's start to its moment ([`vestibule_worker::Rest`]): neither how long a call took, nor whether that was too long, follows from a round. No
-//! answer leaves before the moments of the rounds that run now have passed; nor does a round begin earlier, as it waits for the same places.
+//! What runs beside a round is slowed down by it, and so would tell when the round ended, before its
+//! release's moment. So all of this rests from a round's start to its moment
+//! ([`vestibule_worker::Rest`]): neither how long a call took, nor whether that was too long, follows
+//! from a round. No answer leaves before the moments of the rounds that run now have passed; nor does a
+//! round begin earlier, as it waits for the same places.
 
 use std::sync::Arc;
 use std::time::Duration;

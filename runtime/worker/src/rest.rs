@@ -3,8 +3,8 @@
 //! *In*: rounds that begin, and whose moments have come; worker processes that do public work. *Out*:
 //! those processes stopped meanwhile, and a clock that stands still as long. Two processes that share a
 //! machine slow each other down: what public work took, beside a round, would tell when the round ended,
-//! and so would whatever is decided by how long it took. *Trusts*: the kernel's SIGSTOP, which no process
-//! can refuse.
+//! and so would a decision that depends on how long it took. *Trusts*: the kernel's SIGSTOP, which no
+//! process can refuse.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -82,7 +82,8 @@ impl Rest {
         Running(self.clone())
     }
 
-    /// Waits until calls that rested have ended, or worked for [`TURN`]: for a round that is to begin.
+    /// Waits until calls that rested have ended, or worked for a second: for a
+    /// round that is to begin.
     /// How long that takes follows from public work alone.
     pub async fn turn(&self) {
         while self.state().owes() {
